@@ -1,0 +1,36 @@
+# Everything runs in .venv; a bare machine needs Python >= 3.10 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: setup demo test test-slow lint tiny clean
+
+setup: $(VENV)/.installed
+
+# torch goes first: the pinned version may be at hand as a CPU build, and nothing after it then asks for another.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/llava-eval run --model tiny --tasks textvqa,gqa,mmbench,pope --data mini
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+tiny: setup
+	$(BIN)/python -m llava_core.tiny
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,23 @@
+"""The errors of `llava_core`.
+
+LlavaError
+├── ConfigError      a config, a template name or a setting that contradicts itself or the checkpoint
+├── CheckpointError  files of a checkpoint that are missing, unreadable or do not fit the model
+└── DataError        a picture, a prompt or a conversation that cannot be used
+"""
+
+
+class LlavaError(Exception):
+    """Anything a user of `llava_core` can put right; the message says what was given and what to change."""
+
+
+class ConfigError(LlavaError):
+    """A config field, template name or setting that is unknown or contradicts another."""
+
+
+class CheckpointError(LlavaError):
+    """A checkpoint whose files or tensors do not make a model."""
+
+
+class DataError(LlavaError):
+    """A picture, prompt or conversation that the model cannot be given."""

@@ -1,0 +1,47 @@
+"""The errors of `llava_eval`.
+
+EvalError            exit code 2: the command was given something wrong
+├── TaskError        a task name or a task file
+├── DataError        benchmark files that are missing or malformed
+├── AnswersError     an answers file that cannot be read or does not fit the task
+├── RunError         a run folder that cannot be used with these settings
+├── ModelError       the model that --model names cannot be loaded
+├── SampleError      one sample's picture cannot be opened; recorded on its response, the run goes on
+└── BackendError     exit code 1: the model failed while it answered
+"""
+
+
+class EvalError(Exception):
+    """Anything a user can put right; the message says what was given, what was expected, what to change."""
+
+    exit_code = 2
+
+
+class TaskError(EvalError):
+    """An unknown task, or a task file that breaks the schema."""
+
+
+class DataError(EvalError):
+    """Benchmark files that are missing or malformed."""
+
+
+class AnswersError(EvalError):
+    """An answers file that is broken or does not belong to the task."""
+
+
+class RunError(EvalError):
+    """A run folder that is in use, belongs to other settings, or lacks what was asked of it."""
+
+
+class ModelError(EvalError):
+    """The model that was named cannot be loaded."""
+
+
+class SampleError(EvalError):
+    """One sample cannot be asked; the run records the reason and goes on."""
+
+
+class BackendError(EvalError):
+    """The model failed while it answered."""
+
+    exit_code = 1

@@ -1,0 +1,139 @@
+"""The records that pass from stage to stage: sample -> prompt -> response -> score -> summary.
+
+Every stage takes the record before it and makes a new one; none is ever edited. Records carry ids,
+never positions: they are matched by `sample_id`, and a response to a changed prompt by its hash.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Unit = Literal["fraction", "points"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRef:
+    """Where a picture is; nothing is opened until a backend needs it."""
+
+    key: str
+    """Name as the benchmark gives it (file name or row id); goes into `metadata.image`."""
+    path: Path | None = None
+    """File to open; None where `data` holds the encoded picture itself."""
+    data: bytes | None = field(default=None, repr=False)
+    """Encoded picture (JPEG, PNG, ...), as MMBench carries it in its TSV."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One question of a benchmark with what is needed to ask and to score it."""
+
+    sample_id: str
+    """Unique within the task; `question_id` is not (TextVQA's is the picture's id)."""
+    question_id: int | str
+    """Id as LLaVA's question file spells it, copied into the answer record."""
+    images: tuple[ImageRef, ...]
+    question: str
+    """What is asked. For question files of LLaVA the whole `text`, suffix included."""
+    options: tuple[str, ...] = ()
+    """Texts of the choices, first one A; empty where the question is open."""
+    hint: str | None = None
+    """Context that is put before the question (MMBench)."""
+    answers: tuple[str, ...] | None = None
+    """Gold answer (one) or human answers (TextVQA: ten); None where none is known."""
+    group: str | None = None
+    """Split, category or type by which the summary is broken down."""
+    cluster: str
+    """Samples of one cluster (one picture) are not independent; errors bars respect that."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of LLaVA's answer record (MMBench: round_id, options, option_char)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What the model is asked for one sample, before any conversation template."""
+
+    sample: Sample
+    text: str
+    """The user's text without an image mark; the backend puts the pictures before it."""
+    recorded: str
+    """The text that LLaVA's answer record keeps: without the suffix its script adds (MMBench)."""
+    max_new_tokens: int
+    prompt_hash: str
+    """16 hex digits over text, picture names and generation limits; an old answer counts only if it agrees."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What the model said; one line of `responses.jsonl`, a superset of LLaVA's answer record."""
+
+    sample_id: str
+    question_id: int | str
+    prompt: str
+    text: str
+    """Output, stripped; empty where `metadata.error` says why there is none."""
+    answer_id: str
+    model_id: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """image, prompt_hash, stop, prompt_tokens, new_tokens; error instead where the sample failed."""
+
+    @property
+    def error(self) -> str | None:
+        """Why there is no answer; None for a good one."""
+        reason = self.metadata.get("error")
+        return None if reason is None else str(reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How one response was judged."""
+
+    sample_id: str
+    metrics: Mapping[str, float | None]
+    """Metric -> value; None means not scored, and `reason` says why."""
+    extracted: str | None
+    """The answer that was read out of the response."""
+    reason: str | None = None
+    """Why there is no value: a short constant such as `no_response`, counted in the summary."""
+    group: str | None = None
+    cluster: str
+    label: str | None = None
+    """What the answer was compared with, where that is one string; POPE's counts need it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A value with its uncertainty."""
+
+    value: float | None
+    """Fraction in [0, 1], or points; None where nothing could be scored."""
+    stderr: float | None
+    ci95: tuple[float, float] | None
+    unit: Unit = "fraction"
+    higher_is_better: bool | None = True
+    """None for a metric that only describes (POPE's yes ratio)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many samples there are, and what became of them."""
+
+    samples: int
+    scored: int
+    unscored: Mapping[str, int]
+    """Reason -> number of samples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A task's result; `summary.json`."""
+
+    task: str
+    version: int
+    protocol: str
+    headline: str
+    """Name of the metric that the paper's table reports."""
+    metrics: Mapping[str, Estimate]
+    counts: Counts
+    groups: Mapping[str, Mapping[str, Estimate]]
