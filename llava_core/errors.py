@@ -1,14 +1,14 @@
 """The errors of `llava_core`.
 
 LlavaError
-├── ConfigError      a config, a template name or a setting that contradicts itself or the checkpoint
+├── ConfigError      a config, a template name or a setting that is unknown or contradicts another
 ├── CheckpointError  files of a checkpoint that are missing, unreadable or do not fit the model
 └── DataError        a picture, a prompt or a conversation that cannot be used
 """
 
 
 class LlavaError(Exception):
-    """Anything a user of `llava_core` can put right; the message says what was given and what to change."""
+    """Anything a user can put right; the message says what was given and what to change."""
 
 
 class ConfigError(LlavaError):

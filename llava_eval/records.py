@@ -60,7 +60,7 @@ class Prompt:
     """The text that LLaVA's answer record keeps: without the suffix its script adds (MMBench)."""
     max_new_tokens: int
     prompt_hash: str
-    """16 hex digits over text, picture names and generation limits; an old answer counts only if it agrees."""
+    """16 hex digits over text, picture names and limits; an old answer counts only if it agrees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Response:
     model_id: str
     extra: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """image, prompt_hash, stop, prompt_tokens, new_tokens; error instead where the sample failed."""
+    """image, prompt_hash, stop, prompt_tokens, new_tokens; error where the sample failed."""
 
     @property
     def error(self) -> str | None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutSource:
-    """Where a task's files lie in LLaVA's `playground/data/eval` tree; paths relative to its root."""
+    """Where a task's files lie in LLaVA's `playground/data/eval` tree, relative to its root."""
 
     reader: str
     """Name of the function of `sources.llava_layout` that reads these formats."""
@@ -107,6 +107,7 @@ def parse_task(text: str) -> tuple[TaskSpec | None, list[str]]:
 
     Args:
         text: the YAML.
+
     Returns:
         The task and no faults, or None and every fault found, each one line.
     """

@@ -10,15 +10,18 @@ LLAVA_CORE = {
     "model/vision": "config errors",
     "model/projector": "config errors",
     "model/merge": "images config errors",
-    "model/llava": "model/vision model/projector model/merge tokens config errors",
+    "model/llava": "model/vision model/projector model/merge images tokens config errors",
     "checkpoint/hub": "errors",
-    "checkpoint/keys": "errors",
-    "checkpoint/load": "checkpoint/hub checkpoint/keys model/llava model/vision images config errors",
+    "checkpoint/keys": "",
+    "checkpoint/files": "errors",
+    "checkpoint/load": "checkpoint/hub checkpoint/keys checkpoint/files model/llava config errors",
     "generate/request": "errors",
-    "generate/plan": "generate/request tokens errors",
-    "generate/engine": "generate/plan generate/request model/llava errors",
-    "predict": "generate/engine generate/plan generate/request checkpoint/load checkpoint/hub model/llava "
-    "conversation images tokens config errors",
+    "generate/features": "",
+    "generate/sampling": "generate/request",
+    "generate/plan": "generate/request tokens",
+    "generate/engine": "generate/plan generate/request generate/sampling model/llava",
+    "predict": "generate/engine generate/plan generate/request generate/features checkpoint/files checkpoint/hub "
+    "checkpoint/load model/llava conversation images tokens config errors",
     "tiny": "checkpoint/keys model/llava config errors",
 }
 
@@ -48,7 +51,10 @@ LLAVA_EVAL = {
     "metrics/__init__": "metrics/base metrics/vqa metrics/gqa metrics/choice metrics/binary",
     "answers": "records errors",
     "score": "metrics/__init__ metrics/base spec store records errors",
-    "report": "resources store spec records errors",
+    "results": "records errors",
+    "leaderboard": "spec records",
+    "pages": "leaderboard resources",
+    "report": "leaderboard pages results store spec records errors",
     "manifest": "spec records errors",
     "cli": "registry sources/open sources/mini prompts run store backends/base backends/local score answers report "
     "manifest resources spec records errors",
@@ -56,7 +62,13 @@ LLAVA_EVAL = {
 }
 
 ALLOWED = {
-    package: {name: {f"{package}/{other}" for other in names.split()} for name, names in table.items()}
+    package: {
+        name: {f"{package}/{other}" for other in names.split()} for name, names in table.items()
+    }
     for package, table in (("llava_core", LLAVA_CORE), ("llava_eval", LLAVA_EVAL))
 }
-ALLOWED["llava_eval"]["backends/local"] |= {"llava_core/__init__", "llava_core/errors", "llava_core/predict"}
+ALLOWED["llava_eval"]["backends/local"] |= {
+    "llava_core/__init__",
+    "llava_core/errors",
+    "llava_core/predict",
+}

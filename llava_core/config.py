@@ -1,0 +1,187 @@
+"""One frozen `LlavaConfig`, read from the `config.json` of a checkpoint in the original layout.
+
+That file is flat: the fields of the language model with the multimodal `mm_*` fields among them.
+Here they are parted. The trap this file exists for: transformers' `AutoConfig` opens a v1.5 folder
+without complaint (`model_type: llava` is the name of its own class by now) and fills in a default
+text config, with another epsilon and another context length. So the backbone is decided by the
+architecture's name and its config is built from the flat fields.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llava_core.errors import CheckpointError, ConfigError
+
+# Architecture name -> model_type of the language model in transformers.
+BACKBONES = {
+    "LlavaLlamaForCausalLM": "llama",
+    "LlavaMistralForCausalLM": "mistral",
+    "LlavaQwenForCausalLM": "qwen2",
+}
+# Field names of the original that belong to the multimodal part but do not begin with `mm_`.
+_MULTIMODAL = {
+    "architectures", "freeze_mm_mlp_adapter", "freeze_mm_vision_resampler", "image_aspect_ratio",
+    "image_crop_resolution", "image_grid_pinpoints", "image_split_resolution", "model_type", "s2",
+    "s2_scales", "tokenizer_model_max_length", "tokenizer_padding_side", "tune_mm_mlp_adapter",
+    "tune_mm_vision_resampler", "unfreeze_mm_vision_tower", "use_mm_proj", "vision_tower",
+    "_name_or_path", "transformers_version", "torch_dtype", "dtype", "warning",
+}  # fmt: skip
+_MLP = "mlpNx_gelu"
+_PROJECTORS = ("linear", "identity", _MLP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlavaConfig:
+    """What a checkpoint is made of.
+
+    Source of names and defaults: LLaVA c121f04 (spec of `LlavaMetaModel`, `mm_utils`, `builder`).
+    """
+
+    backbone: str
+    """transformers' model_type of the language model: llama, mistral or qwen2."""
+    text: Mapping[str, Any]
+    """The language model's own fields, as transformers' config of that type takes them."""
+    vision_tower: str
+    """Folder or Hub id of the CLIP tower: its config and image processor, and its weights where the
+    checkpoint carries none."""
+    vision_hidden_size: int
+    """Width of the tower's features, what the projector takes."""
+    vision_select_layer: int = -2
+    """Index into the tower's hidden states; -2 skips the last block, as all recipes do."""
+    vision_select_feature: Literal["patch", "cls_patch"] = "patch"
+    """`patch` drops the class token in front."""
+    projector_type: str = "linear"
+    """linear, identity, or mlpNx_gelu with N linear layers."""
+    image_aspect_ratio: str | None = None
+    """pad: to a square; anyres: tiles; square or None: CLIP's own resize and centre crop."""
+    grid_pinpoints: Any = None
+    """Resolutions that tiles may make up, as the file spells them; see `images.parse_pinpoints`."""
+    patch_merge_type: str = "flat"
+    """How tiles become one sequence; see `model.merge`."""
+    use_im_start_end: bool = False
+    """Whether the picture stands between <im_start> and <im_end>."""
+    use_im_patch_token: bool = True
+    """Whether <im_patch> is a token; a missing field means yes, as in the original."""
+    max_length: int | None = None
+    """Longest sequence, picture included; the original cuts on the right. None: no cut."""
+    torch_dtype: str | None = None
+    """Type the weights were saved in."""
+    warning: str | None = None
+    """What a reader of this checkpoint's scores must know; our own field, `tiny` has it."""
+
+    def __post_init__(self) -> None:
+        """Refuses values that no published code knows.
+
+        Raises:
+            ConfigError: an unknown projector, merge type, picture shape or feature selection.
+        """
+        for field, value, expected in (
+            ("mm_projector_type", self.projector_type, _PROJECTORS),
+            ("mm_patch_merge_type", self.patch_merge_type, ("flat", "spatial", "spatial_unpad")),
+            ("image_aspect_ratio", self.image_aspect_ratio, (None, "pad", "square", "anyres")),
+            ("mm_vision_select_feature", self.vision_select_feature, ("patch", "cls_patch")),
+        ):
+            if not any(value == e or (e == _MLP and _is_mlp(value)) for e in expected):
+                known = ", ".join(str(e) for e in expected if e)
+                raise ConfigError(f"{field} is {value!r}, expected {known}")
+        if self.uses_tiles and not self.grid_pinpoints:
+            raise ConfigError("image_aspect_ratio is anyres, but image_grid_pinpoints is missing")
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the language model's embeddings."""
+        return int(self.text["hidden_size"])
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding table."""
+        return int(self.text["vocab_size"])
+
+    @property
+    def uses_tiles(self) -> bool:
+        """Whether a picture is cut into tiles of the tower's own resolution."""
+        return self.image_aspect_ratio is not None and self.image_aspect_ratio.startswith("anyres")
+
+    @property
+    def has_newline(self) -> bool:
+        """Whether a learned vector ends every row of patches."""
+        return "unpad" in self.patch_merge_type
+
+
+def read_config(folder: Path) -> LlavaConfig:
+    """Reads a checkpoint's `config.json`.
+
+    Raises:
+        CheckpointError: the file is missing or not JSON, or is not a LLaVA checkpoint's.
+        ConfigError: a field has a value that no published code knows.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: it has no config.json")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path} holds a {type(fields).__name__}, expected an object")
+    return _parse(fields, path=path)
+
+
+def _parse(fields: Mapping[str, Any], *, path: Path) -> LlavaConfig:
+    tower = fields.get("mm_vision_tower") or fields.get("vision_tower")
+    if not isinstance(tower, str) or "vision_config" in fields:
+        raise CheckpointError(
+            f"{path} is not of a LLaVA checkpoint in the original layout: it names no "
+            f"mm_vision_tower (architectures: {fields.get('architectures')}, "
+            f"model_type: {fields.get('model_type')})"
+        )
+    text = {k: v for k, v in fields.items() if k not in _MULTIMODAL and not k.startswith("mm_")}
+    missing = [k for k in ("hidden_size", "vocab_size", "num_hidden_layers") if k not in text]
+    missing += [k for k in ("mm_hidden_size",) if k not in fields]
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(missing)}")
+    return LlavaConfig(
+        backbone=_backbone(fields, path=path),
+        text=text,
+        vision_tower=tower,
+        vision_hidden_size=fields["mm_hidden_size"],
+        vision_select_layer=fields.get("mm_vision_select_layer", -2),
+        vision_select_feature=fields.get("mm_vision_select_feature") or "patch",
+        projector_type=fields.get("mm_projector_type") or "linear",
+        image_aspect_ratio=fields.get("image_aspect_ratio"),
+        grid_pinpoints=fields.get("image_grid_pinpoints"),
+        patch_merge_type=fields.get("mm_patch_merge_type") or "flat",
+        use_im_start_end=fields.get("mm_use_im_start_end", False),
+        use_im_patch_token=fields.get("mm_use_im_patch_token", True),
+        max_length=fields.get("tokenizer_model_max_length"),
+        torch_dtype=fields.get("torch_dtype") or fields.get("dtype"),
+        warning=fields.get("warning"),
+    )
+
+
+def _backbone(fields: Mapping[str, Any], *, path: Path) -> str:
+    names = fields.get("architectures") or []
+    for name in names:
+        if name in BACKBONES:
+            return BACKBONES[name]
+    # Folders merged by hand often lack the architecture; the type then says it.
+    by_type = {
+        "llava": "llama",
+        "llava_llama": "llama",
+        "llava_mistral": "mistral",
+        "llava_qwen": "qwen2",
+    }
+    if not names and fields.get("model_type") in by_type:
+        return by_type[fields["model_type"]]
+    raise ConfigError(
+        f"{path}: architecture {names or fields.get('model_type')} is not supported; "
+        f"known are {', '.join(BACKBONES)}"
+    )
+
+
+def _is_mlp(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"mlp[1-9]\d*x_gelu", value) is not None

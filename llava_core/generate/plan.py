@@ -1,0 +1,121 @@
+"""Decides which prompts are computed together.
+
+Requests whose prompts agree up to their last picture form a group: what they share is computed
+once. Groups of like length form a batch. Sharing is decided on token ids, so it can never change a
+result: in a causal model equal ids have equal keys and values.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from llava_core.generate.request import Request
+from llava_core.tokens import IMAGE_TOKEN_ID
+
+# Tokens of an answer that a batch is sized for; most answers of the benchmarks are shorter.
+_EXPECTED_ANSWER = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A request as ids."""
+
+    request: Request
+    id: str | int
+    ids: tuple[int, ...]
+    """The prompt; IMAGE_TOKEN_ID where a picture goes."""
+    pictures: tuple[str, ...]
+    """Keys of the pictures in order; equal pictures have equal keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Requests with a common beginning that holds all their pictures."""
+
+    prefix: tuple[int, ...]
+    """Ids they share; shorter than each one's prompt."""
+    pictures: tuple[str, ...]
+    members: tuple[Encoded, ...]
+
+    @property
+    def num_own_tokens(self) -> int:
+        """Ids that are not shared, with what the answers are expected to take."""
+        return sum(
+            len(member.ids)
+            - len(self.prefix)
+            + min(member.request.max_new_tokens, _EXPECTED_ANSWER)
+            for member in self.members
+        )
+
+
+def plan_groups(requests: Iterable[Encoded], *, max_own_tokens: int) -> list[Group]:
+    """Groups requests by their pictures and the ids up to the last of them.
+
+    Args:
+        max_own_tokens: a group with more ids of its own than this is split.
+    """
+    by_key: dict[tuple[tuple[str, ...], tuple[int, ...]], list[Encoded]] = {}
+    for request in requests:
+        by_key.setdefault((request.pictures, _through_last_picture(request.ids)), []).append(
+            request
+        )
+    groups = []
+    for members in by_key.values():
+        groups += _split(members, max_own_tokens=max_own_tokens)
+    return groups
+
+
+def plan_batches(
+    groups: Sequence[Group], *, lengths: Sequence[int], batch_tokens: int
+) -> list[list[Group]]:
+    """Puts groups of like length together.
+
+    Args:
+        lengths: tokens of each group's prefix, pictures included.
+        batch_tokens: most tokens of a batch, padding included; a larger group is alone in its
+        batch.
+    """
+    order = sorted(
+        range(len(groups)),
+        # Long answers apart from short ones: they would keep a batch alive that is otherwise done.
+        key=lambda i: (
+            groups[i].members[0].request.max_new_tokens,
+            lengths[i],
+            groups[i].num_own_tokens,
+        ),
+    )
+    batches: list[list[Group]] = []
+    width = own = 0
+    for i in order:
+        width, own = max(width, lengths[i]), max(own, groups[i].num_own_tokens)
+        if not batches or (len(batches[-1]) + 1) * (width + own) > batch_tokens:
+            batches.append([])
+            width, own = lengths[i], groups[i].num_own_tokens
+        batches[-1].append(groups[i])
+    return batches
+
+
+def _through_last_picture(ids: tuple[int, ...]) -> tuple[int, ...]:
+    if IMAGE_TOKEN_ID not in ids:
+        return ()
+    return ids[: len(ids) - ids[::-1].index(IMAGE_TOKEN_ID)]
+
+
+def _split(members: list[Encoded], *, max_own_tokens: int) -> list[Group]:
+    group = _group(members)
+    if group.num_own_tokens <= max_own_tokens or len(members) == 1:
+        return [group]
+    middle = len(members) // 2
+    return [
+        part
+        for half in (members[:middle], members[middle:])
+        for part in _split(half, max_own_tokens=max_own_tokens)
+    ]
+
+
+def _group(members: list[Encoded]) -> Group:
+    # The last token of each prompt stays its own: its output is the first token of the answer.
+    shortest = min(len(member.ids) for member in members) - 1
+    columns = zip(*(member.ids[:shortest] for member in members), strict=True)
+    prefix = tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
+    return Group(prefix=prefix, pictures=members[0].pictures, members=tuple(members))

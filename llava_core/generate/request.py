@@ -1,0 +1,73 @@
+"""What a user asks, and what comes back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+from llava_core.errors import DataError
+
+StopReason = Literal["eos", "length", "stop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question about any number of pictures."""
+
+    images: Sequence[Image.Image] = ()
+    """Pictures in the order of their `<image>` marks."""
+    prompt: str | None = None
+    """A finished prompt, used as it is; every picture's place is an `<image>` mark."""
+    messages: Sequence[Mapping[str, str]] | None = None
+    """Turns with `role` (user or assistant) and `content`; the conversation template is applied.
+    Pictures without a mark go before the first user turn."""
+    max_new_tokens: int = 128
+    """Answers are cut after this many tokens."""
+    temperature: float = 0.0
+    """0 takes the most likely token each time, as evaluation does."""
+    top_p: float | None = None
+    """Share of the probability that sampling draws from; None: all of it."""
+    num_beams: int = 1
+    """Only 1 is supported."""
+    stop: Sequence[str] = ()
+    """Strings that end the answer; they are not part of it."""
+    seed: int | None = None
+    """Makes sampling repeatable whatever else is in the batch; None: 0."""
+    id: str | int | None = None
+    """Comes back on the response; None: the request's position."""
+
+    def __post_init__(self) -> None:
+        """Refuses contradictions.
+
+        Raises:
+            DataError: neither or both of prompt and messages, or a number out of its range.
+        """
+        if (self.prompt is None) == (self.messages is None):
+            raise DataError("a request has either a prompt or messages")
+        if self.max_new_tokens < 1:
+            raise DataError(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
+        if self.temperature < 0:
+            raise DataError(f"temperature is {self.temperature}, expected 0 or more")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise DataError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
+        if self.num_beams != 1:
+            raise DataError(
+                f"num_beams is {self.num_beams}; only greedy decoding and sampling are supported"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """One answer."""
+
+    id: str | int
+    """The request's id."""
+    text: str
+    """Answer without special tokens, stripped."""
+    token_ids: tuple[int, ...]
+    """New tokens, the end token included where it was reached."""
+    stop_reason: StopReason
+    """eos: the model ended; length: max_new_tokens; stop: a stop string."""
+    prompt_tokens: int
+    """Length of the prompt, pictures included."""

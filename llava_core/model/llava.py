@@ -1,0 +1,206 @@
+"""The whole model: pictures and token ids in, loss and logits out.
+
+Tower and language model are transformers' own classes, so attention implementations, `device_map`
+and quantization work as they do there; this file joins them. A picture's place in the ids is one
+`IMAGE_TOKEN_ID`, which its features replace.
+
+Letters: B rows, T tokens after splicing, V vocabulary, N tiles of a picture, D width.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from llava_core.config import LlavaConfig
+from llava_core.errors import DataError
+from llava_core.images import Grid, Size, grid_shape, parse_pinpoints
+from llava_core.model.merge import merge_tiles
+from llava_core.model.projector import build_projector
+from llava_core.model.vision import VisionTower
+from llava_core.tokens import IGNORE_INDEX, IMAGE_TOKEN_ID
+
+# Tiles that go through the tower at once: enough to fill a GPU, few enough for a small one.
+_TOWER_BATCH = 32
+
+
+class Picture(NamedTuple):
+    """One picture as the tower takes it."""
+
+    pixels: Tensor
+    """float32[N, 3, H, W], the whole view first."""
+    size: Size
+    """Its own size before any resizing."""
+
+
+class Spliced(NamedTuple):
+    """A batch in which features stand where the image tokens were, padded on the right."""
+
+    embeds: Tensor
+    """float[B, T, D]; zeros on padding."""
+    mask: Tensor
+    """bool[B, T], true on real tokens."""
+    labels: Tensor
+    """int64[B, T], IGNORE_INDEX on pictures and padding."""
+
+
+class Output(NamedTuple):
+    """What `forward` returns."""
+
+    logits: Tensor
+    """float[B, T, V]."""
+    loss: Tensor | None
+    """Mean cross-entropy over the labelled tokens; None without labels."""
+    mask: Tensor
+    """bool[B, T], true on real tokens."""
+
+
+class LlavaModel(nn.Module):
+    """A vision tower, a projector and a causal language model."""
+
+    def __init__(self, config: LlavaConfig, *, clip: Any, language_model: Any) -> None:
+        """Joins a CLIPVisionModel and a causal language model of transformers."""
+        super().__init__()
+        self.config = config
+        self.vision_tower = VisionTower(clip, config)
+        self.projector = build_projector(config)
+        self.image_newline = (
+            nn.Parameter(torch.zeros(config.hidden_size)) if config.has_newline else None
+        )
+        self.language_model = language_model
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The language model's input embeddings."""
+        embedding: nn.Embedding = self.language_model.get_input_embeddings()
+        return embedding
+
+    def encode_pictures(self, pictures: Sequence[Picture]) -> list[Tensor]:
+        """Encodes pictures, all their tiles in as few passes as memory allows.
+
+        Returns:
+            float[T_i, D] for each picture, in the language model's type and on its device.
+        """
+        if not pictures:
+            return []
+        weight = self.embedding.weight
+        device = next(self.vision_tower.parameters()).device
+        tiles = torch.cat([picture.pixels for picture in pictures])
+        # The original rounds the tower's output to the pixels' type, which is the language model's.
+        features = torch.cat([
+            self.projector(self.vision_tower(chunk.to(device)).to(weight.dtype))
+            for chunk in tiles.split(_TOWER_BATCH)
+        ]).to(weight.device)  # fmt: skip
+        parts = features.split([len(picture.pixels) for picture in pictures])
+        return [
+            self._merge(part, picture.size) for part, picture in zip(parts, pictures, strict=True)
+        ]
+
+    def splice(
+        self,
+        rows: Sequence[Tensor],
+        features: Sequence[Tensor],
+        *,
+        labels: Sequence[Tensor] | None = None,
+    ) -> Spliced:
+        """Puts features in the places of the image tokens.
+
+        Args:
+            rows: int64[T_b] ids of each row, unpadded, pictures as IMAGE_TOKEN_ID.
+            features: float[T_i, D] of the pictures of all rows, in order of appearance. A row
+                without picture takes none, unlike in the original, where it consumes a dummy.
+            labels: int64[T_b] beside each row; None labels nothing.
+
+        Raises:
+            DataError: the number of pictures is not that of the image tokens.
+        Source: LLaVA c121f04, `prepare_inputs_labels_for_multimodal`.
+        """
+        wanted = sum(int((row == IMAGE_TOKEN_ID).sum()) for row in rows)
+        if wanted != len(features):
+            raise DataError(
+                f"the prompts have {wanted} places for pictures, "
+                f"{len(features)} pictures were given"
+            )
+        remaining = iter(features)
+        embeds, targets = [], []
+        for index, row in enumerate(rows):
+            row_labels = torch.full_like(row, IGNORE_INDEX) if labels is None else labels[index]
+            row_embeds, row_targets = self._splice_row(row, row_labels, remaining)
+            embeds.append(row_embeds[: self.config.max_length])
+            targets.append(row_targets[: self.config.max_length])
+        mask = [torch.ones(len(row), dtype=torch.bool, device=row.device) for row in embeds]
+        pad = nn.utils.rnn.pad_sequence
+        return Spliced(
+            embeds=pad(embeds, batch_first=True),
+            mask=pad(mask, batch_first=True),
+            labels=pad(targets, batch_first=True, padding_value=IGNORE_INDEX),
+        )
+
+    def forward(
+        self,
+        rows: Sequence[Tensor],
+        pictures: Sequence[Picture],
+        *,
+        labels: Sequence[Tensor] | None = None,
+    ) -> Output:
+        """Runs the model over whole sequences.
+
+        Args:
+            rows: int64[T_b] ids, unpadded, pictures as IMAGE_TOKEN_ID.
+            pictures: those of all rows, in order of appearance.
+            labels: int64[T_b]; tokens labelled IGNORE_INDEX do not count in the loss.
+
+        Raises:
+            DataError: the number of pictures is not that of the image tokens.
+        """
+        batch = self.splice(rows, self.encode_pictures(pictures), labels=labels)
+        # Real tokens do not see padding on their right anyway; the mask is for flash attention.
+        logits = self.language_model(
+            inputs_embeds=batch.embeds, attention_mask=batch.mask.long()
+        ).logits
+        loss = None if labels is None else causal_loss(logits, batch.labels)
+        return Output(logits=logits, loss=loss, mask=batch.mask)
+
+    def _merge(self, features: Tensor, size: Size) -> Tensor:
+        grid = Grid(0, 0)
+        if self.config.uses_tiles:
+            tile_size = self.vision_tower.image_size
+            pinpoints = parse_pinpoints(self.config.grid_pinpoints, patch_size=tile_size)
+            grid = grid_shape(size, pinpoints, tile_size=tile_size)
+        return merge_tiles(
+            features,
+            grid=grid,
+            image_size=size,
+            # Without tiles the original never comes to its merge step, whatever the config says.
+            merge_type=self.config.patch_merge_type if self.config.uses_tiles else "flat",
+            newline=self.image_newline,
+        )
+
+    def _splice_row(self, row: Tensor, labels: Tensor, features: Any) -> tuple[Tensor, Tensor]:
+        weight = self.embedding.weight
+        row, labels = row.to(weight.device), labels.to(weight.device)
+        places = (row == IMAGE_TOKEN_ID).nonzero().flatten().tolist()
+        embeds, targets, start = [], [], 0
+        for place in places:
+            picture = next(features).to(weight)
+            embeds += [self.embedding(row[start:place]), picture]
+            targets += [labels[start:place], labels.new_full((len(picture),), IGNORE_INDEX)]
+            start = place + 1
+        embeds.append(self.embedding(row[start:]))
+        targets.append(labels[start:])
+        return torch.cat(embeds), torch.cat(targets)
+
+
+def causal_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of each next token, in float32.
+
+    Args:
+        logits: float[B, T, V].
+        labels: int64[B, T]; IGNORE_INDEX does not count.
+
+    Returns:
+        float32[], nan where nothing is labelled, as in transformers 4.37.
+    """
+    shifted = logits[:, :-1].float().flatten(0, 1)
+    return nn.functional.cross_entropy(shifted, labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX)

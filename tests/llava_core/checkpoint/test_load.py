@@ -1,0 +1,175 @@
+"""Loading the bundled checkpoint, whole and damaged."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llava_core.checkpoint.hub import bundled_tiny
+from llava_core.checkpoint.keys import from_original
+from llava_core.checkpoint.load import choose_placement, find_tower, load_model
+from llava_core.config import read_config
+from llava_core.errors import CheckpointError, ConfigError
+
+EMBEDDING = "model.embed_tokens.weight"
+TOWER_BIAS = "model.vision_tower.vision_tower.vision_model.pre_layrnorm.bias"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(bundled_tiny(), tmp_path / "tiny")
+    shutil.copytree(bundled_tiny().with_name("tiny-clip"), tmp_path / "tiny-clip")
+    return tmp_path / "tiny"
+
+
+def load(folder, dtype="float32", attention="auto"):
+    config = read_config(folder)
+    tower = find_tower(config, checkpoint=folder, vision_tower=None)
+    placement = choose_placement(config, device="cpu", dtype=dtype, attention=attention)
+    return load_model(folder, config, tower_folder=tower, placement=placement)
+
+
+def change(folder, edit):
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    return tensors
+
+
+def test_every_tensor_of_the_file_is_in_the_model(folder):
+    state = load(folder).state_dict()
+    tensors = load_file(folder / "model.safetensors")
+    assert state.keys() == {from_original(name) for name in tensors}
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(state[from_original(name)], tensor.float())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)]
+)
+def test_all_parts_have_the_asked_type(folder, dtype, expected):
+    assert {p.dtype for p in load(folder, dtype=dtype).parameters()} == {expected}
+
+
+def test_old_pickled_files_load_the_same(folder):
+    before = load(folder).state_dict()
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    torch.testing.assert_close(load(folder).state_dict(), before)
+
+
+def test_shards_load_the_same(folder):
+    before = load(folder).state_dict()
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    shards = {"a.safetensors": sorted(tensors)[::2], "b.safetensors": sorted(tensors)[1::2]}
+    for name, keys in shards.items():
+        save_file({key: tensors[key] for key in keys}, folder / name)
+    index = {key: name for name, keys in shards.items() for key in keys}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    torch.testing.assert_close(load(folder).state_dict(), before)
+    (folder / "b.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="names shards that are not there: b.safetensors"):
+        load(folder)
+
+
+def test_tower_weights_of_the_checkpoint_win(folder):
+    tensors = load_file(folder / "model.safetensors")
+    prefix = "model.vision_tower.vision_tower."
+    own = {
+        name.removeprefix(prefix): torch.ones_like(t)
+        for name, t in tensors.items()
+        if name.startswith(prefix)
+    }
+    save_file(own, folder.with_name("tiny-clip") / "model.safetensors")
+    torch.testing.assert_close(
+        load(folder).vision_tower.clip.pre_layrnorm.bias, tensors[TOWER_BIAS].float()
+    )
+
+
+def test_tower_weights_come_from_its_repository_otherwise(folder):
+    moved = {}
+
+    def edit(tensors):
+        for name in [n for n in tensors if "vision_tower" in n]:
+            moved[name.removeprefix("model.vision_tower.vision_tower.")] = tensors.pop(name) + 1
+
+    change(folder, edit)
+    save_file(moved, folder.with_name("tiny-clip") / "model.safetensors")
+    bias = load(folder).vision_tower.clip.pre_layrnorm.bias
+    torch.testing.assert_close(bias, moved["vision_model.pre_layrnorm.bias"].float())
+
+
+def test_missing_unexpected_and_mis_shaped_tensors_are_named_together(folder):
+    def edit(tensors):
+        del tensors["lm_head.weight"]
+        tensors["model.extra"] = torch.zeros(1)
+        tensors[EMBEDDING] = tensors[EMBEDDING][:-1].clone()
+
+    change(folder, edit)
+    with pytest.raises(CheckpointError) as caught:
+        load(folder)
+    message = str(caught.value)
+    assert "missing: language_model.lm_head.weight" in message
+    assert "unexpected: language_model.model.extra" in message
+    assert (
+        "mis-shaped: language_model.model.embed_tokens.weight (511, 96) instead of (512, 96)"
+        in message
+    )
+
+
+def test_a_folder_without_weights_says_what_was_looked_for(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match="has no weights: looked for model.safetensors, pytorch_model.bin"
+    ):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_broken_file_is_named(folder, name):
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(b"\x00\x01 broken")
+    with pytest.raises(
+        CheckpointError, match=f"{name} (cannot be read|holds more than tensors, or is broken)"
+    ):
+        load(folder)
+
+
+def test_a_file_with_code_is_not_run(folder, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": Bomb()}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="it is not opened because that could run code"):
+        load(folder)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"device": "gpu"}, "device 'gpu' is unknown, expected auto, cpu"),
+        ({"device": "mps"}, "device 'mps' is not available"),
+        ({"dtype": "float8"}, "dtype 'float8' is unknown, expected auto, float32"),
+        ({"attention": "fast"}, "attention 'fast' is unknown, expected auto, sdpa"),
+    ],
+)
+def test_unknown_settings_are_refused(folder, fields, message):
+    with pytest.raises(ConfigError, match=message):
+        choose_placement(
+            read_config(folder), **{"device": "cpu", "dtype": "auto", "attention": "auto", **fields}
+        )
+
+
+def test_missing_flash_attention_falls_back_with_a_reason(folder, caplog, monkeypatch):
+    monkeypatch.setattr("llava_core.checkpoint.load.is_flash_attn_2_available", lambda: False)
+    assert (
+        load(folder, attention="flash_attention_2").language_model.config._attn_implementation
+        == "sdpa"
+    )
+    assert "flash_attention_2 is not installed" in caplog.text

@@ -1,0 +1,137 @@
+"""The engine against plain generation: transformers' own `generate`, one request at a time."""
+
+import pytest
+import torch
+from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
+
+from llava_core.generate.engine import Engine
+from llava_core.generate.plan import Encoded, plan_batches, plan_groups
+from llava_core.generate.request import Request
+from tests.llava_core.toy import EOS, TEXT, toy_config, toy_model, toy_picture
+
+PICTURES = {"a": toy_picture(1), "b": toy_picture(2)}
+# Prompts of many lengths: several about one picture, one without, one about two.
+PROMPTS = [
+    ([1, 5, IMAGE, 9, 10, 11, 12], "a"),
+    ([1, 5, IMAGE, 9, 13], "a"),
+    ([1, 5, IMAGE, 9, 10, 11, 12], "b"),
+    ([1, 5, IMAGE, 14], "a"),
+    ([1, 6, 7, 8], ""),
+    ([1, IMAGE, 20, IMAGE, 21, 22], "ab"),
+    ([1, 6, 30, 31, 32, 33, 34], ""),
+]
+
+
+def encode(prompts, **request):
+    return [
+        Encoded(
+            request=Request(prompt="", max_new_tokens=12, **request),
+            id=i,
+            ids=tuple(ids),
+            pictures=tuple(pictures),
+        )
+        for i, (ids, pictures) in enumerate(prompts)
+    ]
+
+
+def answer(model, encoded, *, batch_tokens=10_000, eos_ids=EOS):
+    engine = Engine(model, eos_ids=eos_ids, decode=lambda ids: " ".join(map(str, ids)))
+    features = dict(zip(PICTURES, model.encode_pictures(list(PICTURES.values())), strict=True))
+    groups = plan_groups(encoded, max_own_tokens=batch_tokens)
+    finished = []
+    for batch in plan_batches(
+        groups, lengths=[len(g.prefix) for g in groups], batch_tokens=batch_tokens
+    ):
+        finished += engine.run(
+            batch, [[features[key] for key in group.pictures] for group in batch]
+        )
+    return {item.encoded.id: item for item in finished}
+
+
+@torch.inference_mode()
+def reference(model, ids, pictures, max_new_tokens=12):
+    features = model.encode_pictures([PICTURES[key] for key in pictures])
+    embeds = model.splice([torch.tensor(ids)], features).embeds
+    output = model.language_model.generate(
+        inputs_embeds=embeds,
+        attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+    )
+    return tuple(output[0].tolist())
+
+
+@pytest.mark.parametrize("batch_tokens", [10_000, 60, 1])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_every_answer_is_what_generate_gives_alone(batch_tokens, attention):
+    model = toy_model(attention=attention)
+    answers = answer(model, encode(PROMPTS), batch_tokens=batch_tokens)
+    assert {i: item.token_ids for i, item in answers.items()} == {
+        i: reference(model, *prompt) for i, prompt in enumerate(PROMPTS)
+    }
+
+
+def test_grouped_query_attention_of_mistral_agrees():
+    model = toy_model(
+        toy_config(
+            backbone="mistral", text={**TEXT, "num_key_value_heads": 2, "sliding_window": None}
+        )
+    )
+    answers = answer(model, encode(PROMPTS))
+    assert all(
+        answers[i].token_ids == reference(model, *prompt) for i, prompt in enumerate(PROMPTS)
+    )
+
+
+def test_an_answer_ends_with_the_end_token():
+    model = toy_model()
+    first = reference(model, *PROMPTS[0])[0]
+    answers = answer(model, encode(PROMPTS[:2]), eos_ids=frozenset({first}))
+    assert answers[0].token_ids == (first,)
+    assert answers[0].stop_reason == "eos"
+    assert answers[1].token_ids[-1] == first or len(answers[1].token_ids) == 12
+
+
+def test_an_answer_stops_at_its_limit():
+    answers = answer(toy_model(), encode(PROMPTS), eos_ids=frozenset())
+    assert {item.stop_reason for item in answers.values()} == {"length"}
+    assert {len(item.token_ids) for item in answers.values()} == {12}
+
+
+def test_an_answer_stops_at_a_stop_string():
+    model = toy_model()
+    second = str(reference(model, *PROMPTS[0])[1])
+    item = answer(model, encode(PROMPTS[:1], stop=[second]), eos_ids=frozenset())[0]
+    assert item.stop_reason == "stop"
+    assert len(item.token_ids) <= 2
+
+
+def test_sampling_does_not_depend_on_the_batch():
+    model = toy_model()
+    encoded = encode(PROMPTS, temperature=1.0, top_p=0.9, seed=7)
+    together = answer(model, encoded)
+    alone = {item.id: answer(model, [item])[item.id] for item in encoded}
+    assert {i: item.token_ids for i, item in together.items()} == {
+        i: item.token_ids for i, item in alone.items()
+    }
+
+
+def test_the_prompt_length_counts_the_pictures():
+    answers = answer(toy_model(), encode(PROMPTS))
+    assert answers[0].prompt_tokens == 6 + 16
+    assert answers[5].prompt_tokens == 4 + 2 * 16
+
+
+def test_a_prompt_over_the_limit_is_cut_on_the_right(caplog):
+    model = toy_model(toy_config(max_length=20))
+    item = answer(model, encode(PROMPTS[:1]))[0]
+    assert item.prompt_tokens == 20
+    assert item.token_ids == reference(model, *PROMPTS[0])
+    assert "over 20 tokens" in caplog.text
+
+
+def test_a_picture_that_alone_is_over_the_limit_is_cut_too():
+    model = toy_model(toy_config(max_length=10))
+    item = answer(model, encode(PROMPTS[:2]))[1]
+    assert item.prompt_tokens == 10
+    assert item.token_ids == reference(model, *PROMPTS[1])

@@ -1,0 +1,95 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
+
+from llava_core.generate.plan import Encoded, plan_batches, plan_groups
+from llava_core.generate.request import Request
+
+
+def encoded(ids, pictures=(), index=0, **request):
+    return Encoded(
+        request=Request(prompt="", **request), id=index, ids=tuple(ids), pictures=tuple(pictures)
+    )
+
+
+def test_questions_about_one_picture_share_everything_up_to_their_first_difference():
+    (group,) = plan_groups(
+        [encoded([1, IMAGE, 5, 6, 7], "a"), encoded([1, IMAGE, 5, 8], "a")], max_own_tokens=100
+    )
+    assert group.prefix == (1, IMAGE, 5)
+    assert group.pictures == ("a",)
+
+
+def test_another_picture_makes_another_group():
+    groups = plan_groups(
+        [encoded([1, IMAGE, 5], "a"), encoded([1, IMAGE, 5], "b")], max_own_tokens=100
+    )
+    assert [group.pictures for group in groups] == [("a",), ("b",)]
+
+
+def test_another_beginning_makes_another_group():
+    groups = plan_groups(
+        [encoded([1, IMAGE, 5], "a"), encoded([3, IMAGE, 5], "a")], max_own_tokens=100
+    )
+    assert len(groups) == 2
+
+
+def test_the_last_token_is_never_shared():
+    (group,) = plan_groups([encoded([1, 5, 6]), encoded([1, 5, 6])], max_own_tokens=100)
+    assert group.prefix == (1, 5)
+
+
+def test_a_single_prompt_of_one_token_has_an_empty_prefix():
+    (group,) = plan_groups([encoded([7])], max_own_tokens=100)
+    assert group.prefix == ()
+
+
+def test_a_group_over_the_limit_is_split():
+    members = [encoded([1, IMAGE, 5, i], "a", index=i, max_new_tokens=1) for i in range(8)]
+    groups = plan_groups(members, max_own_tokens=4)
+    assert [len(group.members) for group in groups] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("batch_tokens", "sizes"), [(10_000, [4]), (200, [2, 2]), (1, [1, 1, 1, 1])]
+)
+def test_batches_stay_below_the_limit_where_they_can(batch_tokens, sizes):
+    groups = plan_groups(
+        [encoded([1, IMAGE, i], str(i), max_new_tokens=1) for i in range(4)], max_own_tokens=100
+    )
+    batches = plan_batches(groups, lengths=[90] * 4, batch_tokens=batch_tokens)
+    assert [len(batch) for batch in batches] == sizes
+
+
+def test_long_answers_are_batched_apart_from_short_ones():
+    groups = plan_groups(
+        [encoded([1, i], str(i), max_new_tokens=n) for i, n in enumerate([4, 1024, 4])],
+        max_own_tokens=5000,
+    )
+    batches = plan_batches(groups, lengths=[10] * 3, batch_tokens=60)
+    assert [[g.members[0].request.max_new_tokens for g in batch] for batch in batches] == [
+        [4, 4],
+        [1024],
+    ]
+
+
+PROMPTS = st.lists(
+    st.tuples(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.sampled_from(["", "a", "b"])),
+    max_size=20,
+)
+
+
+@given(prompts=PROMPTS, limit=st.integers(1, 200))
+def test_every_request_is_planned_once_and_keeps_its_prompt(prompts, limit):
+    requests = [
+        encoded([IMAGE, *ids] if picture else ids, [picture] if picture else [], index=i)
+        for i, (ids, picture) in enumerate(prompts)
+    ]
+    groups = plan_groups(requests, max_own_tokens=limit)
+    batches = plan_batches(groups, lengths=[len(g.prefix) for g in groups], batch_tokens=limit)
+    planned = [(group, member) for batch in batches for group in batch for member in group.members]
+    assert sorted(member.id for _, member in planned) == list(range(len(requests)))
+    for group, member in planned:
+        assert member.ids[: len(group.prefix)] == group.prefix
+        assert len(group.prefix) < len(member.ids)

@@ -1,0 +1,20 @@
+import pytest
+
+from llava_core.errors import DataError
+from llava_core.generate.request import Request
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "either a prompt or messages"),
+        ({"prompt": "a", "messages": []}, "either a prompt or messages"),
+        ({"prompt": "a", "max_new_tokens": 0}, "max_new_tokens is 0, expected at least 1"),
+        ({"prompt": "a", "temperature": -1.0}, "temperature is -1.0, expected 0 or more"),
+        ({"prompt": "a", "top_p": 0.0}, "top_p is 0.0, expected more than 0"),
+        ({"prompt": "a", "num_beams": 4}, "num_beams is 4; only greedy"),
+    ],
+)
+def test_a_contradiction_is_refused(fields, message):
+    with pytest.raises(DataError, match=message):
+        Request(**fields)

@@ -1,0 +1,32 @@
+import torch
+
+from llava_core.generate.request import Request
+from llava_core.generate.sampling import choose_tokens
+
+
+def draw(logits, num=200, **request):
+    logits = torch.tensor(logits).expand(num, -1)
+    generators = [torch.Generator().manual_seed(seed) for seed in range(num)]
+    return choose_tokens(logits, [Request(prompt="", **request)] * num, generators)
+
+
+def test_temperature_zero_takes_the_likeliest():
+    assert set(draw([0.0, 2.0, 1.9])) == {1}
+
+
+def test_sampling_follows_the_probabilities():
+    drawn = draw([0.0, 1.0], num=2000, temperature=1.0)
+    assert abs(sum(drawn) / len(drawn) - torch.tensor(1.0).sigmoid()) < 0.04
+
+
+def test_a_low_temperature_sharpens():
+    assert sum(draw([0.0, 1.0], temperature=0.2)) > sum(draw([0.0, 1.0], temperature=1.0))
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_it():
+    logits = torch.tensor([0.5, 0.3, 0.2]).log().tolist()
+    assert set(draw(logits, temperature=1.0, top_p=0.6)) == {0, 1}
+
+
+def test_top_p_always_keeps_one():
+    assert set(draw([0.0, 5.0, 0.0], temperature=1.0, top_p=1e-9)) == {1}

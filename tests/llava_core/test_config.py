@@ -1,0 +1,107 @@
+import json
+
+import pytest
+
+from llava_core.config import read_config
+from llava_core.errors import CheckpointError, ConfigError
+
+# The fields that matter of liuhaotian/llava-v1.5-7b, as its config.json has them.
+V15 = {
+    "architectures": ["LlavaLlamaForCausalLM"],
+    "model_type": "llava",
+    "hidden_size": 4096,
+    "vocab_size": 32000,
+    "num_hidden_layers": 32,
+    "rms_norm_eps": 1e-05,
+    "max_position_embeddings": 4096,
+    "mm_hidden_size": 1024,
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_vision_tower": "openai/clip-vit-large-patch14-336",
+    "mm_vision_select_layer": -2,
+    "mm_use_im_patch_token": False,
+    "image_aspect_ratio": "pad",
+    "torch_dtype": "float16",
+}
+
+
+def write(folder, **changes):
+    fields = {key: value for key, value in {**V15, **changes}.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(fields))
+    return folder
+
+
+def test_language_fields_are_parted_from_multimodal_ones(tmp_path):
+    config = read_config(write(tmp_path))
+    assert config.backbone == "llama"
+    assert config.text == {
+        "hidden_size": 4096,
+        "vocab_size": 32000,
+        "num_hidden_layers": 32,
+        "rms_norm_eps": 1e-05,
+        "max_position_embeddings": 4096,
+    }
+    assert (config.vision_hidden_size, config.projector_type) == (1024, "mlp2x_gelu")
+
+
+def test_the_name_that_transformers_took_still_means_the_original(tmp_path):
+    # transformers' AutoConfig would answer 1e-6 here: it knows `llava` as a class of its own.
+    assert read_config(write(tmp_path)).text["rms_norm_eps"] == 1e-05
+
+
+@pytest.mark.parametrize(
+    ("changes", "backbone"),
+    [
+        ({"architectures": ["LlavaMistralForCausalLM"], "model_type": "llava_mistral"}, "mistral"),
+        ({"architectures": ["LlavaQwenForCausalLM"], "model_type": "llava_qwen"}, "qwen2"),
+        ({"architectures": None, "model_type": "llava_llama"}, "llama"),
+    ],
+)
+def test_the_backbone_is_decided_by_content(tmp_path, changes, backbone):
+    assert read_config(write(tmp_path, **changes)).backbone == backbone
+
+
+def test_a_missing_patch_token_field_means_yes(tmp_path):
+    assert read_config(write(tmp_path, mm_use_im_patch_token=None)).use_im_patch_token
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"mm_projector_type": "conv"},
+            ConfigError,
+            "mm_projector_type is 'conv', expected linear, identity",
+        ),
+        (
+            {"mm_patch_merge_type": "x"},
+            ConfigError,
+            "mm_patch_merge_type is 'x', expected flat, spatial",
+        ),
+        ({"image_aspect_ratio": "anyres"}, ConfigError, "image_grid_pinpoints is missing"),
+        (
+            {"architectures": ["GPT2LMHeadModel"]},
+            ConfigError,
+            "GPT2LMHeadModel.* is not supported; known are Llava",
+        ),
+        ({"mm_vision_tower": None}, CheckpointError, "names no mm_vision_tower"),
+        (
+            {"hidden_size": None, "mm_hidden_size": None},
+            CheckpointError,
+            "lacks hidden_size, mm_hidden_size",
+        ),
+    ],
+)
+def test_what_cannot_be_a_checkpoint_is_refused(tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        read_config(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "it has no config.json"), ("{", "is not JSON"), ("[]", "holds a list")],
+)
+def test_a_folder_without_a_readable_config_is_no_checkpoint(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        read_config(tmp_path)
