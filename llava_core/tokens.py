@@ -1,0 +1,154 @@
+"""From a prompt with `<image>` marks to token ids, and from ids back to text.
+
+Each stretch of text between two marks is tokenised as if it were a whole text, as the checkpoints
+were trained. They were trained with the sentencepiece library, whose ids transformers 5 does not
+give for a text that begins with a space; `_keep_leading_space` makes up for it.
+
+Source: LLaVA c121f04, `tokenizer_image_token`, under transformers 4.37.2 with `use_fast=False`.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from sentencepiece import SentencePieceProcessor
+from tokenizers.pre_tokenizers import Metaspace
+from transformers import LlamaTokenizer, PreTrainedTokenizerFast
+
+from llava_core.conversation import IMAGE_MARK as IMAGE_MARK
+from llava_core.errors import CheckpointError
+
+IMAGE_TOKEN_ID = -200
+"""Stands in the ids where a picture goes; in no vocabulary."""
+IGNORE_INDEX = -100
+"""Label of a token that does not count in the loss; the one that torch ignores."""
+
+# How sentencepiece writes a space.
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+_SETTINGS = "tokenizer_config.json"
+_SENTENCEPIECE = "tokenizer.model"
+_SERIALIZED = "tokenizer.json"
+
+
+def tokenize_prompt(prompt: str, tokenizer: Any) -> list[int]:
+    """Tokenises a prompt; each `<image>` becomes one `IMAGE_TOKEN_ID`.
+
+    Args:
+        tokenizer: see `load_tokenizer`. If it puts BOS first, there is one BOS in all.
+    """
+    chunks = [_encode(text, tokenizer) for text in prompt.split(IMAGE_MARK)]
+    has_bos = chunks[0][:1] == [tokenizer.bos_token_id]
+    ids = chunks[0]
+    for chunk in chunks[1:]:
+        ids += [IMAGE_TOKEN_ID, *chunk[has_bos:]]
+    return ids
+
+
+def decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of ids, without special tokens and without white space around it.
+
+    Bytes that are no UTF-8, as of a character that the end of an answer cuts off, become U+FFFD
+    each; transformers 5 gives up the valid bytes beside them too, a line break for example.
+    """
+    if not getattr(tokenizer.backend_tokenizer.model, "byte_fallback", False):
+        text: str = tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text.strip()
+    # Embedding tables are padded, so a model may write an id that the vocabulary lacks.
+    pieces = filter(None, tokenizer.convert_ids_to_tokens(ids, skip_special_tokens=True))
+    runs = groupby(pieces, key=lambda piece: _BYTE.fullmatch(piece) is not None)
+    return "".join(
+        _from_bytes(run) if is_byte else "".join(run).replace(_SPACE, " ") for is_byte, run in runs
+    ).strip()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Loads a checkpoint's tokenizer from its own files.
+
+    The class is chosen by the files that are there: transformers' `AutoTokenizer` goes by
+    config.json, where it does not know `llava_llama` and takes `llava` for a class of its own.
+
+    Returns:
+        A tokenizer of transformers.
+
+    Raises:
+        CheckpointError: files are missing or broken.
+    """
+    names = (_SENTENCEPIECE, _SERIALIZED)
+    found = [name for name in names if (folder / name).is_file()]
+    missing = [] if found else [" or ".join(names)]
+    if not (folder / _SETTINGS).is_file():
+        missing.append(_SETTINGS)
+    if missing:
+        raise CheckpointError(f"{folder} has no tokenizer: it lacks {' and '.join(missing)}")
+    settings = _read_object(folder / _SETTINGS)
+    if _SENTENCEPIECE in found:
+        return _load_sentencepiece(folder, settings)
+    _read_object(folder / _SERIALIZED)
+    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def _load_sentencepiece(folder: Path, settings: Mapping[str, Any]) -> Any:
+    path = folder / _SENTENCEPIECE
+    try:
+        library = SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is no sentencepiece model: {error}") from error
+    # Absent or null meant true when the checkpoints were published; it means false today.
+    legacy = settings.get("legacy") is not False
+    # Most models were trained with a space in front of every text; Yi's, in v1.6-34b, was not.
+    has_prefix = library.encode("x", out_type=str)[0].startswith(_SPACE)
+    return LlamaTokenizer.from_pretrained(
+        folder,
+        local_files_only=True,
+        legacy=legacy,
+        add_bos_token=settings.get("add_bos_token", True),
+        add_prefix_space=has_prefix or not legacy,
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path} holds a {type(fields).__name__}, expected an object")
+    return fields
+
+
+def _encode(text: str, tokenizer: Any) -> list[int]:
+    ids: list[int] = tokenizer(_keep_leading_space(text, tokenizer))["input_ids"]
+    return ids
+
+
+def _keep_leading_space(text: str, tokenizer: Any) -> str:
+    """Doubles a space where sentencepiece would put one of its own in front of it.
+
+    transformers 5 puts one only where there is none yet: at the beginning of the text, and for a
+    `legacy` tokenizer after every special token.
+    """
+    splitter = tokenizer.backend_tokenizer.pre_tokenizer
+    if not isinstance(splitter, Metaspace) or splitter.prepend_scheme == "never":
+        return text
+    beginnings = ["^"]
+    if splitter.prepend_scheme == "always":
+        beginnings += map(re.escape, tokenizer.get_added_vocab())
+    return re.sub(f"({'|'.join(beginnings)})(?=[ {_SPACE}])", r"\1 ", text)
+
+
+def _from_bytes(pieces: Iterable[str]) -> str:
+    data = bytes.fromhex("".join(piece[3:5] for piece in pieces))
+    text = ""
+    while data:
+        try:
+            return text + data.decode()
+        except UnicodeDecodeError as error:
+            text += data[: error.start].decode() + "\N{REPLACEMENT CHARACTER}"
+            data = data[error.start + 1 :]
+    return text
