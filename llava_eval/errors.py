@@ -6,13 +6,13 @@ EvalError            exit code 2: the command was given something wrong
 ├── AnswersError     an answers file that cannot be read or does not fit the task
 ├── RunError         a run folder that cannot be used with these settings
 ├── ModelError       the model that --model names cannot be loaded
-├── SampleError      one sample's picture cannot be opened; recorded on its response, the run goes on
+├── SampleError      one sample cannot be asked; its response says why, the run goes on
 └── BackendError     exit code 1: the model failed while it answered
 """
 
 
 class EvalError(Exception):
-    """Anything a user can put right; the message says what was given, what was expected, what to change."""
+    """Anything a user can put right; the message says what was given and what to change."""
 
     exit_code = 2
 

@@ -5,8 +5,9 @@ once; nothing later sees a pydantic object. Names that must exist in a Python ta
 styles, metric families) are checked by `registry`, which knows the tables.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import yaml
@@ -102,23 +103,29 @@ class _Task(_Strict):
     notes: str = ""
 
 
-def parse_task(text: str) -> tuple[TaskSpec | None, list[str]]:
-    """Reads one task file.
+def read_fields(text: str) -> dict[str, Any]:
+    """Reads the text of a task file.
 
-    Args:
-        text: the YAML.
+    Raises:
+        ValueError: it is not YAML, or not a mapping of keys.
+    """
+    try:
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected a mapping of keys, got {type(fields).__name__}")
+    return fields
+
+
+def parse_task(fields: Mapping[str, Any]) -> tuple[TaskSpec | None, list[str]]:
+    """Checks the fields of a task file.
 
     Returns:
         The task and no faults, or None and every fault found, each one line.
     """
     try:
-        raw: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        return None, [f"not YAML: {' '.join(str(error).split())}"]
-    if not isinstance(raw, dict):
-        return None, [f"expected a mapping of keys, got {type(raw).__name__}"]
-    try:
-        task = _Task.model_validate(raw)
+        task = _Task.model_validate(fields)
     except ValidationError as error:
         return None, [_fault(detail) for detail in error.errors()]
     layout = task.sources.llava_layout
@@ -145,10 +152,24 @@ def parse_task(text: str) -> tuple[TaskSpec | None, list[str]]:
     ), []
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What is known and most like the name, to be put behind a message; empty for nothing."""
+    near = get_close_matches(name, list(known), n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
 def _fault(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f"{where}: unknown key"
+        return f"{where}: unknown key{did_you_mean(str(detail['loc'][-1]), _keys(detail['loc']))}"
     if detail["type"] == "missing":
         return f"{where}: missing"
     return f"{where}: {detail['msg']} (got {detail['input']!r})"
+
+
+def _keys(location: Sequence[str]) -> list[str]:
+    """The keys that may stand where an unknown one was found."""
+    model: Any = _Task
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

@@ -6,7 +6,7 @@ LLAVA_CORE = {
     "config": "errors",
     "conversation": "errors",
     "images": "config errors",
-    "tokens": "errors",
+    "tokens": "conversation errors",
     "model/vision": "config errors",
     "model/projector": "config errors",
     "model/merge": "images config errors",
@@ -20,9 +20,9 @@ LLAVA_CORE = {
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
     "generate/engine": "generate/plan generate/request generate/sampling model/llava",
-    "predict": "generate/engine generate/plan generate/request generate/features checkpoint/files checkpoint/hub "
-    "checkpoint/load model/llava conversation images tokens config errors",
-    "tiny": "checkpoint/keys model/llava config errors",
+    "predict": "generate/engine generate/plan generate/request generate/features checkpoint/files "
+    "checkpoint/hub checkpoint/load model/llava conversation images tokens config errors",
+    "tiny": "checkpoint/hub checkpoint/keys model/llava config",
 }
 
 LLAVA_EVAL = {
@@ -31,8 +31,12 @@ LLAVA_EVAL = {
     "resources": "errors",
     "spec": "",
     "registry": "spec prompts metrics/__init__ sources/llava_layout resources errors",
-    "sources/llava_layout": "spec records errors",
-    "sources/mini": "resources errors",
+    "sources/files": "spec errors",
+    "sources/mmbench": "sources/files spec records errors",
+    "sources/llava_layout": "sources/files sources/mmbench extract spec records errors",
+    "sources/scenes": "",
+    "sources/mini_files": "sources/mmbench sources/scenes",
+    "sources/mini": "sources/mini_files resources errors",
     "sources/open": "sources/llava_layout sources/mini spec records errors",
     "prompts": "spec records errors",
     "store": "records errors",
@@ -41,24 +45,34 @@ LLAVA_EVAL = {
     "backends/replay": "backends/base store records errors",
     "run": "backends/base store records errors",
     "extract": "",
-    "metrics/base": "records",
+    "metrics/base": "metrics/statistics records",
     "metrics/statistics": "records",
     "metrics/normalize": "",
-    "metrics/vqa": "metrics/base metrics/statistics metrics/normalize extract records errors",
-    "metrics/gqa": "metrics/base metrics/statistics extract records errors",
-    "metrics/choice": "metrics/base metrics/statistics extract records errors",
-    "metrics/binary": "metrics/base metrics/statistics extract records errors",
+    "metrics/vqa": "metrics/base metrics/statistics metrics/normalize records",
+    "metrics/gqa": "metrics/base extract records",
+    "metrics/choice": "metrics/base metrics/statistics extract records",
+    "metrics/binary": "metrics/base metrics/statistics extract records",
     "metrics/__init__": "metrics/base metrics/vqa metrics/gqa metrics/choice metrics/binary",
-    "answers": "records errors",
-    "score": "metrics/__init__ metrics/base spec store records errors",
+    "answers": "extract records errors",
+    "score": "metrics/__init__ metrics/base spec store records",
     "results": "records errors",
     "leaderboard": "spec records",
     "pages": "leaderboard resources",
     "report": "leaderboard pages results store spec records errors",
-    "manifest": "spec records errors",
-    "cli": "registry sources/open sources/mini prompts run store backends/base backends/local score answers report "
-    "manifest resources spec records errors",
-    "__main__": "cli errors",
+    "manifest": "results store spec errors",
+    "plan": "manifest prompts sources/open spec records errors",
+    "progress": "backends/base",
+    "table": "leaderboard spec records",
+    "commands/arguments": "",
+    "commands/run": "commands/arguments backends/base backends/local manifest plan progress "
+    "registry report run score store table spec records",
+    "commands/score": "commands/arguments answers prompts registry score sources/open table spec "
+    "errors",
+    "commands/report": "registry report",
+    "commands/tasks": "commands/arguments leaderboard prompts registry sources/open spec",
+    "commands/data": "sources/mini",
+    "cli": "commands/run commands/score commands/report commands/tasks commands/data errors",
+    "__main__": "cli",
 }
 
 ALLOWED = {
@@ -70,5 +84,5 @@ ALLOWED = {
 ALLOWED["llava_eval"]["backends/local"] |= {
     "llava_core/__init__",
     "llava_core/errors",
-    "llava_core/predict",
+    "llava_core/images",
 }

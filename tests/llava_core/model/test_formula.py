@@ -1,6 +1,6 @@
 """Weights given by a formula, so that the original's numbers can be checked without its files.
 
-Origin: LLaVA c121f04 on transformers 4.37.2, run once on this model; all values are retyped from there.
+Origin: LLaVA c121f04 on transformers 4.37.2, run once on this model; values retyped from there.
 """
 
 import numpy as np

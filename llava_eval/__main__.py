@@ -1,0 +1,16 @@
+"""`python -m llava_eval` and the console script `llava-eval`."""
+
+import logging
+import sys
+
+from llava_eval import cli
+
+
+def main() -> int:
+    """Runs the command line of this process."""
+    logging.basicConfig(format="llava-eval: %(levelname)s: %(message)s")
+    return cli.main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

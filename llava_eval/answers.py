@@ -1,0 +1,184 @@
+"""Answer files, LLaVA's or ours, read and matched with the samples they answer.
+
+A file has one JSON object a line: LLaVA's answer record, or our superset of it, which names the
+sample as well. Lines are matched by id, never by position. Nothing is dropped unseen: answers that
+fit no sample, and those that a later line replaces, are counted.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llava_eval.errors import AnswersError
+from llava_eval.extract import textvqa_question
+from llava_eval.records import Prompt, Response, Sample
+
+MAX_FAULTS_SHOWN = 5
+
+_NAMES = {int: "an integer", str: "a string", dict: "an object"}
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "question_id": (int, str),
+    "text": (str,),
+    "sample_id": (str,),
+    "prompt": (str,),
+    "answer_id": (str,),
+    "model_id": (str,),
+    "metadata": (dict,),
+}
+_REQUIRED = ("question_id", "text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """Which answer belongs to which sample."""
+
+    by_sample: Mapping[str, Response]
+    """Sample id -> its last answer."""
+    unmatched: int
+    """Answers that belong to no sample."""
+    duplicates: int
+    """Answers that a later one to the same sample replaces."""
+
+
+def read_answers(path: Path) -> list[Response]:
+    """Reads an answers file; `sample_id` is empty where a line does not name one.
+
+    Only `question_id` and `text` must be there. Blank lines are skipped.
+
+    Raises:
+        AnswersError: the file cannot be read, holds no answers, or has broken lines, which are
+            named together.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise AnswersError(f"{path}: cannot be read: {error.strerror}") from error
+    answers, faults = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            answers.append(_parse(line))
+        except ValueError as error:
+            faults.append(f"{path}:{number}: {error}")
+    if faults:
+        raise AnswersError("\n".join(_shortened(faults)))
+    if not answers:
+        raise AnswersError(f"{path}: empty; expected an answer record a line")
+    return answers
+
+
+def _shortened(faults: Sequence[str]) -> list[str]:
+    shown = list(faults[:MAX_FAULTS_SHOWN])
+    if hidden := len(faults) - len(shown):
+        shown.append(f"and {hidden} more lines")
+    return shown
+
+
+def _parse(line: bytes) -> Response:
+    record = _decode(line)
+    if faults := [*_missing(record), *_mistyped(record)]:
+        raise ValueError("; ".join(faults))
+    known = {name: record.pop(name, None) for name in _TYPES}
+    return Response(
+        sample_id=known["sample_id"] or "",
+        question_id=known["question_id"],
+        prompt=known["prompt"] or "",
+        text=known["text"],
+        answer_id=known["answer_id"] or "",
+        model_id=known["model_id"] or "",
+        extra=record,
+        metadata=known["metadata"] or {},
+    )
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"expected an answer record, got {json.dumps(record)[:40]}")
+    return record
+
+
+def _missing(record: Mapping[str, Any]) -> list[str]:
+    missing = [name for name in _REQUIRED if record.get(name) is None]
+    return [f"no {' and no '.join(missing)}"] if missing else []
+
+
+def _mistyped(record: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}: expected {' or '.join(_NAMES[kind] for kind in kinds)}, got {record[name]!r}"
+        for name, kinds in _TYPES.items()
+        if record.get(name) is not None and type(record[name]) not in kinds
+    ]
+
+
+def match_answers(
+    samples: Sequence[Sample], prompts: Mapping[str, Prompt], answers: Sequence[Response]
+) -> Matched:
+    """Finds the sample of every answer; of several answers to one sample the last counts.
+
+    An answer that names its sample belongs to it. Others go by `question_id`, written as number or
+    as text; where that is not the sample's id (TextVQA's is the picture's), the question must agree
+    too, recovered from the recorded prompt.
+
+    Args:
+        samples: the task's.
+        prompts: sample id -> what LLaVA's script would ask.
+        answers: as `read_answers` gives them.
+
+    Raises:
+        AnswersError: not one answer belongs to the task.
+    """
+    samples_by_key = {_key(s, prompts[s.sample_id].recorded): s.sample_id for s in samples}
+    known = {sample.sample_id for sample in samples}
+    by_sample: dict[str, Response] = {}
+    unmatched = duplicates = 0
+    for answer in answers:
+        sample_id = answer.sample_id or _find(answer, samples_by_key)
+        if sample_id not in known:
+            unmatched += 1
+            continue
+        duplicates += sample_id in by_sample
+        by_sample[sample_id] = replace(answer, sample_id=sample_id)
+    if not by_sample:
+        raise AnswersError(_no_match(samples, answers))
+    return Matched(by_sample=by_sample, unmatched=unmatched, duplicates=duplicates)
+
+
+_Key = tuple[str, str | None]
+
+
+def _key(sample: Sample, recorded: str) -> _Key:
+    question_id = str(sample.question_id)
+    return question_id, None if question_id == sample.sample_id else _question(recorded)
+
+
+def _find(answer: Response, samples_by_key: Mapping[_Key, str]) -> str | None:
+    question_id = str(answer.question_id)
+    alone = samples_by_key.get((question_id, None))
+    return alone or samples_by_key.get((question_id, _question(answer.prompt)))
+
+
+def _question(prompt: str) -> str:
+    """The question of a prompt, or all of it where it has another form."""
+    try:
+        return textvqa_question(prompt)
+    except ValueError:
+        return prompt
+
+
+def _no_match(samples: Sequence[Sample], answers: Sequence[Response]) -> str:
+    given = f"none of the {len(answers)} answers belongs to a sample of the task"
+    if not samples or not answers:
+        return f"{given}, which has {len(samples)}"
+    return (
+        f"{given}: the first has question_id {answers[0].question_id!r}, the first sample "
+        f"{samples[0].question_id!r}; is it the answers file of another task?"
+    )

@@ -1,0 +1,162 @@
+"""The model in this process: the one file that reaches `llava_core`.
+
+Prompts about one picture are handed over together, so the engine can compute what they share once.
+Pictures are opened by a few threads a little ahead of the engine, which forms its own batches; one
+that cannot be opened costs its own samples and no others.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import llava_core
+from llava_core.errors import CheckpointError, ConfigError, LlavaError
+from llava_core.errors import DataError as PictureError
+from llava_core.images import open_image
+from llava_eval.backends.base import Answer
+from llava_eval.errors import BackendError, ModelError, SampleError
+from llava_eval.records import ImageRef, Prompt
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+_WORKERS = 4
+# Groups of prompts whose pictures are opened before the engine asks for them.
+_AHEAD = 64
+
+
+def load_model(
+    model: str, *, device: str, dtype: str, attention: str, conversation: str | None
+) -> "llava_core.Llava":
+    """Loads what `--model` names; the settings are those of `llava_core.load`.
+
+    Raises:
+        ModelError: there is no such model, or a setting does not fit it.
+    """
+    try:
+        return llava_core.load(
+            model, device=device, dtype=dtype, attention=attention, conversation=conversation
+        )
+    except (CheckpointError, ConfigError) as error:
+        raise ModelError(f"--model {model}: {error}") from error
+
+
+class LocalBackend:
+    """Answers with a model of `llava_core`."""
+
+    def __init__(self, llava: "llava_core.Llava", *, batch_tokens: int | None = None) -> None:
+        """Wraps a loaded model.
+
+        Args:
+            batch_tokens: most tokens computed together; None: by the device's memory.
+        """
+        self._llava = llava
+        self._batch_tokens = batch_tokens
+        self.model_id = llava.identity.model_id
+        self.warning = llava.identity.warning
+
+    def describe(self) -> Mapping[str, str]:
+        """Fingerprint, template and placement of the model."""
+        identity = self._llava.identity
+        return {
+            "fingerprint": identity.fingerprint,
+            "conversation": identity.conversation,
+            "conversation_reason": identity.conversation_reason,
+            "device": _device_name(identity.placement.device),
+            "dtype": str(identity.placement.dtype).removeprefix("torch."),
+            "attention": identity.placement.attention,
+        }
+
+    def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
+        """Answers every prompt, those about one picture together.
+
+        Raises:
+            BackendError: the model failed.
+        """
+        import torch
+
+        failed: deque[Answer] = deque()
+        requests = _requests(_by_picture(prompts), failed)
+        try:
+            for response in self._llava.generate(requests, batch_tokens=self._batch_tokens):
+                yield _answer(response)
+                while failed:
+                    yield failed.popleft()
+        except torch.OutOfMemoryError as error:
+            raise BackendError(f"out of memory; lower --batch-tokens ({error})") from error
+        except LlavaError as error:
+            raise BackendError(f"the model failed: {error}") from error
+        yield from failed
+
+
+def _answer(response: "llava_core.Response") -> Answer:
+    return Answer(
+        sample_id=str(response.id),
+        text=response.text,
+        stop=response.stop_reason,
+        prompt_tokens=response.prompt_tokens,
+        new_tokens=len(response.token_ids),
+    )
+
+
+def _by_picture(prompts: Sequence[Prompt]) -> Iterable[list[Prompt]]:
+    groups: dict[tuple[object, ...], list[Prompt]] = {}
+    for prompt in prompts:
+        pictures = tuple(image.path or image.data for image in prompt.sample.images)
+        groups.setdefault(pictures, []).append(prompt)
+    return groups.values()
+
+
+def _requests(
+    groups: Iterable[list[Prompt]], failed: deque[Answer]
+) -> "Iterator[llava_core.Request]":
+    """Makes requests; prompts whose picture cannot be opened are put into `failed` instead."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for prompts, opened in _open_ahead(groups, pool):
+            try:
+                images = opened.result()
+            except SampleError as error:
+                failed.extend(
+                    Answer(sample_id=prompt.sample.sample_id, text="", error=str(error))
+                    for prompt in prompts
+                )
+                continue
+            for prompt in prompts:
+                yield llava_core.Request(
+                    images=images,
+                    messages=[{"role": "user", "content": prompt.text}],
+                    max_new_tokens=prompt.max_new_tokens,
+                    id=prompt.sample.sample_id,
+                )
+
+
+def _open_ahead(
+    groups: Iterable[list[Prompt]], pool: ThreadPoolExecutor
+) -> Iterator[tuple[list[Prompt], "Future[list[Image]]"]]:
+    waiting: deque[tuple[list[Prompt], Future[list[Image]]]] = deque()
+    for prompts in groups:
+        waiting.append((prompts, pool.submit(_open, prompts[0].sample.images)))
+        if len(waiting) == _AHEAD:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
+
+
+def _open(images: Sequence[ImageRef]) -> "list[Image]":
+    sources = [source for image in images if (source := image.path or image.data)]
+    if not sources:
+        raise SampleError("the benchmark's files hold no picture for it")
+    try:
+        return [open_image(source) for source in sources]
+    except PictureError as error:
+        raise SampleError(" ".join(str(error).split())) from error
+
+
+def _device_name(device: "torch.device") -> str:
+    import torch
+
+    if device.type != "cuda":
+        return str(device)
+    return f"{device} ({torch.cuda.get_device_name(device)})"

@@ -1,0 +1,80 @@
+"""The command line: finds the command, runs it, and turns what a user can put right into one line.
+
+Each command is a file of `commands` with its help, its flags and what it does. Exit codes: 0 done,
+1 failed, 2 wrong usage or input, 130 interrupted.
+"""
+
+import sys
+import traceback
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Protocol
+
+from llava_eval.commands import data, report, run, score, tasks
+from llava_eval.errors import EvalError
+
+
+class Command(Protocol):
+    """What a file of `commands` offers."""
+
+    HELP: str
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declares the flags."""
+
+    def execute(self, arguments: Namespace) -> int:
+        """Does the work; gives the exit code."""
+
+
+COMMANDS: dict[str, Command] = {
+    "run": run,
+    "score": score,
+    "report": report,
+    "tasks": tasks,
+    "data": data,
+}
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command line.
+
+    Args:
+        arguments: what follows the program's name.
+
+    Returns:
+        The exit code.
+    """
+    parsed = parse(arguments)
+    try:
+        return COMMANDS[parsed.command].execute(parsed)
+    except EvalError as error:
+        if parsed.debug:
+            traceback.print_exc()
+        for line in str(error).splitlines():
+            sys.stderr.write(f"llava-eval: error: {line}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("llava-eval: interrupted; the same command goes on from here\n")
+        return _INTERRUPTED
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Reads the flags; leaves the process with code 2 where they are wrong."""
+    parser = _parser()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        near = get_close_matches(arguments[0], COMMANDS, n=2) or COMMANDS
+        parser.error(f"unknown command {arguments[0]!r}; did you mean {' or '.join(near)}?")
+    return parser.parse_args(arguments, Namespace(command_line=list(arguments)))
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="llava-eval", description="Measures LLaVA-style models.")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for name, command in COMMANDS.items():
+        subparser = commands.add_parser(name, help=command.HELP, description=command.HELP)
+        subparser.add_argument("--debug", action="store_true", help="show where an error arose")
+        command.add_arguments(subparser)
+    return parser

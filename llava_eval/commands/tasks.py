@@ -1,0 +1,53 @@
+"""`tasks`: what can be measured; one task in full with a prompt as a model is given it."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from llava_eval.commands.arguments import one_task
+from llava_eval.leaderboard import words
+from llava_eval.prompts import build_prompt
+from llava_eval.registry import load_tasks, select_tasks
+from llava_eval.sources.open import load_samples
+from llava_eval.spec import TaskSpec
+
+HELP = "list what can be measured, or show one task in full"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declares the flags."""
+    parser.add_argument("name", nargs="?", type=one_task, metavar="NAME", help="the task to show")
+
+
+def execute(arguments: Namespace) -> int:
+    """Runs the command.
+
+    Raises:
+        EvalError: no such task, or a task file that breaks the schema.
+    """
+    tasks = load_tasks()
+    if arguments.name is None:
+        Console().print(_table(tasks.values()))
+    else:
+        (spec,) = select_tasks(arguments.name, tasks)
+        sys.stdout.write(_in_full(spec))
+    return 0
+
+
+def _table(tasks: Iterable[TaskSpec]) -> Table:
+    table = Table("task", "title", "metric")
+    table.add_column("samples", justify="right")
+    for spec in tasks:
+        table.add_row(spec.name, spec.title, words(spec.headline), f"{spec.num_samples:,}")
+    return table
+
+
+def _in_full(spec: TaskSpec) -> str:
+    settings = yaml.safe_dump(asdict(spec), sort_keys=False, allow_unicode=True, width=100)
+    prompt = build_prompt(load_samples(spec, "mini")[0], spec)
+    return f"{settings}\nFirst prompt of the mini data, after its picture:\n\n{prompt.text}\n"

@@ -1,0 +1,284 @@
+"""The leaderboard as data, from the summaries of runs: one row a run, one column a task.
+
+Numbers become text here and nowhere else, so the page, the Markdown and the pages of samples agree:
+a fraction is printed in per cent and points as they are, both with one decimal, as the LLaVA-1.5
+table has them. What makes a number less than it seems (missing samples, another task version or
+protocol) travels with it as a remark.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llava_eval.records import Estimate, Summary, Unit
+from llava_eval.spec import TaskSpec
+
+PAPER_ORDER = (
+    "vqav2",
+    "gqa",
+    "vizwiz",
+    "scienceqa",
+    "textvqa",
+    "pope",
+    "mme",
+    "mmbench",
+    "mmbench_cn",
+    "seed",
+    "llava_bench_wild",
+    "mm_vet",
+)
+"""Columns from left to right, as LLaVA's table of checkpoints has them; others follow by name."""
+
+NO_VALUE = "–"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one run folder holds, as far as the table goes."""
+
+    name: str
+    """The model's name; with its folder where two runs share a model."""
+    model_id: str
+    warning: str | None
+    """Why the scores must not be believed, in the model's own words ("random weights: ...")."""
+    manifest: Mapping[str, Any]
+    """`manifest.json` as it stands; empty for a folder that `score` made."""
+    summaries: Mapping[str, Summary]
+    pages: Mapping[str, str] = field(default_factory=dict)
+    """Task -> address of its page of samples, relative to the leaderboard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One number of the table with all that qualifies it."""
+
+    estimate: Estimate
+    remarks: tuple[str, ...] = ()
+    unscored: int = 0
+    summary: Summary | None = None
+    """Where the number comes from; None for a published one."""
+    page: str | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One task of the table, and its section below."""
+
+    task: str
+    title: str
+    """The part of the task's title before its first comma."""
+    headline: str
+    unit: Unit
+    higher_is_better: bool | None
+    spec: TaskSpec | None
+    """None for a task of the run folder that no task file describes any more."""
+    runs: tuple[Run, ...]
+    """The runs that have this task, in the order of the rows."""
+
+    @property
+    def axis(self) -> tuple[float, float]:
+        """Ends of the scale on which the headlines' intervals are drawn, in the metric's unit."""
+        headlines = [_headline(run.summaries[self.task]) for run in self.runs]
+        ends = [end for headline in headlines for end in (headline.value, *(headline.ci95 or ()))]
+        known = [end for end in ends if end is not None] or [0.0]
+        margin = (max(known) - min(known)) / 20 or 0.05
+        return min(known) - margin, max(known) + margin
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of all metrics, the headline first."""
+        summaries = [run.summaries[self.task] for run in self.runs]
+        return _union([self.headline], *(summary.metrics for summary in summaries))
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """Group -> names of its metrics."""
+        parts = [run.summaries[self.task].groups for run in self.runs]
+        return {group: _union(*(part.get(group, {}) for part in parts)) for group in _union(*parts)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One model of the table."""
+
+    name: str
+    warning: str | None = None
+    cells: tuple[Cell | None, ...]
+    """One a column; None where there is no number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaderboard:
+    """The whole table."""
+
+    columns: tuple[Column, ...]
+    runs: tuple[Run, ...]
+    measured: tuple[Row, ...]
+    published: tuple[Row, ...]
+    """Rows of the model zoo; empty unless asked for."""
+
+
+def build_leaderboard(
+    runs: Sequence[Run], tasks: Mapping[str, TaskSpec], *, published: bool = False
+) -> Leaderboard:
+    """Puts runs, and if asked for the published values, side by side.
+
+    Args:
+        runs: the rows, in their order.
+        tasks: name -> task; gives titles, sizes and published values.
+        published: whether rows of the model zoo are added.
+    """
+    present = {task for run in runs for task in run.summaries}
+    columns = tuple(_column(task, runs, tasks.get(task)) for task in sorted(present, key=_place))
+    best = {column.task: _best(column) for column in columns}
+    measured = tuple(
+        Row(
+            name=run.name,
+            warning=run.warning,
+            cells=tuple(_cell(run, column, best[column.task]) for column in columns),
+        )
+        for run in runs
+    )
+    return Leaderboard(
+        columns=columns,
+        runs=tuple(runs),
+        measured=measured,
+        published=_published_rows(columns) if published else (),
+    )
+
+
+def _headline(summary: Summary) -> Estimate:
+    return summary.metrics[summary.headline]
+
+
+def _place(task: str) -> tuple[int, str]:
+    return PAPER_ORDER.index(task) if task in PAPER_ORDER else len(PAPER_ORDER), task
+
+
+def _column(task: str, runs: Sequence[Run], spec: TaskSpec | None) -> Column:
+    having = tuple(run for run in runs if task in run.summaries)
+    first = having[0].summaries[task]
+    estimate = _headline(first)
+    return Column(
+        task=task,
+        title=spec.title.split(",")[0] if spec else task,
+        headline=spec.headline if spec else first.headline,
+        unit=estimate.unit,
+        higher_is_better=estimate.higher_is_better,
+        spec=spec,
+        runs=having,
+    )
+
+
+def _best(column: Column) -> set[str]:
+    """Names of the runs with the best value among those that may be compared.
+
+    Runs over the largest number of samples compete, if version, protocol and metric are the same:
+    forty samples never beat five thousand. A run without rivals is not the best of anything, nor is
+    one that carries a warning.
+    """
+    summaries = {run.name: run.summaries[column.task] for run in column.runs if not run.warning}
+    terms = {
+        name: (summary.counts.samples, summary.version, summary.protocol, summary.headline)
+        for name, summary in summaries.items()
+        if _headline(summary).value is not None
+    }
+    values = {
+        name: _goodness(_headline(summaries[name]))
+        for name in terms
+        if terms[name] == max(terms.values())
+    }
+    if len(values) < 2:
+        return set()
+    return {name for name, value in values.items() if value == max(values.values())}
+
+
+def _goodness(estimate: Estimate) -> float:
+    value = estimate.value or 0.0
+    return -value if estimate.higher_is_better is False else value
+
+
+def _cell(run: Run, column: Column, best: set[str]) -> Cell | None:
+    summary = run.summaries.get(column.task)
+    if summary is None:
+        return None
+    return Cell(
+        estimate=_headline(summary),
+        remarks=tuple(_remarks(summary, column)),
+        unscored=sum(summary.counts.unscored.values()),
+        summary=summary,
+        page=run.pages.get(column.task),
+        best=run.name in best,
+    )
+
+
+def _remarks(summary: Summary, column: Column) -> Iterable[str]:
+    spec = column.spec
+    if spec and summary.counts.samples != spec.num_samples:
+        yield samples_text(summary.counts.samples, spec)
+    if spec and summary.version != spec.version:
+        yield f"task version {summary.version}, now {spec.version}"
+    if spec and summary.protocol != spec.protocol:
+        yield f"protocol {summary.protocol}"
+    if summary.headline != column.headline:
+        yield words(summary.headline)
+
+
+def _published_rows(columns: Sequence[Column]) -> tuple[Row, ...]:
+    printed = {column.task: column.spec.published if column.spec else {} for column in columns}
+    return tuple(
+        Row(
+            name=model,
+            cells=tuple(
+                _published_cell(printed[column.task].get(model), column.unit) for column in columns
+            ),
+        )
+        for model in _union(*printed.values())
+    )
+
+
+def _published_cell(printed: float | None, unit: Unit) -> Cell | None:
+    if printed is None:
+        return None
+    # Six digits: dividing what was printed in per cent must not add digits that nobody printed.
+    value = round(printed / 100, 6) if unit == "fraction" else printed
+    return Cell(estimate=Estimate(value=value, stderr=None, ci95=None, unit=unit))
+
+
+def _union(*parts: Iterable[str]) -> list[str]:
+    """Every name once, in the order of first appearance."""
+    return list(dict.fromkeys(name for part in parts for name in part))
+
+
+def number_text(value: float | None, unit: Unit) -> str:
+    """The number as the paper prints it: per cent or points, one decimal."""
+    if value is None:
+        return NO_VALUE
+    return f"{100 * value if unit == 'fraction' else value:.1f}"
+
+
+def spread_text(estimate: Estimate) -> str:
+    """`± 0.7`, the standard error in the unit of the number; empty where there is none."""
+    return "" if estimate.stderr is None else f"± {number_text(estimate.stderr, estimate.unit)}"
+
+
+def interval_text(estimate: Estimate) -> str:
+    """`60.0 to 62.6`, the 95 % interval; empty where there is none."""
+    if estimate.ci95 is None:
+        return ""
+    return " to ".join(number_text(end, estimate.unit) for end in estimate.ci95)
+
+
+def samples_text(samples: int, spec: TaskSpec | None) -> str:
+    """`5,000`; beside the size of the published set, `40 of 5,000` or `9,000 instead of 8,910`."""
+    if spec is None or samples == spec.num_samples:
+        return f"{samples:,}"
+    return (
+        f"{samples:,} {'of' if samples < spec.num_samples else 'instead of'} {spec.num_samples:,}"
+    )
+
+
+def words(name: str) -> str:
+    """A name as people read it: `circular accuracy`, `F1`."""
+    return "F1" if name == "f1" else name.replace("_", " ")

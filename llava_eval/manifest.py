@@ -1,0 +1,149 @@
+"""What a run was made with, and whether another run may go on in its folder.
+
+`manifest.json` names the model, the settings, the task versions, the hash of every file the samples
+were read from, the packages, the machine, the command and the commit. Answers of two runs stand in
+one folder only if everything that decides an answer agrees.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from llava_eval.errors import DataError, RunError
+from llava_eval.results import read_manifest
+from llava_eval.spec import TaskSpec
+from llava_eval.store import MANIFEST, TaskStore, write_atomically
+
+_PACKAGES = (
+    "llava-eval",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "sentencepiece",
+    "accelerate",
+    "numpy",
+    "pandas",
+    "pillow",
+)
+# Of what a backend says of its model, this decides the answers.
+_DECISIVE = ("fingerprint", "conversation", "dtype")
+
+
+def describe_task(spec: TaskSpec, root: Path) -> dict[str, Any]:
+    """Version and data of a task, as the manifest keeps them.
+
+    Args:
+        root: folder that the paths of the task file start from.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    files = (spec.layout.questions, *spec.layout.annotations)
+    return {
+        "version": spec.version,
+        "protocol": spec.protocol,
+        "files": {name: _sha256(root / name) for name in files},
+    }
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def check_folder(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuses to add answers to a folder whose answers were made otherwise.
+
+    Args:
+        manifest: `tasks`, and `model` where it is known already.
+
+    Raises:
+        RunError: what decides an answer differs, or nothing says how the folder's were made.
+    """
+    old = read_manifest(folder)
+    way_out = "choose another --output, or --fresh to start anew"
+    if not old and any(TaskStore(folder / task).responses() for task in manifest["tasks"]):
+        raise RunError(f"{folder} holds answers but no manifest.json to tell whose; {way_out}")
+    there, here = _decisive(old), _decisive(manifest)
+    if differing := [name for name in there if name in here and there[name] != here[name]]:
+        details = ", ".join(f"{name} {there[name]}, now {here[name]}" for name in differing)
+        raise RunError(f"{folder} was made with {details}; {way_out}")
+
+
+def _decisive(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Everything that decides an answer: what people call it -> value."""
+    model = manifest.get("model", {})
+    facts = {f"model {name}": str(model[name]) for name in _DECISIVE if name in model}
+    for task, record in manifest.get("tasks", {}).items():
+        facts[f"{task} version"] = str(record["version"])
+        for name, digest in record["files"].items():
+            facts[f"{task} file {name}"] = digest[:12]
+    return facts
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes `manifest.json`; tasks and the date of earlier runs in this folder are kept.
+
+    Raises:
+        RunError: it cannot be written, or the one that is there is broken.
+    """
+    old = read_manifest(folder)
+    tasks = {**old.get("tasks", {}), **manifest["tasks"]}
+    created = old.get("created", manifest["created"])
+    text = json.dumps({**manifest, "created": created, "tasks": tasks}, indent=2)
+    write_atomically(folder / MANIFEST, [text.encode(), b"\n"])
+
+
+def describe_environment(arguments: Sequence[str]) -> dict[str, Any]:
+    """Where and how this process runs.
+
+    Args:
+        arguments: the command line without the program's name.
+    """
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["llava-eval", *arguments]),
+        "commit": _commit(),
+        "packages": {"python": platform.python_version(), **_versions(_PACKAGES)},
+        "hardware": {
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    installed = {}
+    for name in packages:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def _commit() -> str | None:
+    """Commit of the working folder's repository, `-dirty` where files differ; None outside one."""
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(
+            ["git", "--no-optional-locks", *describe], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,92 @@
+"""Yes-or-no questions in splits (POPE): F1 and its parts, yes being the positive class.
+
+Every split is a group; a value of the task is the mean of the splits' values, as the paper's table
+has it, so a split in which a value is undefined leaves it undefined for the task. Error bars come
+from resampling pictures, which the splits share.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llava_eval.extract import yes_or_no
+from llava_eval.metrics.base import Breakdown, Family, MetricInfo, gold_answers, judged
+from llava_eval.metrics.statistics import bootstrap
+from llava_eval.records import Sample, Score
+
+METRICS = {
+    "f1": MetricInfo(),
+    "precision": MetricInfo(),
+    "recall": MetricInfo(),
+    "yes_ratio": MetricInfo(higher_is_better=None),
+    "accuracy": MetricInfo(),
+}
+# The one split of scores that have none.
+_WHOLE = "all"
+# (extracted, label) -> place among true and false positives, true and false negatives.
+_OUTCOMES = {("yes", "yes"): 0, ("yes", "no"): 1, ("no", "no"): 2, ("no", "yes"): 3}
+
+
+def score(sample: Sample, text: str) -> Score:
+    """Judges one response; a gold answer other than `no` is a yes, as in the original."""
+    label = "no" if gold_answers(sample) == ("no",) else "yes"
+    answer = yes_or_no(text)
+    return judged(sample, {"accuracy": float(answer == label)}, extracted=answer, label=label)
+
+
+def summarize(scores: Sequence[Score], seed: int) -> Breakdown:
+    """All metrics of every split, and their means; samples without a split form the split `all`."""
+    splits = sorted({_split(each) for each in scores}) or [_WHOLE]
+    estimates = bootstrap(_counts(scores, splits), _statistic, seed=seed)
+    rows = [
+        dict(zip(METRICS, estimates[start : start + len(METRICS)], strict=True))
+        for start in range(0, len(estimates), len(METRICS))
+    ]
+    return Breakdown(metrics=rows[0], groups=dict(zip(splits, rows[1:], strict=True)))
+
+
+def _split(score: Score) -> str:
+    return score.group or _WHOLE
+
+
+def _counts(scores: Sequence[Score], splits: Sequence[str]) -> NDArray[np.float64]:
+    """Outcomes of each cluster in each split: float64[C, S, 4]."""
+    scored = [s for s in scores if s.metrics["accuracy"] is not None]
+    places = {name: place for place, name in enumerate(dict.fromkeys(s.cluster for s in scored))}
+    counts = np.zeros((len(places), len(splits), len(_OUTCOMES)))
+    for each in scored:
+        outcome = _OUTCOMES[each.extracted or "", each.label or ""]
+        counts[places[each.cluster], splits.index(_split(each)), outcome] += 1
+    return counts
+
+
+def _statistic(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of `METRICS`, means over the splits first: float64[R, S, 4] -> float64[R, (1+S)*5].
+
+    F1 is 2 TP / (2 TP + FP + FN), which is 0 for a model that never says yes; of the original's
+    form, 2 P R / (P + R), nothing would be left then.
+    Source: Li et al., POPE (arXiv 2305.10355); haotian-liu/LLaVA, `llava/eval/eval_pope.py`.
+    """
+    true_yes, false_yes, true_no, false_no = np.moveaxis(totals, -1, 0)
+    said_yes = true_yes + false_yes
+    answered = said_yes + true_no + false_no
+    by_split = np.stack(
+        [
+            _ratio(2 * true_yes, 2 * true_yes + false_yes + false_no),
+            _ratio(true_yes, said_yes),
+            _ratio(true_yes, true_yes + false_no),
+            _ratio(said_yes, answered),
+            _ratio(true_yes + true_no, answered),
+        ],
+        axis=-1,
+    )
+    means = by_split.mean(axis=1, keepdims=True)
+    return np.concatenate([means, by_split], axis=1).reshape(len(totals), -1)
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
+
+
+FAMILY = Family(metrics=METRICS, sample_metric="accuracy", score=score, summarize=summarize)

@@ -1,0 +1,81 @@
+"""What a run will ask: for every task its samples, prompts and what the manifest says of its data.
+
+All of it is known before a model loads, so whatever is wrong with tasks or data is told first and
+together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llava_eval.errors import DataError
+from llava_eval.manifest import describe_task
+from llava_eval.prompts import build_prompt
+from llava_eval.records import Prompt, Sample
+from llava_eval.sources.open import data_root, load_samples
+from llava_eval.spec import TaskSpec
+
+# Metrics that judge a cluster as one: MMBench asks each question in every rotation of its options.
+_JUDGE_CLUSTERS = frozenset({"circular_accuracy"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPlan:
+    """What is asked of one task."""
+
+    spec: TaskSpec
+    order: tuple[str, ...]
+    """Ids of all samples of the task, in its order."""
+    samples: tuple[Sample, ...]
+    """Those that are asked."""
+    prompts: tuple[Prompt, ...]
+    record: Mapping[str, Any]
+    """Version and data, for the manifest."""
+
+
+def plan_tasks(specs: Sequence[TaskSpec], *, data: str, limit: int | None = None) -> list[TaskPlan]:
+    """Reads the samples of every task.
+
+    Args:
+        data: `mini`, or a folder laid out as LLaVA's.
+        limit: most samples a task; a little more where a metric judges groups of samples.
+
+    Raises:
+        DataError: what is wrong with the data of any of the tasks.
+    """
+    plans, faults = [], []
+    for spec in specs:
+        try:
+            plans.append(_plan_task(spec, data=data, limit=limit))
+        except DataError as error:
+            faults.append(f"{spec.name}: {error}")
+    if faults:
+        raise DataError("\n".join(faults))
+    return plans
+
+
+def _plan_task(spec: TaskSpec, *, data: str, limit: int | None) -> TaskPlan:
+    root = data_root(data)
+    samples = load_samples(spec, data)
+    if spec.layout.images is not None and not (root / spec.layout.images).is_dir():
+        raise DataError(f"no pictures: {root / spec.layout.images} is not a folder")
+    asked = samples
+    if limit is not None:
+        whole_clusters = spec.headline in _JUDGE_CLUSTERS
+        asked = first_samples(samples, limit, whole_clusters=whole_clusters)
+    return TaskPlan(
+        spec=spec,
+        order=tuple(sample.sample_id for sample in samples),
+        samples=tuple(asked),
+        prompts=tuple(build_prompt(sample, spec) for sample in asked),
+        record=describe_task(spec, root),
+    )
+
+
+def first_samples(samples: Sequence[Sample], limit: int, *, whole_clusters: bool) -> list[Sample]:
+    """The first samples in order; with `whole_clusters` also the rest of their clusters."""
+    first = list(samples[:limit])
+    if not whole_clusters:
+        return first
+    clusters = {sample.cluster for sample in first}
+    return [sample for sample in samples if sample.cluster in clusters]

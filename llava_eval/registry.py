@@ -1,0 +1,106 @@
+"""Reads the task files, and finds tasks by name.
+
+A task file names things that live in Python tables: a reader, a prompt style, a metric family and
+one of its metrics. Names and schema are checked for all files at once, so that one look at the
+message is enough to put everything right.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from llava_eval.errors import TaskError
+from llava_eval.metrics import FAMILIES
+from llava_eval.prompts import STYLES
+from llava_eval.resources import tasks_folder
+from llava_eval.sources.llava_layout import READERS
+from llava_eval.spec import TaskSpec, did_you_mean, parse_task, read_fields
+
+ALL = "all"
+
+# Key of a task file -> what its value must be a name of.
+_TABLES: Mapping[str, Mapping[str, Any]] = {
+    "sources.llava_layout.reader": READERS,
+    "prompt.style": STYLES,
+    "metric": FAMILIES,
+}
+
+
+def load_tasks(folder: Path | None = None) -> dict[str, TaskSpec]:
+    """Reads every task file: name -> task, in alphabetical order.
+
+    Args:
+        folder: where the files are; None for those that ship with the package.
+
+    Raises:
+        TaskError: all faults of all files, one a line.
+    """
+    folder = folder or tasks_folder()
+    tasks, faults = {}, []
+    for path in sorted(folder.glob("*.yaml")):
+        spec, found = _read_task(path)
+        faults += [f"{folder.name}/{path.name}: {fault}" for fault in found]
+        if spec is not None:
+            tasks[spec.name] = spec
+    if faults:
+        raise TaskError("\n".join(faults))
+    if not tasks:
+        raise TaskError(f"no task files (*.yaml) in {folder}")
+    return tasks
+
+
+def select_tasks(names: str, tasks: Mapping[str, TaskSpec]) -> list[TaskSpec]:
+    """The tasks that a user names, in that order, each once.
+
+    Args:
+        names: separated by commas, or `all`.
+
+    Raises:
+        TaskError: no name, or unknown ones.
+    """
+    if names == ALL:
+        return list(tasks.values())
+    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if not wanted:
+        raise TaskError(f"no task named; known are {', '.join(tasks)}")
+    if unknown := [name for name in wanted if name not in tasks]:
+        raise TaskError(
+            "\n".join(f"unknown task {name!r}{_suggestion(name, tasks)}" for name in unknown)
+        )
+    return [tasks[name] for name in wanted]
+
+
+def _read_task(path: Path) -> tuple[TaskSpec | None, list[str]]:
+    """The task, or None, and every fault of its file."""
+    try:
+        fields = read_fields(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        return None, [f"cannot be read: {error.strerror}"]
+    except ValueError as error:
+        return None, [str(error)]
+    spec, faults = parse_task(fields)
+    return spec, [*faults, *_name_faults(fields, path.stem)]
+
+
+def _name_faults(fields: Mapping[str, Any], stem: str) -> Iterator[str]:
+    """Names that nothing has; values that the schema refuses are passed over."""
+    for key, table in _TABLES.items():
+        name = reduce(_value, key.split("."), fields)
+        if isinstance(name, str) and name not in table:
+            yield f"{key}: unknown name {name!r}{_suggestion(name, table)}"
+    metric, headline = fields.get("metric"), fields.get("headline")
+    if isinstance(metric, str) and isinstance(headline, str) and metric in FAMILIES:
+        metrics = FAMILIES[metric].metrics
+        if headline not in metrics:
+            yield f"headline: {metric} has no {headline!r}{_suggestion(headline, metrics)}"
+    if isinstance(fields.get("name"), str) and fields["name"] != stem:
+        yield f"name: {fields['name']!r} in a file called {stem}.yaml"
+
+
+def _value(node: Any, key: str) -> Any:
+    return node.get(key) if isinstance(node, dict) else None
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    return did_you_mean(name, known) or f"; known are {', '.join(known)}"

@@ -1,0 +1,84 @@
+"""A run folder read back as records: manifest, summaries, scores.
+
+What stands in the files is checked against the records' own types, so a broken file is named in one
+line instead of surfacing in the middle of a table.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from llava_eval.errors import RunError
+from llava_eval.records import Score, Summary
+
+Record = TypeVar("Record")
+
+_SUMMARY = TypeAdapter(Summary)
+_SCORE = TypeAdapter(Score)
+
+
+def read_manifest(folder: Path) -> Mapping[str, Any]:
+    """Reads `manifest.json`; a folder that `score` made has none, which gives an empty mapping.
+
+    Raises:
+        RunError: it is not a JSON object.
+    """
+    path = folder / "manifest.json"
+    if not path.exists():
+        return {}
+    try:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RunError(f"{path}: not JSON ({error}); run the command again to write it") from error
+    if not isinstance(manifest, dict):
+        raise RunError(f"{path}: expected an object, got {type(manifest).__name__}")
+    return manifest
+
+
+def read_summaries(folder: Path) -> dict[str, Summary]:
+    """Reads every `<task>/summary.json` of a run folder, by task.
+
+    Raises:
+        RunError: there is none, or one is broken.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder; expected one that `run` or `score` wrote")
+    paths = sorted(folder.glob("*/summary.json"))
+    if not paths:
+        raise RunError(f"{folder}: no task in it is scored; run `score`, or finish the run")
+    return {path.parent.name: _read_summary(path) for path in paths}
+
+
+def _read_summary(path: Path) -> Summary:
+    summary = _parse(_SUMMARY, path.read_bytes(), str(path))
+    if summary.task != path.parent.name:
+        raise RunError(f"{path}: is about {summary.task!r}; expected {path.parent.name!r}")
+    if summary.headline not in summary.metrics:
+        raise RunError(f"{path}: headline {summary.headline!r} is none of its metrics")
+    return summary
+
+
+def read_scores(path: Path) -> list[Score]:
+    """Reads a `scores.jsonl`.
+
+    Raises:
+        RunError: a line is not a score, named as `file:line`.
+    """
+    lines = path.read_bytes().splitlines()
+    return [_parse(_SCORE, line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+
+
+def _parse(adapter: TypeAdapter[Record], data: bytes, where: str) -> Record:
+    way_out = "run `score` again to write it"
+    try:
+        # Not pydantic's own parser: it refuses half a surrogate pair, which a model can put out.
+        return adapter.validate_python(json.loads(data))
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        field = ".".join(map(str, detail["loc"])) or "the whole"
+        raise RunError(f"{where}: {field}: {detail['msg']}; {way_out}") from error
+    except ValueError as error:
+        raise RunError(f"{where}: not JSON ({error}); {way_out}") from error

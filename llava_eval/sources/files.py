@@ -1,0 +1,118 @@
+"""Reads the files of a benchmark; what is wrong with them comes as one line each, all together."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava_eval.errors import DataError
+from llava_eval.spec import LayoutSource
+
+Fields = Mapping[str, tuple[type, ...]]
+"""Key that a record must have -> types that its value may have."""
+
+MAX_FAULTS_SHOWN = 5
+
+_TYPE_NAMES = {int: "an integer", str: "a string", list: "a list", dict: "an object"}
+
+
+def require_files(source: LayoutSource, root: Path) -> list[Path]:
+    """Paths of a task's files, the question file first; all of them exist.
+
+    Raises:
+        DataError: some do not; those that do are named as well.
+    """
+    names = (source.questions, *source.annotations)
+    found = [name for name in names if (root / name).is_file()]
+    if missing := [name for name in names if name not in found]:
+        raise DataError(
+            f"{root}: missing {', '.join(missing)}; found {', '.join(found) or 'nothing'}; "
+            "--data must be a folder laid out as LLaVA's playground/data/eval"
+        )
+    return [root / name for name in names]
+
+
+def read_json_lines(path: Path, fields: Fields) -> list[dict[str, Any]]:
+    """Reads one record a line; blank lines are skipped.
+
+    Raises:
+        DataError: the file cannot be read, or lines are not such records.
+    """
+    lines = _read(path).split(b"\n")
+    return check_records(
+        ((f"{path}:{n}", line) for n, line in enumerate(lines, start=1) if line.strip()), fields
+    )
+
+
+def read_json(path: Path) -> Any:
+    """Reads a whole JSON file.
+
+    Raises:
+        DataError: it cannot be read or is not JSON.
+    """
+    try:
+        return _decode(_read(path))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def check_records(records: Iterable[tuple[str, Any]], fields: Fields) -> list[dict[str, Any]]:
+    """Passes records on that have the fields.
+
+    Args:
+        records: where it stands, and the record, decoded or as the bytes of its JSON.
+
+    Raises:
+        DataError: records that are something else.
+    """
+    checked, faults = [], []
+    for where, given in records:
+        try:
+            record = _decode(given) if isinstance(given, bytes) else given
+            _check(record, fields)
+        except ValueError as error:
+            faults.append(f"{where}: {error}")
+        else:
+            checked.append(record)
+    refuse(faults)
+    return checked
+
+
+def refuse(faults: Sequence[str]) -> None:
+    """Does nothing where there are no faults.
+
+    Raises:
+        DataError: names the first few and counts the rest.
+    """
+    shown = list(faults[:MAX_FAULTS_SHOWN])
+    if hidden := len(faults) - len(shown):
+        shown.append(f"and {hidden} more faults like these")
+    if shown:
+        raise DataError("\n".join(shown))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _decode(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _check(record: Any, fields: Fields) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"expected a record, got {json.dumps(record)[:40]}")
+    if missing := [name for name in fields if name not in record]:
+        raise ValueError(f"no {' and no '.join(missing)}")
+    for name, kinds in fields.items():
+        if type(record[name]) not in kinds:
+            expected = " or ".join(_TYPE_NAMES[kind] for kind in kinds)
+            raise ValueError(f"{name}: expected {expected}, got {json.dumps(record[name])[:40]}")

@@ -1,0 +1,255 @@
+"""The run folder on disk: responses appended line by line, then merged into one file in task order.
+
+While a task runs, each process appends whole lines to a part of its own
+(`responses.part-<process>.jsonl`), so a killed process loses at most the line it was writing. At
+the end the parts, and what an earlier run had finished, become `responses.jsonl` in one step. Clock
+times go to `timing.jsonl` alone: all other files have the same bytes whenever the inputs are the
+same.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from llava_eval.errors import RunError
+from llava_eval.records import Response
+
+SYNC_INTERVAL_S = 5.0
+"""A line reaches the system at once and the disk after this long: a power cut costs seconds."""
+
+_logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+_LOCK = ".lock"
+_FINISHED = "responses.jsonl"
+_PARTS = "responses.part-*.jsonl"
+_TIMING = "timing.jsonl"
+_SCORES = ("scores.jsonl", "summary.json")
+_FIELDS = ("sample_id", "question_id", "prompt", "text", "answer_id", "model_id", "metadata")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes a run folder if need be and keeps other runs out of it.
+
+    The system itself drops the lock of a process that dies, however it dies.
+
+    Raises:
+        RunError: another process writes there, or the folder cannot be made.
+    """
+    path = folder / _LOCK
+    descriptor = _acquire(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        # A run that was refused before its first answer leaves nothing behind.
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _acquire(path: Path) -> int:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RunError(f"{path.parent}: no run can be kept there: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 256).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise RunError(
+                f"{path.parent} is being written by {owner}; "
+                "wait for it to end, or choose another --output"
+            ) from None
+        except OSError as error:
+            # Some cluster file systems are mounted without locks.
+            _logger.warning(
+                "%s cannot be locked (%s); let one run at a time write there", path, error.strerror
+            )
+        # The owner before us may have removed the file between our open and our lock.
+        if os.fstat(descriptor).st_nlink:
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            return descriptor
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, lines: Iterable[bytes]) -> None:
+    """Replaces a file in one step: readers and crashes find the old bytes or the new, never half.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+
+
+def clear_run(folder: Path, tasks: Iterable[str]) -> None:
+    """Forgets a run: the manifest, and what it wrote about the tasks; other files stay."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for task in tasks:
+        for name in (_FINISHED, _PARTS, _TIMING, *_SCORES):
+            for path in (folder / task).glob(name):
+                path.unlink()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+class _Log:
+    """A file of lines that grows; half a line that a killed process left is cut off first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab")
+            self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        self._synced = time.monotonic()
+
+    def add(self, line: bytes) -> None:
+        with _writing(self._path):
+            self._file.write(line)
+            self._file.flush()
+            if time.monotonic() - self._synced > SYNC_INTERVAL_S:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
+
+    def close(self) -> None:
+        with _writing(self._path), self._file:
+            os.fsync(self._file.fileno())
+
+
+class TaskStore:
+    """The files of one task in a run folder."""
+
+    def __init__(self, folder: Path, *, process: int = 0) -> None:
+        """Names the files; touches none.
+
+        Args:
+            folder: `runs/<name>/<task>`.
+            process: number of the part file that this process appends to.
+        """
+        self.folder = folder
+        self.finished = folder / _FINISHED
+        self._part = folder / _PARTS.replace("*", str(process))
+
+    def responses(self) -> dict[str, Response]:
+        """All that is answered so far, by sample id; the last line about a sample counts.
+
+        Raises:
+            RunError: a line other than a torn last one is not a response.
+        """
+        paths = [self.finished] if self.finished.exists() else []
+        paths += sorted(self.folder.glob(_PARTS))
+        return {response.sample_id: response for path in paths for response in read_responses(path)}
+
+    @contextmanager
+    def appending(self) -> Iterator[Callable[[Response], None]]:
+        """Opens this process's part; gives the function that adds one response to it.
+
+        Raises:
+            RunError: a file cannot be written (a full disk, say).
+        """
+        start = time.monotonic()
+        timing_path = self.folder / _TIMING
+        with closing(_Log(self._part)) as answers, closing(_Log(timing_path)) as timings:
+
+            def append(response: Response) -> None:
+                answers.add(response_line(response))
+                timing = {"finished_s": time.time(), "elapsed_s": time.monotonic() - start}
+                record = {"sample_id": response.sample_id, "metadata": {"timing": timing}}
+                timings.add(_json_line(record))
+
+            yield append
+
+    def finish(self, order: Sequence[str]) -> None:
+        """Merges parts and earlier answers into `responses.jsonl`.
+
+        Args:
+            order: every sample id of the task, also those this run did not ask about: an answer
+                that a longer run gave is kept.
+
+        Raises:
+            RunError: a part is broken, or the file cannot be written.
+        """
+        known = self.responses()
+        lines = (response_line(known[sample_id]) for sample_id in order if sample_id in known)
+        write_atomically(self.finished, lines)
+        for part in self.folder.glob(_PARTS):
+            part.unlink()
+
+
+def response_line(response: Response) -> bytes:
+    """One line of `responses.jsonl` with its newline.
+
+    The keys stand as in LLaVA's answer record, `round_id` after the question and the other extra
+    fields after the text. Like LLaVA's files it is ASCII, which any script reads and any text fits.
+    """
+    extra = dict(response.extra)
+    round_id = {"round_id": extra.pop("round_id")} if "round_id" in extra else {}
+    return _json_line(
+        {
+            "sample_id": response.sample_id,
+            "question_id": response.question_id,
+            **round_id,
+            "prompt": response.prompt,
+            "text": response.text,
+            **extra,
+            "answer_id": response.answer_id,
+            "model_id": response.model_id,
+            "metadata": dict(response.metadata),
+        }
+    )
+
+
+def _json_line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record).encode() + b"\n"
+
+
+def read_responses(path: Path) -> list[Response]:
+    """Reads a responses file; a last line without its newline was torn by a crash and is dropped.
+
+    Raises:
+        RunError: the file is missing, or another line is no response (named as `file:line`).
+    """
+    try:
+        whole = path.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+    return [_parse(line, f"{path}:{number}") for number, line in enumerate(whole, start=1)]
+
+
+def _parse(line: bytes, where: str) -> Response:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise RunError(f"{where}: not JSON ({error}); delete the line to ask again") from error
+    if not isinstance(record, dict):
+        raise RunError(f"{where}: expected an object, got {type(record).__name__}; delete the line")
+    if missing := [name for name in _FIELDS if name not in record]:
+        raise RunError(f"{where}: no {', '.join(missing)}; delete the line to ask again")
+    known = {name: record.pop(name) for name in _FIELDS}
+    return Response(**known, extra=record)

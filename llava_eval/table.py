@@ -1,0 +1,33 @@
+"""The table a command ends with: one line a task."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from llava_eval.leaderboard import number_text, samples_text, spread_text, words
+from llava_eval.records import Summary
+from llava_eval.spec import TaskSpec
+
+
+def summary_table(
+    summaries: Sequence[Summary], tasks: Mapping[str, TaskSpec], *, warning: str | None = None
+) -> Table:
+    """Headline metric, standard error and what was left out.
+
+    Args:
+        warning: what must be said beside these numbers.
+    """
+    table = Table("task", "metric", caption=warning, caption_style="bold red")
+    for column in ("value", "samples", "unscored"):
+        table.add_column(column, justify="right")
+    for summary in summaries:
+        estimate = summary.metrics[summary.headline]
+        unscored = ", ".join(f"{n} {words(why)}" for why, n in summary.counts.unscored.items())
+        table.add_row(
+            summary.task,
+            words(summary.headline),
+            f"{number_text(estimate.value, estimate.unit)} {spread_text(estimate)}".strip(),
+            samples_text(summary.counts.samples, tasks.get(summary.task)),
+            unscored or "0",
+        )
+    return table

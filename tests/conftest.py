@@ -1,0 +1,26 @@
+"""Fixtures that every test may ask for."""
+
+import os
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Folder with what the original implementation computed; not part of this repository."""
+    folder = Path(os.environ.get("LLAVA_REFERENCE_DATA", REPOSITORY.parent / "shared"))
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"{folder} holds no reference data; set LLAVA_REFERENCE_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """Keeps the Hugging Face Hub out of reach, of the test and of processes that it starts."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The library reads the variable only once, when it is imported.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -1,0 +1,185 @@
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import llava_core
+from llava_core.errors import CheckpointError, ConfigError, DataError
+from llava_eval.backends import local
+from llava_eval.backends.local import LocalBackend, load_model
+from llava_eval.errors import BackendError, ModelError
+from llava_eval.records import ImageRef, Prompt, Sample
+from tests.llava_eval.fakes import make_prompt
+
+IDENTITY = SimpleNamespace(
+    model_id="toy",
+    fingerprint="f00d",
+    conversation="vicuna_v1",
+    conversation_reason="asked for",
+    placement=SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, attention="sdpa"),
+    warning="random weights",
+)
+SETTINGS = {"device": "auto", "dtype": "auto", "attention": "auto", "conversation": None}
+
+
+class FakeLlava:
+    """Takes requests as the engine does, a window at a time, and answers with their position."""
+
+    identity = IDENTITY
+
+    def __init__(self, *, error: Exception | None = None) -> None:
+        self.requests: list[Any] = []
+        self.batch_tokens: int | None = None
+        self._error = error
+
+    def generate(
+        self, requests: Iterable[Any], *, batch_tokens: int | None
+    ) -> Iterator[llava_core.Response]:
+        self.batch_tokens = batch_tokens
+        for request in requests:
+            self.requests.append(request)
+            yield llava_core.Response(
+                id=request.id, text="yes", token_ids=(5, 2), stop_reason="eos", prompt_tokens=9
+            )
+        if self._error is not None:
+            raise self._error
+
+
+def prompt_about(sample_id: str, *pictures: Path | bytes) -> Prompt:
+    images = tuple(
+        ImageRef(key="k", data=p) if isinstance(p, bytes) else ImageRef(key=p.name, path=p)
+        for p in pictures
+    )
+    sample = Sample(
+        sample_id=sample_id, question_id=0, images=images, question="What?", cluster=sample_id
+    )
+    prompt = make_prompt("0")
+    return Prompt(
+        sample=sample,
+        text=prompt.text,
+        recorded=prompt.recorded,
+        max_new_tokens=prompt.max_new_tokens,
+        prompt_hash=prompt.prompt_hash,
+    )
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{name}.png" for name in "ab"]
+    for path, color in zip(paths, ("red", "blue"), strict=True):
+        Image.new("RGB", (4, 4), color).save(path)
+    return paths
+
+
+def test_a_prompt_becomes_a_request(pictures: list[Path]) -> None:
+    llava = FakeLlava()
+    (answer,) = LocalBackend(llava, batch_tokens=99).generate([prompt_about("7", pictures[0])])
+    (request,) = llava.requests
+    assert request.id == "7"
+    assert request.messages == [{"role": "user", "content": "What?\nAnswer briefly."}]
+    assert request.max_new_tokens == 8
+    assert request.images[0].getpixel((0, 0)) == (255, 0, 0)
+    assert llava.batch_tokens == 99
+    assert (answer.text, answer.stop, answer.prompt_tokens, answer.new_tokens) == (
+        "yes",
+        "eos",
+        9,
+        2,
+    )
+
+
+def test_prompts_about_one_picture_follow_each_other_and_share_it(pictures: list[Path]) -> None:
+    a, b = pictures
+    prompts = [prompt_about("0", a), prompt_about("1", b), prompt_about("2", a)]
+    llava = FakeLlava()
+    list(LocalBackend(llava).generate(prompts))
+    assert [request.id for request in llava.requests] == ["0", "2", "1"]
+    assert llava.requests[0].images is llava.requests[1].images
+
+
+def test_an_encoded_picture_is_decoded(pictures: list[Path]) -> None:
+    llava = FakeLlava()
+    list(LocalBackend(llava).generate([prompt_about("0", pictures[1].read_bytes())]))
+    assert llava.requests[0].images[0].getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_a_broken_picture_costs_its_own_samples(pictures: list[Path], tmp_path: Path) -> None:
+    missing, broken = tmp_path / "missing.png", tmp_path / "broken.png"
+    broken.write_bytes(pictures[0].read_bytes()[:30])
+    prompts = [
+        prompt_about("0", pictures[0]),
+        prompt_about("1", missing),
+        prompt_about("2", broken),
+        prompt_about("3", missing),
+        prompt_about("4"),
+    ]
+    answers = {a.sample_id: a for a in LocalBackend(FakeLlava()).generate(prompts)}
+    assert answers["0"].error is None
+    assert answers["1"].error == answers["3"].error == f"picture {missing} is not there"
+    assert "broken.png" in str(answers["2"].error)
+    assert answers["4"].error == "the benchmark's files hold no picture for it"
+
+
+def test_pictures_are_opened_a_bounded_number_ahead(
+    pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    monkeypatch.setattr(local, "open_image", lambda source: opened.append(source) or source)
+    prompts = [prompt_about(str(number), Path(f"{number}.png")) for number in range(500)]
+    answers = LocalBackend(FakeLlava()).generate(prompts)
+    next(answers)
+    assert len(opened) <= 64
+    assert len(list(answers)) == 499
+
+
+def test_the_model_is_described() -> None:
+    backend = LocalBackend(FakeLlava())
+    assert (backend.model_id, backend.warning) == ("toy", "random weights")
+    assert backend.describe() == {
+        "fingerprint": "f00d",
+        "conversation": "vicuna_v1",
+        "conversation_reason": "asked for",
+        "device": "cpu",
+        "dtype": "float32",
+        "attention": "sdpa",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DataError("two marks, one picture"), "the model failed: two marks, one picture"),
+        (torch.OutOfMemoryError("tried 2 GiB"), "out of memory; lower --batch-tokens"),
+    ],
+)
+def test_a_failure_of_the_model_is_one_line(
+    pictures: list[Path], error: Exception, message: str
+) -> None:
+    backend = LocalBackend(FakeLlava(error=error))
+    with pytest.raises(BackendError, match=message):
+        list(backend.generate([prompt_about("0", pictures[0])]))
+
+
+@pytest.mark.parametrize(
+    "error", [CheckpointError("no config.json"), ConfigError("no config.json")]
+)
+def test_a_model_that_cannot_be_loaded_is_wrong_input(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def load(path: str, **settings: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(llava_core, "load", load, raising=False)
+    with pytest.raises(ModelError, match=r"--model here: no config\.json") as caught:
+        load_model("here", **SETTINGS)
+    assert caught.value.exit_code == 2
+
+
+def test_settings_reach_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llava_core, "load", lambda path, **given: (path, given), raising=False)
+    settings = {**SETTINGS, "device": "cpu", "conversation": "plain"}
+    assert load_model("here", **settings) == ("here", settings)

@@ -1,0 +1,165 @@
+import csv
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from llava_eval import cli
+from llava_eval.commands import run
+from llava_eval.errors import ModelError
+from llava_eval.sources.mini import write_mini
+from tests.llava_eval.fakes import ScriptedBackend
+
+GQA = Path("runs/scripted-mini-limit4/gqa")
+
+
+def use_backend(monkeypatch: pytest.MonkeyPatch, **script) -> ScriptedBackend:
+    """Puts a scripted backend in the place of the model."""
+    backend = ScriptedBackend(**script)
+    monkeypatch.setattr(run, "load_model", lambda model, **settings: None)
+    monkeypatch.setattr(run, "LocalBackend", lambda llava, batch_tokens: backend)
+    return backend
+
+
+def command(*more: str, tasks: str = "gqa", data: str = "mini") -> int:
+    flags = ["--model", "scripted", "--tasks", tasks, "--data", data, "--limit", "4", *more]
+    return cli.main(["run", *flags])
+
+
+def test_a_run_folder_holds_all_that_later_stages_need(monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    assert command(tasks="gqa,pope") == 0
+    files = {str(p.relative_to(GQA.parent)) for p in GQA.parent.rglob("*") if p.is_file()}
+    records = ("responses.jsonl", "scores.jsonl", "summary.json", "timing.jsonl")
+    assert files == {
+        "manifest.json",
+        "leaderboard.html",
+        "leaderboard.md",
+        "leaderboard.csv",
+        *(f"{task}/{name}" for task in ("gqa", "pope") for name in records),
+        *(f"samples/scripted/{task}.html" for task in ("gqa", "pope")),
+    }
+    output = capsys.readouterr().out
+    assert "pope" in output
+    assert "report: runs/scripted-mini-limit4/leaderboard.html" in output
+
+
+def test_the_manifest_says_what_the_run_was_made_with(monkeypatch) -> None:
+    use_backend(monkeypatch)
+    command("--dtype", "float32")
+    manifest = json.loads((GQA.parent / "manifest.json").read_bytes())
+    assert manifest["model_id"] == "scripted"
+    assert manifest["model"]["fingerprint"] == "f"
+    assert manifest["settings"]["limit"] == 4
+    assert manifest["settings"]["dtype"] == "float32"
+    assert manifest["command"].startswith("llava-eval run --model scripted")
+    assert list(manifest["tasks"]["gqa"]["files"]) == [
+        "gqa/llava_gqa_testdev_balanced.jsonl",
+        "gqa/data/testdev_balanced_questions.json",
+    ]
+
+
+def test_the_same_command_goes_on(monkeypatch) -> None:
+    use_backend(monkeypatch, stop_after=2)
+    assert command() == 130
+    backend = use_backend(monkeypatch)
+    assert command() == 0
+    assert len(backend.asked) == 2
+
+
+def test_two_runs_have_the_same_bytes(monkeypatch) -> None:
+    names = ("responses.jsonl", "scores.jsonl", "summary.json")
+    written = []
+    for folder in ("first", "second"):
+        use_backend(monkeypatch)
+        command("--output", folder)
+        written.append([Path(folder, "gqa", name).read_bytes() for name in names])
+    assert written[0] == written[1]
+
+
+def test_fresh_asks_everything_again(monkeypatch) -> None:
+    use_backend(monkeypatch)
+    command()
+    backend = use_backend(monkeypatch)
+    assert command("--fresh") == 0
+    assert len(backend.asked) == 4
+
+
+def test_other_settings_are_refused(monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    command("--output", "here")
+    other = use_backend(monkeypatch)
+    monkeypatch.setattr(other, "describe", lambda: {"fingerprint": "g"})
+    assert command("--output", "here") == 2
+    error = capsys.readouterr().err
+    assert "here was made with model fingerprint f, now g" in error
+    assert other.asked == []
+
+
+def test_samples_that_fail_are_told_at_the_end(monkeypatch, capsys) -> None:
+    backend = use_backend(monkeypatch)
+    command()
+    first = backend.asked[0]
+    use_backend(monkeypatch, errors={first: "a.jpg is broken"})
+    assert command("--fresh") == 1
+    captured = capsys.readouterr()
+    assert f"1 sample of gqa failed: first: {first}: a.jpg is broken" in captured.err
+    assert "1 failed" in captured.out
+
+
+def test_all_faults_are_told_before_the_model_loads(monkeypatch, capsys, tmp_path) -> None:
+    write_mini(tmp_path / "data")
+    (tmp_path / "data/gqa/llava_gqa_testdev_balanced.jsonl").unlink()
+    (tmp_path / "data/mmbench/mmbench_dev_20230712.tsv").unlink()
+    monkeypatch.setattr(run, "load_model", lambda model, **settings: pytest.fail("loaded"))
+    assert command(tasks="gqa,mmbench,pope", data="data") == 2
+    error = capsys.readouterr().err
+    assert "llava_gqa_testdev_balanced.jsonl" in error
+    assert "mmbench_dev_20230712.tsv" in error
+    assert not Path("runs/scripted-data-limit4").exists()
+
+
+def test_a_model_that_is_not_there_leaves_no_folder(monkeypatch, capsys) -> None:
+    def load_model(model: str, **settings: object) -> None:
+        raise ModelError(f"--model {model}: no such folder")
+
+    monkeypatch.setattr(run, "load_model", load_model)
+    assert command() == 2
+    assert capsys.readouterr().err == "llava-eval: error: --model scripted: no such folder\n"
+    assert not GQA.parent.exists()
+
+
+def test_a_limit_keeps_the_rotations_of_a_question_together(monkeypatch) -> None:
+    use_backend(monkeypatch)
+    command(tasks="mmbench")
+    path = GQA.parent / "mmbench" / "scores.jsonl"
+    clusters = [json.loads(line)["cluster"] for line in path.read_bytes().splitlines()]
+    assert len(set(clusters)) == 4
+    assert len(clusters) > 4
+
+
+def test_the_models_warning_stands_beside_its_scores(monkeypatch, capsys) -> None:
+    backend = use_backend(monkeypatch)
+    monkeypatch.setattr(backend, "warning", "random weights")
+    command()
+    assert "random weights" in capsys.readouterr().out
+    with (GQA.parent / "leaderboard.csv").open() as file:
+        assert next(csv.DictReader(file))["warning"] == "random weights"
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "limit", "folder"),
+    [
+        ("tiny", "mini", None, "runs/tiny-mini"),
+        ("liuhaotian/llava-v1.5-13b", "/data/eval/", None, "runs/llava-v1.5-13b-eval"),
+        ("./out/checkpoint-500", "mini", 5, "runs/out_checkpoint-500-mini-limit5"),
+    ],
+)
+def test_the_default_folder_says_what_was_run(model, data, limit, folder) -> None:
+    assert run.default_folder(Namespace(model=model, data=data, limit=limit)) == Path(folder)
+
+
+def test_a_model_named_by_a_dot_has_its_folders_name(tmp_path) -> None:
+    folder = run.default_folder(Namespace(model=".", data="mini", limit=None))
+    assert folder == Path(f"runs/{tmp_path.name}-mini")

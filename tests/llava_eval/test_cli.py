@@ -1,0 +1,91 @@
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from llava_eval import cli
+from llava_eval.errors import BackendError, DataError, EvalError
+
+
+def use_command(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None) -> None:
+    """Makes `tasks` do nothing, or raise."""
+
+    def execute(arguments: object) -> int:
+        if error is not None:
+            raise error
+        return 0
+
+    command = SimpleNamespace(HELP="", add_arguments=lambda parser: None, execute=execute)
+    monkeypatch.setitem(cli.COMMANDS, "tasks", command)
+
+
+def test_a_command_that_ends_well_gives_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_command(monkeypatch)
+    assert cli.main(["tasks"]) == 0
+
+
+@pytest.mark.parametrize(("error", "code"), [(DataError("no file"), 2), (BackendError("no"), 1)])
+def test_an_error_is_a_line_and_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: EvalError,
+    code: int,
+) -> None:
+    use_command(monkeypatch, error)
+    assert cli.main(["tasks"]) == code
+    assert capsys.readouterr().err == f"llava-eval: error: {error}\n"
+
+
+def test_several_faults_are_several_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_command(monkeypatch, DataError("first\nsecond"))
+    cli.main(["tasks"])
+    assert capsys.readouterr().err == "llava-eval: error: first\nllava-eval: error: second\n"
+
+
+def test_debug_shows_where_an_error_arose(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_command(monkeypatch, DataError("no file"))
+    assert cli.main(["tasks", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_a_line_and_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_command(monkeypatch, KeyboardInterrupt())
+    assert cli.main(["tasks"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_unknown_command_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["scor", "--task", "gqa"])
+    assert caught.value.code == 2
+    assert "unknown command 'scor'; did you mean score?" in capsys.readouterr().err
+
+
+def test_a_missing_flag_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["run", "--tasks", "gqa"])
+    assert caught.value.code == 2
+    assert "--model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0
+    assert cli.COMMANDS[command].HELP.split()[0] in capsys.readouterr().out
+
+
+def test_the_module_is_a_program() -> None:
+    command = [sys.executable, "-m", "llava_eval", "nothing"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert "unknown command 'nothing'" in finished.stderr
+    assert "Traceback" not in finished.stderr

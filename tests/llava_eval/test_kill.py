@@ -1,0 +1,70 @@
+"""kill -9 in the middle of a run, then the same command again: the same bytes as undisturbed."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.llava_eval import slow_run
+
+SLOW_RUN = [sys.executable, "-m", "tests.llava_eval.slow_run"]
+ROOT = Path(__file__).parents[2]
+
+
+def kill_after(lines: int, command: Sequence[str], part: Path) -> int:
+    """Kills the command once it has written that many lines; returns how many it had written."""
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        while count_lines(part) < lines:
+            assert process.poll() is None, "the run ended before it was killed"
+            time.sleep(0.002)
+        process.kill()
+    return count_lines(part)
+
+
+def count_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    slow_run.main(folder, delay_s=0)
+    return (folder / "task" / "responses.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("lines", [1, 13, 30])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, undisturbed: bytes, lines: int
+) -> None:
+    finished = tmp_path / "task" / "responses.jsonl"
+    written = kill_after(lines, [*SLOW_RUN, str(tmp_path)], finished.with_stem("responses.part-0"))
+    assert lines <= written < slow_run.NUM_PROMPTS
+    slow_run.main(tmp_path, delay_s=0)
+    assert finished.read_bytes() == undisturbed
+
+
+def test_nothing_that_was_answered_is_asked_again(tmp_path: Path) -> None:
+    part = tmp_path / "task" / "responses.part-0.jsonl"
+    for lines in (5, 10, 15):
+        kill_after(lines, [*SLOW_RUN, str(tmp_path)], part)
+    slow_run.main(tmp_path, delay_s=0)
+    assert count_lines(tmp_path / "task" / "timing.jsonl") <= slow_run.NUM_PROMPTS
+
+
+def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAVA_EVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    flags = ["--model", "tiny", "--data", "mini", "--tasks", "textvqa", "--limit", "12"]
+    command = [sys.executable, "-m", "llava_eval", "run", "--device", "cpu", *flags, "--output"]
+    plain, resumed = tmp_path / "plain", tmp_path / "resumed"
+    part = resumed / "textvqa" / "responses.part-0.jsonl"
+    assert 1 <= kill_after(1, [*command, str(resumed)], part) < 12
+    for folder in (plain, resumed):
+        subprocess.run([*command, str(folder)], cwd=ROOT, check=True, capture_output=True)
+    for name in ("responses.jsonl", "scores.jsonl", "summary.json"):
+        assert (resumed / "textvqa" / name).read_bytes() == (plain / "textvqa" / name).read_bytes()

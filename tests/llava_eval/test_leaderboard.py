@@ -1,0 +1,205 @@
+"""The table as data: order, best values, remarks, published rows, and numbers as text."""
+
+import pytest
+
+from llava_eval.leaderboard import (
+    Leaderboard,
+    Run,
+    build_leaderboard,
+    interval_text,
+    number_text,
+    samples_text,
+    spread_text,
+    words,
+)
+from llava_eval.records import Counts, Summary
+from llava_eval.spec import TaskSpec
+from tests.llava_eval.run_folders import estimate, summary, task_spec
+
+
+def run(name: str, *summaries: Summary, warning: str | None = None) -> Run:
+    tasks = {each.task: each for each in summaries}
+    return Run(name=name, model_id=name, warning=warning, manifest={}, summaries=tasks)
+
+
+def board(*runs: Run, published: bool = False, **specs: TaskSpec) -> Leaderboard:
+    return build_leaderboard(runs, specs, published=published)
+
+
+def best_of(made: Leaderboard) -> list[str]:
+    return [row.name for row in made.measured if row.cells[0] and row.cells[0].best]
+
+
+def remarks_of(made: Leaderboard) -> tuple[str, ...]:
+    cell = made.measured[0].cells[0]
+    assert cell is not None
+    return cell.remarks
+
+
+def test_columns_stand_in_the_order_of_the_paper_and_others_follow_by_name():
+    names = ["zebra", "mm_vet", "pope", "aardvark", "textvqa", "gqa"]
+    made = board(run("a", *(summary(name, 0.5) for name in names)))
+    assert [column.task for column in made.columns] == [
+        *("gqa", "textvqa", "pope", "mm_vet"),
+        *("aardvark", "zebra"),
+    ]
+
+
+def test_rows_keep_the_order_of_the_runs_and_a_missing_task_is_an_empty_cell():
+    made = board(run("b", summary("gqa", 0.5)), run("a", summary("pope", 0.5)))
+    assert [(row.name, [cell is None for cell in row.cells]) for row in made.measured] == [
+        ("b", [False, True]),
+        ("a", [True, False]),
+    ]
+
+
+def test_the_title_ends_at_the_first_comma_of_the_task_title():
+    spec = task_spec("gqa", title="GQA, testdev, balanced")
+    assert board(run("a", summary("gqa", 0.5)), gqa=spec).columns[0].title == "GQA"
+
+
+def test_a_task_without_a_task_file_keeps_its_name_and_metric():
+    made = board(run("a", summary("old", 0.5)))
+    assert (made.columns[0].title, made.columns[0].headline) == ("old", "accuracy")
+    assert remarks_of(made) == ()
+
+
+def test_the_best_of_a_column_is_marked_and_ties_share_it():
+    runs = [
+        run(name, summary("gqa", value)) for name, value in [("a", 0.5), ("b", 0.6), ("c", 0.6)]
+    ]
+    assert best_of(board(*runs)) == ["b", "c"]
+
+
+def test_lower_is_best_where_the_metric_says_so():
+    runs = [
+        run(name, summary("gqa", 0, metrics={"accuracy": estimate(value, higher_is_better=False)}))
+        for name, value in [("a", 0.5), ("b", 0.6)]
+    ]
+    assert best_of(board(*runs)) == ["a"]
+
+
+def test_a_run_without_rivals_is_not_the_best():
+    assert best_of(board(run("a", summary("gqa", 0.5)), run("b", summary("gqa", None)))) == []
+
+
+def test_a_run_with_a_warning_is_never_the_best():
+    warned = run("tiny", summary("gqa", 0.9), warning="random weights")
+    rivals = [run("a", summary("gqa", 0.5)), run("b", summary("gqa", 0.6))]
+    assert best_of(board(warned, *rivals)) == ["b"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"counts": Counts(samples=3, scored=3, unscored={})},
+        {"version": 0},
+        {"headline": "a", "metrics": {"a": estimate(0.9)}},
+    ],
+    ids=["fewer samples", "older version", "another metric"],
+)
+def test_what_cannot_be_compared_does_not_compete(changes):
+    odd = run("odd", summary("gqa", 0.9, **changes))
+    rivals = [run("a", summary("gqa", 0.5)), run("b", summary("gqa", 0.6))]
+    assert best_of(board(odd, *rivals)) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "remark"),
+    [
+        ({"counts": Counts(samples=40, scored=40, unscored={})}, "40 of 5,000"),
+        ({"counts": Counts(samples=6000, scored=6000, unscored={})}, "6,000 instead of 5,000"),
+        ({"version": 3}, "task version 3, now 1"),
+        ({"protocol": "strict"}, "protocol strict"),
+        ({"headline": "row_accuracy", "metrics": {"row_accuracy": estimate(0.5)}}, "row accuracy"),
+    ],
+)
+def test_what_makes_a_number_less_than_it_seems_is_remarked(changes, remark):
+    full = {"counts": Counts(samples=5000, scored=5000, unscored={})}
+    spec = task_spec("gqa", num_samples=5000)
+    made = board(run("a", summary("gqa", 0.5, **full | changes)), gqa=spec)
+    assert remarks_of(made) == (remark,)
+
+
+def test_unscored_samples_are_counted_in_the_cell():
+    counts = Counts(samples=4, scored=1, unscored={"no_response": 2, "failed": 1})
+    cell = board(run("a", summary("gqa", 0.5, counts=counts))).measured[0].cells[0]
+    assert cell is not None
+    assert cell.unscored == 3
+
+
+def test_published_rows_come_only_when_asked_for():
+    spec = task_spec("gqa", published={"llava-v1.5-7b": 62.0})
+    runs = [run("a", summary("gqa", 0.5))]
+    assert build_leaderboard(runs, {"gqa": spec}).published == ()
+    rows = build_leaderboard(runs, {"gqa": spec}, published=True).published
+    assert [row.name for row in rows] == ["llava-v1.5-7b"]
+
+
+def test_published_rows_hold_only_tasks_of_the_table():
+    specs = {
+        "gqa": task_spec("gqa", published={"x": 62.0}),
+        "pope": task_spec("pope", published={"x": 85.9, "y": 86.0}),
+    }
+    rows = board(run("a", summary("gqa", 0.5)), published=True, **specs).published
+    assert [(row.name, len(row.cells)) for row in rows] == [("x", 1)]
+
+
+@pytest.mark.parametrize(("unit", "printed"), [("fraction", 58.2), ("points", 1510.7)])
+def test_a_published_value_reads_as_it_was_printed(unit, printed):
+    measured = summary("gqa", 0, metrics={"accuracy": estimate(0.5, unit=unit)})
+    spec = task_spec("gqa", published={"x": printed})
+    cell = board(run("a", measured), published=True, gqa=spec).published[0].cells[0]
+    assert cell is not None
+    assert number_text(cell.estimate.value, cell.estimate.unit) == str(printed)
+    assert cell.summary is None
+
+
+def test_metrics_and_groups_of_all_runs_are_joined():
+    first = summary("gqa", 0.5, groups={"open": {"accuracy": estimate(0.4)}})
+    second = summary(
+        "gqa",
+        0,
+        metrics={"extra": estimate(0.1), "accuracy": estimate(0.5)},
+        groups={"open": {"extra": estimate(0.1)}, "binary": {"accuracy": estimate(0.9)}},
+    )
+    column = board(run("a", first), run("b", second)).columns[0]
+    assert column.metrics == ["accuracy", "extra"]
+    assert column.groups == {"open": ["accuracy", "extra"], "binary": ["accuracy"]}
+
+
+def test_the_axis_holds_every_interval_of_the_headline():
+    made = board(run("a", summary("gqa", 0.5, 0.01)), run("b", summary("gqa", 0.7, 0.02)))
+    low, high = made.columns[0].axis
+    assert low < 0.48
+    assert high > 0.74
+
+
+@pytest.mark.parametrize("value", [0.5, None])
+def test_the_axis_has_a_width_without_any_interval(value):
+    low, high = board(run("a", summary("gqa", value))).columns[0].axis
+    assert low < high
+
+
+def test_fractions_are_printed_in_per_cent_and_points_as_they_are():
+    assert number_text(0.61254, "fraction") == "61.3"
+    assert number_text(1510.72, "points") == "1510.7"
+    assert number_text(None, "fraction") == "–"
+
+
+def test_spread_and_interval_have_the_unit_of_the_number():
+    assert spread_text(estimate(0.5, 0.0066)) == "± 0.7"
+    assert interval_text(estimate(1500.0, 10.0, unit="points")) == "1480.0 to 1520.0"
+    assert spread_text(estimate(0.5)) == interval_text(estimate(0.5)) == ""
+
+
+def test_the_size_of_the_published_set_stands_beside_another_size():
+    spec = task_spec("pope", num_samples=8910)
+    assert samples_text(8910, spec) == "8,910"
+    assert samples_text(40, spec) == "40 of 8,910"
+    assert samples_text(9000, spec) == "9,000 instead of 8,910"
+    assert samples_text(9000, None) == "9,000"
+
+
+def test_names_are_written_as_words():
+    assert [words(name) for name in ("circular_accuracy", "f1")] == ["circular accuracy", "F1"]

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from llava_eval.errors import DataError
+from llava_eval.plan import first_samples, plan_tasks
+from llava_eval.records import Sample
+from llava_eval.registry import load_tasks
+from llava_eval.sources.mini import write_mini
+
+SAMPLES = [
+    Sample(sample_id=name, question_id=name, images=(), question="?", cluster=name[0])
+    for name in ("a0", "b0", "c0", "a1", "b1", "c1")
+]
+
+
+def ids(samples: list[Sample]) -> list[str]:
+    return [sample.sample_id for sample in samples]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "mini"
+    write_mini(root)
+    return root
+
+
+def test_the_first_samples_are_taken() -> None:
+    assert ids(first_samples(SAMPLES, 2, whole_clusters=False)) == ["a0", "b0"]
+
+
+def test_whole_clusters_come_in_the_tasks_order() -> None:
+    assert ids(first_samples(SAMPLES, 2, whole_clusters=True)) == ["a0", "b0", "a1", "b1"]
+
+
+def test_a_plan_has_a_prompt_for_every_sample_and_the_hash_of_every_file(data: Path) -> None:
+    spec = load_tasks()["pope"]
+    (plan,) = plan_tasks([spec], data=str(data))
+    assert [prompt.sample for prompt in plan.prompts] == list(plan.samples)
+    assert list(plan.order) == ids(list(plan.samples))
+    assert set(plan.record["files"]) == {spec.layout.questions, *spec.layout.annotations}
+
+
+def test_a_limit_leaves_the_order_of_the_whole_task(data: Path) -> None:
+    (plan,) = plan_tasks([load_tasks()["pope"]], data=str(data), limit=3)
+    assert list(plan.order[:3]) == [prompt.sample.sample_id for prompt in plan.prompts]
+    assert len(plan.order) > 3
+
+
+def test_pictures_that_are_not_there_are_told_before_a_model_loads(tmp_path: Path) -> None:
+    write_mini(tmp_path / "data")
+    pictures = tmp_path / "data/gqa/data/images"
+    pictures.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=f"gqa: no pictures: {pictures} is not a folder"):
+        plan_tasks([load_tasks()["gqa"]], data=str(tmp_path / "data"))
+
+
+def test_the_faults_of_all_tasks_are_told_together(tmp_path: Path) -> None:
+    specs = list(load_tasks().values())
+    with pytest.raises(DataError) as caught:
+        plan_tasks(specs, data=str(tmp_path))
+    assert all(f"{spec.name}: " in str(caught.value) for spec in specs)

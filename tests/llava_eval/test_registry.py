@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import pytest
+
+from llava_eval.errors import TaskError
+from llava_eval.registry import load_tasks, select_tasks
+from llava_eval.resources import tasks_folder
+
+GQA = (tasks_folder() / "gqa.yaml").read_text()
+
+
+def write_tasks(folder: Path, **texts: str) -> Path:
+    folder = folder / "tasks"
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def faults_of(folder: Path) -> list[str]:
+    with pytest.raises(TaskError) as caught:
+        load_tasks(folder)
+    return str(caught.value).splitlines()
+
+
+def test_the_shipped_files_are_valid():
+    assert list(load_tasks()) == ["gqa", "mmbench", "pope", "textvqa"]
+
+
+# Source: docs/MODEL_ZOO.md of haotian-liu/LLaVA at c121f04.
+@pytest.mark.parametrize(
+    ("task", "num_samples", "headline", "values"),
+    [
+        ("gqa", 12578, "accuracy", [62.0, 63.3, 63.0, 63.3, 64.2, 65.4, 64.8, 67.1]),
+        ("pope", 8910, "f1", [85.9, 85.9, 86.4, 86.7, 86.5, 86.2, 86.7, 87.7]),
+        ("mmbench", 4377, "circular_accuracy", [64.3, 67.7, 66.1, 68.5, 67.4, 70.0, 68.7, 79.3]),
+        ("textvqa", 5000, "accuracy", [58.2, 61.3, 58.2, 60.2]),
+    ],
+)
+def test_published_values_are_those_of_the_model_zoo(task, num_samples, headline, values):
+    spec = load_tasks()[task]
+    assert (spec.num_samples, spec.headline) == (num_samples, headline)
+    v15 = ["llava-v1.5-7b", "llava-v1.5-13b", "llava-v1.5-7b-lora", "llava-v1.5-13b-lora"]
+    v16 = ["vicuna-7b", "vicuna-13b", "mistral-7b", "34b"]
+    names = [*v15, *(f"llava-v1.6-{name}" for name in v16)]
+    assert spec.published == dict(zip(names, values, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (
+            "reader: gqa",
+            "reader: gqqa",
+            "sources.llava_layout.reader: unknown name 'gqqa'; did you mean gqa?",
+        ),
+        ("verbatim", "verbatin", "prompt.style: unknown name 'verbatin'; did you mean verbatim?"),
+        (
+            "metric: gqa",
+            "metric: xyz",
+            "metric: unknown name 'xyz'; known are vqa, gqa, choice, binary",
+        ),
+        (
+            "headline: accuracy",
+            "headline: acuracy",
+            "headline: gqa has no 'acuracy'; did you mean accuracy?",
+        ),
+        ("name: gqa", "name: gqa2", "name: 'gqa2' in a file called gqa.yaml"),
+    ],
+)
+def test_an_unknown_name_is_refused(old, new, fault, tmp_path):
+    folder = write_tasks(tmp_path, gqa=GQA.replace(old, new, 1))
+    assert faults_of(folder) == [f"tasks/gqa.yaml: {fault}"]
+
+
+def test_all_faults_of_all_files_are_told_together(tmp_path):
+    broken = GQA.replace("metric: gqa", "metric: gqqa").replace("  style:", "  styl:")
+    folder = write_tasks(tmp_path, gqa=broken, pope="- 1", textvqa="a: [")
+    assert faults_of(folder) == [
+        "tasks/gqa.yaml: prompt.style: missing",
+        "tasks/gqa.yaml: prompt.styl: unknown key; did you mean style?",
+        "tasks/gqa.yaml: metric: unknown name 'gqqa'; did you mean gqa?",
+        "tasks/pope.yaml: expected a mapping of keys, got list",
+        next(
+            fault for fault in faults_of(folder) if fault.startswith("tasks/textvqa.yaml: not YA")
+        ),
+    ]
+
+
+def test_names_of_other_types_are_left_to_the_schema(tmp_path):
+    folder = write_tasks(tmp_path, gqa=GQA.replace("metric: gqa", "metric: [gqa]"))
+    (fault,) = faults_of(folder)
+    assert fault.startswith("tasks/gqa.yaml: metric: Input should be a valid string")
+
+
+def test_a_file_that_is_no_text_is_a_fault(tmp_path):
+    folder = write_tasks(tmp_path)
+    (folder / "gqa.yaml").write_bytes(b"name: \xff")
+    (fault,) = faults_of(folder)
+    assert fault.startswith("tasks/gqa.yaml: 'utf-8' codec can't decode byte 0xff")
+
+
+def test_a_folder_without_task_files_is_refused(tmp_path):
+    assert faults_of(tmp_path) == [f"no task files (*.yaml) in {tmp_path}"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("pope,gqa", ["pope", "gqa"]),
+        (" gqa , gqa,pope,gqa", ["gqa", "pope"]),
+        ("all", ["gqa", "mmbench", "pope", "textvqa"]),
+    ],
+)
+def test_tasks_come_once_and_in_the_order_named(names, expected):
+    assert [spec.name for spec in select_tasks(names, load_tasks())] == expected
+
+
+def test_unknown_tasks_are_all_named():
+    with pytest.raises(TaskError) as caught:
+        select_tasks("textqva,gqa,sqa123x", load_tasks())
+    assert str(caught.value).splitlines() == [
+        "unknown task 'textqva'; did you mean textvqa?",
+        "unknown task 'sqa123x'; known are gqa, mmbench, pope, textvqa",
+    ]
+
+
+@pytest.mark.parametrize("names", ["", " , "])
+def test_no_task_is_refused(names):
+    with pytest.raises(TaskError, match="no task named; known are gqa, mmbench, pope, textvqa"):
+        select_tasks(names, load_tasks())

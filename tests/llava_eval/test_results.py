@@ -1,0 +1,83 @@
+"""Run folders read back, and what is said of broken ones."""
+
+import json
+import re
+from dataclasses import asdict
+
+import pytest
+
+from llava_eval.errors import RunError
+from llava_eval.results import read_manifest, read_scores, read_summaries
+from tests.llava_eval.run_folders import estimate, score, summary, write_run, write_samples
+
+
+def test_summaries_come_back_as_they_were_written(tmp_path):
+    written = summary("gqa", 0.5, 0.01, groups={"open": {"accuracy": estimate(None)}})
+    assert read_summaries(write_run(tmp_path / "run", written)) == {"gqa": written}
+
+
+def test_scores_come_back_as_they_were_written(tmp_path):
+    written = [score("1", 1.0, label="yes"), score("2", None, reason="no_response")]
+    write_samples(tmp_path, written)
+    assert read_scores(tmp_path / "scores.jsonl") == written
+
+
+def test_a_folder_without_manifest_has_an_empty_one(tmp_path):
+    assert read_manifest(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "not JSON"), ("[]", "expected an object, got list")]
+)
+def test_a_broken_manifest_is_named(tmp_path, text, said):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(RunError, match=f"manifest.json: {said}"):
+        read_manifest(tmp_path)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(RunError, match="nowhere: no such folder; expected one that `run` or"):
+        read_summaries(tmp_path / "nowhere")
+
+
+def test_a_folder_without_scores_is_told_what_to_do(tmp_path):
+    with pytest.raises(RunError, match="no task in it is scored; run `score`"):
+        read_summaries(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metrics": {}}, "headline 'accuracy' is none of its metrics"),
+        ({"task": "pope"}, "is about 'pope'; expected 'gqa'"),
+        ({"counts": {"samples": "many", "scored": 1, "unscored": {}}}, "counts.samples: Input"),
+        ({"version": None}, "version: Input should be a valid integer; run `score` again"),
+    ],
+)
+def test_a_broken_summary_is_named_in_one_line(tmp_path, changes, said):
+    folder = write_run(tmp_path / "run", summary("gqa", 0.5))
+    broken = asdict(summary("gqa", 0.5)) | changes
+    (folder / "gqa/summary.json").write_text(json.dumps(broken))
+    with pytest.raises(RunError, match=f"gqa/summary.json: {re.escape(said)}") as caught:
+        read_summaries(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_score_is_named_by_its_line(tmp_path):
+    write_samples(tmp_path, [score("1", 1.0)])
+    with (tmp_path / "scores.jsonl").open("a") as file:
+        file.write("{torn\n")
+    with pytest.raises(RunError, match="scores.jsonl:2: not JSON"):
+        read_scores(tmp_path / "scores.jsonl")
+
+
+def test_half_a_surrogate_pair_can_be_read(tmp_path):
+    write_samples(tmp_path, [score("1", 0.0, extracted="\ud83d")])
+    assert read_scores(tmp_path / "scores.jsonl")[0].extracted == "\ud83d"
+
+
+def test_a_list_is_no_summary(tmp_path):
+    folder = write_run(tmp_path / "run", summary("gqa", 0.5))
+    (folder / "gqa/summary.json").write_text("[]")
+    with pytest.raises(RunError, match="summary.json: the whole: Input should be a dictionary"):
+        read_summaries(folder)

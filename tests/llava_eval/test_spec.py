@@ -1,0 +1,101 @@
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from llava_eval.spec import did_you_mean, parse_task, read_fields
+
+TASK = """
+name: toy
+version: 2
+title: Toy
+paper: Someone, Something
+licence: MIT
+num_samples: 3
+sources:
+  llava_layout:
+    reader: gqa
+    questions: toy/questions.jsonl
+    annotations: [toy/answers.json]
+prompt:
+  style: verbatim
+generation:
+  max_new_tokens: 16
+metric: gqa
+headline: accuracy
+published:
+  llava-v1.5-7b: 62
+"""
+
+
+def faults_of(text: str) -> list[str]:
+    spec, faults = parse_task(read_fields(text))
+    assert (spec is None) == bool(faults)
+    return faults
+
+
+def test_a_task_file_becomes_a_task():
+    spec, faults = parse_task(read_fields(TASK))
+    assert faults == []
+    assert (spec.name, spec.version, spec.max_new_tokens) == ("toy", 2, 16)
+    assert spec.layout.annotations == ("toy/answers.json",)
+    assert spec.published == {"llava-v1.5-7b": 62.0}
+
+
+def test_what_need_not_be_said_has_defaults():
+    spec, _ = parse_task(read_fields(TASK))
+    assert (spec.protocol, spec.prompt.suffix, spec.layout.images) == ("published", None, None)
+
+
+def test_a_task_cannot_be_changed():
+    spec, _ = parse_task(read_fields(TASK))
+    with pytest.raises(FrozenInstanceError):
+        spec.version = 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("metric: gqa", "metrik: gqa", "metrik: unknown key; did you mean metric?"),
+        ("  style:", "  styl:", "prompt.styl: unknown key; did you mean style?"),
+        ("    reader:", "    xyz:", "sources.llava_layout.xyz: unknown key"),
+        ("title: Toy\n", "", "title: missing"),
+        (
+            "_tokens: 16",
+            "_tokens: 0",
+            "generation.max_new_tokens: Input should be greater than 0 (got 0)",
+        ),
+        (
+            "name: toy",
+            "name: To-y",
+            "name: String should match pattern '^[a-z][a-z0-9_]*$' (got 'To-y')",
+        ),
+    ],
+)
+def test_a_fault_names_its_key(old, new, fault):
+    assert fault in faults_of(TASK.replace(old, new))
+
+
+def test_all_faults_are_told_together():
+    text = TASK.replace("title: Toy\n", "").replace("  style:", "  styl:")
+    assert faults_of(text) == [
+        "title: missing",
+        "prompt.style: missing",
+        "prompt.styl: unknown key; did you mean style?",
+    ]
+
+
+def test_a_broken_file_is_refused():
+    with pytest.raises(ValueError, match="not YAML: .* line 1, column 5"):
+        read_fields("a: [")
+
+
+def test_a_list_is_no_task():
+    with pytest.raises(ValueError, match="expected a mapping of keys, got list"):
+        read_fields("- name: toy")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("gqq", "; did you mean gqa?"), ("vizwiz", ""), ("", "")]
+)
+def test_suggestions_are_near_or_absent(name, expected):
+    assert did_you_mean(name, ["gqa", "pope"]) == expected

@@ -1,0 +1,245 @@
+import errno
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llava_eval.errors import RunError
+from llava_eval.records import Response
+from llava_eval.store import (
+    TaskStore,
+    clear_run,
+    locked,
+    read_responses,
+    response_line,
+    write_atomically,
+)
+
+
+def respond(sample_id: str, text: str = "yes") -> Response:
+    return Response(
+        sample_id=sample_id,
+        question_id=7,
+        prompt="Is it?",
+        text=text,
+        answer_id="a",
+        model_id="m",
+        metadata={"image": "a.jpg"},
+    )
+
+
+def append(store: TaskStore, *responses: Response) -> None:
+    with store.appending() as add:
+        for response in responses:
+            add(response)
+
+
+def test_a_line_has_the_keys_of_llavas_record_in_its_order() -> None:
+    extra = {"round_id": 0, "options": ["cat", "dog"], "option_char": ["A", "B"]}
+    record = json.loads(response_line(replace(respond("1"), extra=extra)))
+    assert list(record) == [
+        "sample_id",
+        "question_id",
+        "round_id",
+        "prompt",
+        "text",
+        "options",
+        "option_char",
+        "answer_id",
+        "model_id",
+        "metadata",
+    ]
+
+
+@given(text=st.text(st.characters()), question_id=st.integers() | st.text())
+def test_any_text_comes_back_from_its_line(text: str, question_id: int | str) -> None:
+    response = replace(respond("1", text), question_id=question_id, extra={"round_id": 0})
+    line = response_line(response)
+    assert line.count(b"\n") == 1
+    assert line.isascii()
+    known = json.loads(line)
+    assert known["text"] == text
+
+
+@given(
+    texts=st.lists(st.text(st.characters())),
+    tail=st.binary(max_size=20).filter(lambda b: b"\n" not in b),
+)
+def test_whole_lines_are_read_back_and_a_torn_one_is_dropped(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], tail: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("store") / "responses.jsonl"
+    responses = [respond(str(n), text) for n, text in enumerate(texts)]
+    path.write_bytes(b"".join(map(response_line, responses)) + tail)
+    assert read_responses(path) == responses
+
+
+def test_a_torn_line_is_cut_off_before_the_next_is_appended(tmp_path: Path) -> None:
+    store = TaskStore(tmp_path)
+    part = tmp_path / "responses.part-0.jsonl"
+    part.write_bytes(response_line(respond("1")) + b'{"sample_id": "2", "que')
+    append(store, respond("3"))
+    assert part.read_bytes() == response_line(respond("1")) + response_line(respond("3"))
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (b'{"sample_id":', "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[1]", "expected an object, got list"),
+        (b'{"sample_id": "2", "question_id": 2}', "no prompt, text, answer_id, model_id, metadata"),
+    ],
+)
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path, line: bytes, fault: str) -> None:
+    path = tmp_path / "responses.part-0.jsonl"
+    good = response_line(respond("1"))
+    path.write_bytes(good + line + b"\n" + good)
+    with pytest.raises(RunError, match=rf"part-0\.jsonl:2: {fault}.*delete the line"):
+        TaskStore(tmp_path).responses()
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"none\.jsonl: cannot be read: No such file"):
+        read_responses(tmp_path / "none.jsonl")
+
+
+def test_a_line_is_on_disk_as_soon_as_it_is_appended(tmp_path: Path) -> None:
+    store = TaskStore(tmp_path)
+    with store.appending() as add:
+        add(respond("1"))
+        assert store.responses() == {"1": respond("1")}
+
+
+def test_the_finished_file_is_in_task_order_and_the_parts_are_gone(tmp_path: Path) -> None:
+    append(TaskStore(tmp_path, process=0), respond("2"), respond("1"))
+    append(TaskStore(tmp_path, process=1), respond("0"))
+    TaskStore(tmp_path).finish(["0", "1", "2", "3"])
+    assert [r.sample_id for r in read_responses(tmp_path / "responses.jsonl")] == ["0", "1", "2"]
+    assert {path.name for path in tmp_path.iterdir()} == {"responses.jsonl", "timing.jsonl"}
+
+
+def test_a_later_line_about_a_sample_counts(tmp_path: Path) -> None:
+    store = TaskStore(tmp_path)
+    append(store, respond("1", "old"), respond("2", "kept"))
+    store.finish(["1", "2"])
+    append(store, respond("1", "new"))
+    store.finish(["1", "2"])
+    assert [r.text for r in read_responses(store.finished)] == ["new", "kept"]
+
+
+def test_merging_again_after_a_crash_between_its_steps_changes_nothing(tmp_path: Path) -> None:
+    store = TaskStore(tmp_path)
+    append(store, respond("1"))
+    part = (tmp_path / "responses.part-0.jsonl").read_bytes()
+    store.finish(["1"])
+    finished = store.finished.read_bytes()
+    (tmp_path / "responses.part-0.jsonl").write_bytes(part)
+    store.finish(["1"])
+    assert store.finished.read_bytes() == finished
+
+
+def test_clock_times_go_to_a_file_of_their_own(tmp_path: Path) -> None:
+    append(TaskStore(tmp_path), respond("1"))
+    record = json.loads((tmp_path / "timing.jsonl").read_bytes())
+    assert record["sample_id"] == "1"
+    assert record["metadata"]["timing"]["elapsed_s"] >= 0
+    assert b"elapsed" not in (tmp_path / "responses.part-0.jsonl").read_bytes()
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"part-0\.jsonl: cannot be written: No space left"):
+        append(TaskStore(tmp_path), respond("1"))
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, [b"old"])
+
+    def lines() -> Iterator[bytes]:
+        yield b"new"
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(RunError, match="file: cannot be written: Input/output error"):
+        write_atomically(path, lines())
+    assert path.read_bytes() == b"old"
+
+
+def test_a_second_run_is_kept_out(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(RunError, match=rf"written by process {os.getpid()} on .*--output"),
+        locked(tmp_path / "run"),
+    ):
+        pass
+
+
+def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_wrote_something_leaves_no_lock(tmp_path: Path) -> None:
+    with locked(tmp_path / "run"):
+        (tmp_path / "run" / "manifest.json").touch()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["manifest.json"]
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys, time; from llava_eval.store import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match=f"process {owner.pid}"), locked(tmp_path):
+            pass
+        owner.send_signal(signal.SIGKILL)
+    with locked(tmp_path):
+        assert (tmp_path / ".lock").exists()
+
+
+def test_a_file_system_without_locks_is_used_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unsupported(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with caplog.at_level(logging.WARNING), locked(tmp_path):
+        assert "cannot be locked (Function not implemented)" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(RunError, match="no run can be kept there: Not a directory"),
+        locked(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+def test_forgetting_a_run_leaves_other_files(tmp_path: Path) -> None:
+    append(TaskStore(tmp_path / "gqa"), respond("1"))
+    for name in ("manifest.json", "notes.txt", "gqa/summary.json", "gqa/notes.txt"):
+        (tmp_path / name).touch()
+    clear_run(tmp_path, ["gqa", "pope"])
+    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {"notes.txt", "gqa/notes.txt"}

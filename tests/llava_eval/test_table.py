@@ -1,0 +1,35 @@
+import io
+
+from rich.console import Console
+
+from llava_eval.records import Counts
+from llava_eval.table import summary_table
+from tests.llava_eval.run_folders import summary, task_spec
+
+
+def shown(*summaries, **given) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    tasks = {"gqa": task_spec("gqa", num_samples=12578)}
+    console.print(summary_table(summaries, tasks, **given))
+    return console.file.getvalue()
+
+
+def test_a_row_has_the_headline_as_the_paper_prints_it() -> None:
+    counts = Counts(samples=40, scored=40, unscored={})
+    text = shown(summary("gqa", 0.61254, 0.0071, counts=counts))
+    assert "61.3 ± 0.7" in text
+    assert "40 of 12,578" in text
+
+
+def test_what_was_not_scored_is_counted() -> None:
+    counts = Counts(samples=40, scored=37, unscored={"no_response": 2, "failed": 1})
+    assert "2 no response, 1 failed" in shown(summary("gqa", 0.5, 0.1, counts=counts))
+
+
+def test_a_task_without_a_value_has_none() -> None:
+    assert "–" in shown(summary("gqa", None))
+
+
+def test_the_models_warning_stands_below() -> None:
+    text = shown(summary("gqa", 0.5, 0.1), warning="random weights")
+    assert text.rstrip().splitlines()[-1].strip() == "random weights"
