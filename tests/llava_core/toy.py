@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from llava_core.images import Size
 from PIL import Image
 from transformers import (
     CLIPVisionConfig,
@@ -14,6 +13,7 @@ from transformers import (
 )
 
 from llava_core.config import LlavaConfig
+from llava_core.images import Size
 from llava_core.model.llava import LlavaModel, Picture
 
 TEXT = {

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
 
 from llava_core.generate.engine import Engine
 from llava_core.generate.plan import Encoded, plan_batches, plan_groups
 from llava_core.generate.request import Request
+from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
 from tests.llava_core.toy import EOS, TEXT, toy_config, toy_model, toy_picture
 
 PICTURES = {"a": toy_picture(1), "b": toy_picture(2)}

@@ -1,10 +1,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
 
 from llava_core.generate.plan import Encoded, plan_batches, plan_groups
 from llava_core.generate.request import Request
+from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
 
 
 def encoded(ids, pictures=(), index=0, **request):

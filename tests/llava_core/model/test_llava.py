@@ -1,9 +1,9 @@
 import pytest
 import torch
-from llava_core.tokens import IGNORE_INDEX, IMAGE_TOKEN_ID
 
 from llava_core.errors import DataError
 from llava_core.model.llava import causal_loss
+from llava_core.tokens import IGNORE_INDEX, IMAGE_TOKEN_ID
 from tests.llava_core.toy import PATCHES, toy_config, toy_model, toy_picture
 
 ROWS = [torch.tensor([1, 5, IMAGE_TOKEN_ID, 9, 10]), torch.tensor([1, 6, 7])]

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from llava_core.images import Grid, Size
 
 from llava_core.errors import ConfigError
+from llava_core.images import Grid, Size
 from llava_core.model.merge import merge_tiles
 
 NEWLINE = torch.tensor([-1.0])

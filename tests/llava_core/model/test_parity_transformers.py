@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from llava_core.tokens import IMAGE_TOKEN_ID
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaForConditionalGeneration
 from transformers import LlavaConfig as TransformersConfig
 
+from llava_core.tokens import IMAGE_TOKEN_ID
 from tests.llava_core.toy import CLIP, PATCHES, TEXT, toy_model, toy_picture
 
 # A token that no prompt uses, which transformers repeats for every patch.
