@@ -7,7 +7,6 @@ text config, with another epsilon and another context length. So the backbone is
 architecture's name and its config is built from the flat fields.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llava_core.errors import CheckpointError, ConfigError
+from llava_core.json_files import read_object
 
 # Architecture name -> model_type of the language model in transformers.
 BACKBONES = {
@@ -122,13 +122,7 @@ def read_config(folder: Path) -> LlavaConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it has no config.json")
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path} holds a {type(fields).__name__}, expected an object")
-    return _parse(fields, path=path)
+    return _parse(read_object(path), path=path)
 
 
 def _parse(fields: Mapping[str, Any], *, path: Path) -> LlavaConfig:

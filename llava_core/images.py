@@ -11,7 +11,6 @@ Source: LLaVA c121f04, `llava/mm_utils.py`.
 
 import ast
 import io
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from llava_core.errors import CheckpointError, ConfigError, DataError
+from llava_core.json_files import read_object
 
 _PROCESSOR_FILE = "preprocessor_config.json"
 # transformers fills in those of another resolution where these are missing.
@@ -98,10 +98,7 @@ def load_processor(folder: Path) -> Any:
     path = folder / _PROCESSOR_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {_PROCESSOR_FILE}, which a vision tower needs")
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    fields = read_object(path)
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path} holds a {type(fields).__name__}, expected an object")
     if missing := [name for name in _PROCESSOR_FIELDS if name not in fields]:

@@ -8,7 +8,6 @@ once, groups requests that share a beginning, and answers groups of like length 
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +29,7 @@ from llava_core.generate.features import FeatureCache, picture_key
 from llava_core.generate.plan import Encoded, Group, plan_batches, plan_groups
 from llava_core.generate.request import Request, Response
 from llava_core.images import Size, load_processor, parse_pinpoints, preprocess
+from llava_core.json_files import read_object
 from llava_core.model.llava import LlavaModel, Output, Picture
 from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer, tokenize_prompt
 
@@ -305,7 +305,7 @@ def _model_id(path: str) -> str:
 def _eos_ids(folder: Path, config: LlavaConfig, tokenizer: Any) -> frozenset[int]:
     """Tokens that end an answer: the generation config's, the config's or the tokenizer's."""
     path = folder / "generation_config.json"
-    fields = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    fields = read_object(path) if path.is_file() else {}
     ids = fields.get("eos_token_id", config.text.get("eos_token_id", tokenizer.eos_token_id))
     return frozenset(ids if isinstance(ids, list) else [ids])
 

@@ -7,7 +7,6 @@ give for a text that begins with a space; `_keep_leading_space` makes up for it.
 Source: LLaVA c121f04, `tokenizer_image_token`, under transformers 4.37.2 with `use_fast=False`.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -20,6 +19,7 @@ from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from llava_core.conversation import IMAGE_MARK as IMAGE_MARK
 from llava_core.errors import CheckpointError
+from llava_core.json_files import read_object
 
 IMAGE_TOKEN_ID = -200
 """Stands in the ids where a picture goes; in no vocabulary."""
@@ -86,10 +86,10 @@ def load_tokenizer(folder: Path) -> Any:
         missing.append(_SETTINGS)
     if missing:
         raise CheckpointError(f"{folder} has no tokenizer: it lacks {' and '.join(missing)}")
-    settings = _read_object(folder / _SETTINGS)
+    settings = read_object(folder / _SETTINGS)
     if _SENTENCEPIECE in found:
         return _load_sentencepiece(folder, settings)
-    _read_object(folder / _SERIALIZED)
+    read_object(folder / _SERIALIZED)
     return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
@@ -110,16 +110,6 @@ def _load_sentencepiece(folder: Path, settings: Mapping[str, Any]) -> Any:
         add_bos_token=settings.get("add_bos_token", True),
         add_prefix_space=has_prefix or not legacy,
     )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path} holds a {type(fields).__name__}, expected an object")
-    return fields
 
 
 def _encode(text: str, tokenizer: Any) -> list[int]:

@@ -3,17 +3,18 @@
 LLAVA_CORE = {
     "__init__": "predict generate/request",
     "errors": "",
-    "config": "errors",
+    "json_files": "errors",
+    "config": "json_files errors",
     "conversation": "errors",
-    "images": "config errors",
-    "tokens": "conversation errors",
+    "images": "json_files errors",
+    "tokens": "conversation json_files errors",
     "model/vision": "config errors",
     "model/projector": "config errors",
     "model/merge": "images config errors",
     "model/llava": "model/vision model/projector model/merge images tokens config errors",
     "checkpoint/hub": "errors",
     "checkpoint/keys": "",
-    "checkpoint/files": "errors",
+    "checkpoint/files": "json_files errors",
     "checkpoint/load": "checkpoint/hub checkpoint/keys checkpoint/files model/llava config errors",
     "generate/request": "errors",
     "generate/features": "",
@@ -21,7 +22,8 @@ LLAVA_CORE = {
     "generate/plan": "generate/request tokens",
     "generate/engine": "generate/plan generate/request generate/sampling model/llava",
     "predict": "generate/engine generate/plan generate/request generate/features checkpoint/files "
-    "checkpoint/hub checkpoint/load model/llava conversation images tokens config errors",
+    "checkpoint/hub checkpoint/load model/llava conversation images tokens config json_files "
+    "errors",
     "tiny": "checkpoint/hub checkpoint/keys model/llava config",
 }
 

@@ -1,6 +1,5 @@
 """The tensors in a folder's weight files, by name, mapped into memory rather than read."""
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llava_core.errors import CheckpointError
+from llava_core.json_files import read_object
 
 # In the order in which they are looked for: the first that exists is the checkpoint.
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
@@ -47,10 +47,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is no index of shards: {error!r}") from error
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{index} is no index of shards: it has no weight_map")
+    names = sorted(set(weight_map.values()))
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(f"{index} names shards that are not there: {', '.join(missing)}")

@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from llava_core.checkpoint.files import read_tensors
 from llava_core.checkpoint.hub import resolve_vision_tower
-from llava_core.checkpoint.keys import LANGUAGE, TOWER, from_clip, from_original
+from llava_core.checkpoint.keys import LANGUAGE, TOWER, from_clip, from_original, to_original
 from llava_core.config import LlavaConfig
 from llava_core.errors import CheckpointError, ConfigError
 from llava_core.model.llava import LlavaModel
@@ -164,10 +164,10 @@ def _compare(skeleton: LlavaModel, tensors: Mapping[str, Tensor], *, folder: Pat
     optional = {f"{LANGUAGE}lm_head.weight"} if tied else set()
     faults = []
     for title, names in (
-        ("missing", sorted(wanted.keys() - tensors.keys() - optional)),
-        ("unexpected", sorted(tensors.keys() - wanted.keys())),
+        ("missing", sorted(map(to_original, wanted.keys() - tensors.keys() - optional))),
+        ("unexpected", sorted(map(to_original, tensors.keys() - wanted.keys()))),
         ("mis-shaped", [
-            f"{name} {tuple(tensors[name].shape)} instead of {shape}"
+            f"{to_original(name)} {tuple(tensors[name].shape)} instead of {shape}"
             for name, shape in wanted.items()
             if name in tensors and tuple(tensors[name].shape) != shape
         ]),

@@ -112,12 +112,9 @@ def test_missing_unexpected_and_mis_shaped_tensors_are_named_together(folder):
     with pytest.raises(CheckpointError) as caught:
         load(folder)
     message = str(caught.value)
-    assert "missing: language_model.lm_head.weight" in message
-    assert "unexpected: language_model.model.extra" in message
-    assert (
-        "mis-shaped: language_model.model.embed_tokens.weight (511, 96) instead of (512, 96)"
-        in message
-    )
+    assert "missing: lm_head.weight" in message
+    assert "unexpected: model.extra" in message
+    assert "mis-shaped: model.embed_tokens.weight (511, 96) instead of (512, 96)" in message
 
 
 def test_a_folder_without_weights_says_what_was_looked_for(folder):
