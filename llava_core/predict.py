@@ -18,10 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from llava_core.checkpoint.files import weight_files
-from llava_core.checkpoint.hub import resolve_checkpoint
-from llava_core.checkpoint.load import Placement, choose_placement, find_tower, load_model
-from llava_core.config import LlavaConfig, read_config
+from llava_core.checkpoint.load import load_model
+from llava_core.checkpoint.open import open_checkpoint
+from llava_core.checkpoint.parts import Parts
+from llava_core.checkpoint.placement import Placement, choose_placement
+from llava_core.config import LlavaConfig
 from llava_core.conversation import Message, Template, get_template, place_image_mark, render
 from llava_core.errors import DataError
 from llava_core.generate.engine import Engine, Finished
@@ -249,27 +250,23 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         CheckpointError: files missing or broken, or tensors that do not fit the config.
         ConfigError: an unknown setting.
     """
-    folder = resolve_checkpoint(path, revision=revision)
-    config = read_config(folder)
-    placement = choose_placement(config, device=device, dtype=dtype, attention=attention)
-    tokenizer = load_tokenizer(folder)
-    name, reason = _choose_conversation(config, tokenizer, wanted=conversation)
-    tower = find_tower(config, checkpoint=folder, vision_tower=vision_tower)
-    processor = load_processor(tower)
-    model = load_model(folder, config, tower_folder=tower, placement=placement)
+    parts = open_checkpoint(path, revision=revision, vision_tower=vision_tower)
+    placement = choose_placement(parts.config, device=device, dtype=dtype, attention=attention)
+    tokenizer = load_tokenizer(parts.tokenizer)
+    name, reason = _choose_conversation(parts.config, tokenizer, wanted=conversation)
     return Llava(
-        model,
+        load_model(parts, placement),
         tokenizer=tokenizer,
-        processor=processor,
+        processor=load_processor(parts.processor),
         identity=Identity(
             model_id=_model_id(path),
-            fingerprint=_fingerprint(folder, tower),
+            fingerprint=_fingerprint(parts.files),
             conversation=name,
             conversation_reason=reason,
             placement=placement,
-            warning=config.warning,
+            warning=parts.config.warning,
         ),
-        eos_ids=_eos_ids(folder, config, tokenizer),
+        eos_ids=_eos_ids(parts, tokenizer),
     )
 
 
@@ -302,18 +299,18 @@ def _model_id(path: str) -> str:
     return parts[-1]
 
 
-def _eos_ids(folder: Path, config: LlavaConfig, tokenizer: Any) -> frozenset[int]:
+def _eos_ids(parts: Parts, tokenizer: Any) -> frozenset[int]:
     """Tokens that end an answer: the generation config's, the config's or the tokenizer's."""
-    path = folder / "generation_config.json"
+    path = parts.tokenizer / "generation_config.json"
     fields = read_object(path) if path.is_file() else {}
-    ids = fields.get("eos_token_id", config.text.get("eos_token_id", tokenizer.eos_token_id))
+    known = parts.config.text.get("eos_token_id", tokenizer.eos_token_id)
+    ids = fields.get("eos_token_id", known)
     return frozenset(ids if isinstance(ids, list) else [ids])
 
 
-def _fingerprint(folder: Path, tower: Path) -> str:
+def _fingerprint(files: Sequence[Path]) -> str:
     """Hashes configs and weights; a large file at many places, which any training touches."""
     digest = hashlib.sha256()
-    files = [folder / "config.json", *weight_files(folder), tower / "config.json"]
     for path in files:
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())

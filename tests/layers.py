@@ -15,15 +15,20 @@ LLAVA_CORE = {
     "checkpoint/hub": "errors",
     "checkpoint/keys": "",
     "checkpoint/files": "json_files errors",
-    "checkpoint/load": "checkpoint/hub checkpoint/keys checkpoint/files model/llava config errors",
+    "checkpoint/parts": "config",
+    "checkpoint/original": "checkpoint/hub checkpoint/keys checkpoint/files checkpoint/parts "
+    "config errors",
+    "checkpoint/open": "checkpoint/hub checkpoint/original checkpoint/parts",
+    "checkpoint/placement": "config errors",
+    "checkpoint/load": "checkpoint/keys checkpoint/parts checkpoint/placement model/llava errors",
     "generate/request": "errors",
     "generate/features": "",
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
     "generate/engine": "generate/plan generate/request generate/sampling model/llava",
-    "predict": "generate/engine generate/plan generate/request generate/features checkpoint/files "
-    "checkpoint/hub checkpoint/load model/llava conversation images tokens config json_files "
-    "errors",
+    "predict": "generate/engine generate/plan generate/request generate/features checkpoint/load "
+    "checkpoint/open checkpoint/parts checkpoint/placement model/llava conversation images tokens "
+    "config json_files errors",
     "tiny": "checkpoint/hub checkpoint/keys model/llava config",
 }
 

@@ -1,7 +1,11 @@
+import shutil
+
 import pytest
+from safetensors.torch import load_file, save_file
 
 import llava_core
 from llava_core import Request
+from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.errors import CheckpointError, ConfigError, DataError
 from tests.llava_core.toy import toy_image
 
@@ -95,10 +99,17 @@ def test_a_template_can_be_asked_for():
         llava_core.load("tiny", device="cpu", conversation="vicuna_v2")
 
 
-def test_a_fingerprint_is_of_the_weights(tiny, tmp_path):
-    again = llava_core.load("tiny", device="cpu")
-    assert tiny.identity.fingerprint == again.identity.fingerprint
-    assert len(tiny.identity.fingerprint) == 16
+def test_a_fingerprint_is_of_the_content_and_not_of_the_name(tiny, tmp_path):
+    folder = tmp_path / "other-name"
+    shutil.copytree(bundled_tiny(), folder)
+    shutil.copytree(bundled_tiny().with_name("tiny-clip"), tmp_path / "tiny-clip")
+    copied = llava_core.load(str(folder), device="cpu").identity
+    assert copied.fingerprint == tiny.identity.fingerprint
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][0, 0] += 1
+    save_file(weights, folder / "model.safetensors")
+    changed = llava_core.load(str(folder), device="cpu").identity
+    assert changed.fingerprint != tiny.identity.fingerprint
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):

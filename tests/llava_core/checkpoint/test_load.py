@@ -9,7 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.checkpoint.keys import from_original
-from llava_core.checkpoint.load import choose_placement, find_tower, load_model
+from llava_core.checkpoint.load import load_model
+from llava_core.checkpoint.open import open_checkpoint
+from llava_core.checkpoint.placement import choose_placement
 from llava_core.config import read_config
 from llava_core.errors import CheckpointError, ConfigError
 
@@ -25,10 +27,9 @@ def folder(tmp_path):
 
 
 def load(folder, dtype="float32", attention="auto"):
-    config = read_config(folder)
-    tower = find_tower(config, checkpoint=folder, vision_tower=None)
-    placement = choose_placement(config, device="cpu", dtype=dtype, attention=attention)
-    return load_model(folder, config, tower_folder=tower, placement=placement)
+    parts = open_checkpoint(folder)
+    placement = choose_placement(parts.config, device="cpu", dtype=dtype, attention=attention)
+    return load_model(parts, placement)
 
 
 def change(folder, edit):
@@ -164,7 +165,7 @@ def test_unknown_settings_are_refused(folder, fields, message):
 
 
 def test_missing_flash_attention_falls_back_with_a_reason(folder, caplog, monkeypatch):
-    monkeypatch.setattr("llava_core.checkpoint.load.is_flash_attn_2_available", lambda: False)
+    monkeypatch.setattr("llava_core.checkpoint.placement.is_flash_attn_2_available", lambda: False)
     assert (
         load(folder, attention="flash_attention_2").language_model.config._attn_implementation
         == "sdpa"

@@ -1,0 +1,57 @@
+"""Reads a checkpoint in the original layout.
+
+The tower's weights inside the checkpoint win over those of the tower's own repository: a checkpoint
+carries them when the tower was tuned, which the original's loader ignores unless a field says so.
+"""
+
+from pathlib import Path
+
+from transformers import CLIPVisionConfig
+
+from llava_core.checkpoint.files import read_tensors, weight_files
+from llava_core.checkpoint.hub import resolve_vision_tower
+from llava_core.checkpoint.keys import TOWER, from_clip, from_original
+from llava_core.checkpoint.parts import Parts, rename
+from llava_core.config import LlavaConfig, read_config
+from llava_core.errors import CheckpointError
+
+
+def read_original(folder: Path, *, vision_tower: str | None = None) -> Parts:
+    """Reads a folder.
+
+    Args:
+        vision_tower: folder or Hub id instead of the config's `mm_vision_tower`.
+
+    Raises:
+        CheckpointError: files of the checkpoint or of its tower are missing or broken.
+        ConfigError: a field of its config has a value that no published code knows.
+    """
+    config = read_config(folder)
+    tower = find_tower(config, checkpoint=folder, vision_tower=vision_tower)
+    files = [folder / "config.json", *weight_files(folder), tower / "config.json"]
+    tensors = rename(read_tensors(folder), from_original)
+    if not any(name.startswith(TOWER) for name in tensors):
+        tensors |= rename(read_tensors(tower), from_clip)
+        files += weight_files(tower)
+    return Parts(
+        name=str(folder),
+        config=config,
+        # A repository of the whole CLIP nests the vision half; this class picks it out by itself.
+        tower_config=CLIPVisionConfig.from_pretrained(tower),
+        tensors=tensors,
+        tokenizer=folder,
+        processor=tower,
+        files=tuple(files),
+    )
+
+
+def find_tower(config: LlavaConfig, *, checkpoint: Path, vision_tower: str | None) -> Path:
+    """Finds the vision tower's repository.
+
+    Raises:
+        CheckpointError: it is nowhere, or has no config.
+    """
+    folder = resolve_vision_tower(vision_tower or config.vision_tower, checkpoint=checkpoint)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"vision tower {folder} has no config.json")
+    return folder

@@ -1,0 +1,39 @@
+"""What a checkpoint consists of, whatever layout its files have.
+
+A reader of a layout turns a folder into `Parts`; what comes after, building the model, hashing,
+converting, knows `Parts` only. Tensors are mapped from their files, not read.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from llava_core.config import LlavaConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything that `load_model` and `predict` need of a checkpoint."""
+
+    name: str
+    """What errors call it: its folder."""
+    config: LlavaConfig
+    tower_config: Any
+    """transformers' config of the vision tower."""
+    tensors: Mapping[str, Tensor]
+    """By our names."""
+    tokenizer: Path
+    """Folder of the tokenizer's files, and of generation_config.json."""
+    processor: Path
+    """Folder of preprocessor_config.json."""
+    files: tuple[Path, ...]
+    """Configs and weights: what the answers depend on."""
+
+
+def rename(tensors: Mapping[str, Tensor], rule: Callable[[str], str | None]) -> dict[str, Tensor]:
+    """Gives tensors the names that `rule` says; those it gives none are left out."""
+    renamed = ((rule(name), tensor) for name, tensor in tensors.items())
+    return {name: tensor for name, tensor in renamed if name is not None}
