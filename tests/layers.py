@@ -90,6 +90,7 @@ ALLOWED = {
 }
 ALLOWED["llava_eval"]["backends/local"] |= {
     "llava_core/__init__",
+    "llava_core/conversation",
     "llava_core/errors",
     "llava_core/images",
 }

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import llava_core
+from llava_core.conversation import IMAGE_MARK
 from llava_core.errors import CheckpointError, ConfigError, LlavaError
 from llava_core.errors import DataError as PictureError
 from llava_core.images import open_image
@@ -101,6 +102,10 @@ def _answer(response: "llava_core.Response") -> Answer:
     )
 
 
+def _failure(prompt: Prompt, reason: str) -> Answer:
+    return Answer(sample_id=prompt.sample.sample_id, text="", error=reason)
+
+
 def _by_picture(prompts: Sequence[Prompt]) -> Iterable[list[Prompt]]:
     groups: dict[tuple[object, ...], list[Prompt]] = {}
     for prompt in prompts:
@@ -112,18 +117,20 @@ def _by_picture(prompts: Sequence[Prompt]) -> Iterable[list[Prompt]]:
 def _requests(
     groups: Iterable[list[Prompt]], failed: deque[Answer]
 ) -> "Iterator[llava_core.Request]":
-    """Makes requests; prompts whose picture cannot be opened are put into `failed` instead."""
+    """Makes requests; those that cannot be asked are put into `failed` instead."""
     with ThreadPoolExecutor(_WORKERS) as pool:
         for prompts, opened in _open_ahead(groups, pool):
             try:
                 images = opened.result()
             except SampleError as error:
-                failed.extend(
-                    Answer(sample_id=prompt.sample.sample_id, text="", error=str(error))
-                    for prompt in prompts
-                )
+                failed.extend(_failure(prompt, str(error)) for prompt in prompts)
                 continue
             for prompt in prompts:
+                # A mark that somebody wrote into a question would ask for one more picture.
+                if prompt.text.count(IMAGE_MARK) not in (0, len(images)):
+                    reason = f"its text holds {IMAGE_MARK}, which stands for a picture"
+                    failed.append(_failure(prompt, reason))
+                    continue
                 yield llava_core.Request(
                     images=images,
                     messages=[{"role": "user", "content": prompt.text}],

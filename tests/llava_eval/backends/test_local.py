@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,6 +123,14 @@ def test_a_broken_picture_costs_its_own_samples(pictures: list[Path], tmp_path: 
     assert answers["1"].error == answers["3"].error == f"picture {missing} is not there"
     assert "broken.png" in str(answers["2"].error)
     assert answers["4"].error == "the benchmark's files hold no picture for it"
+
+
+def test_a_stray_image_mark_costs_its_own_sample(pictures: list[Path]) -> None:
+    stray = replace(prompt_about("0", pictures[0]), text="What does <image> or <image> mean?")
+    prompts = [stray, prompt_about("1", pictures[0])]
+    answers = {a.sample_id: a for a in LocalBackend(FakeLlava()).generate(prompts)}
+    assert answers["0"].error == "its text holds <image>, which stands for a picture"
+    assert answers["1"].error is None
 
 
 def test_pictures_are_opened_a_bounded_number_ahead(
