@@ -232,6 +232,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     vision_tower: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    quantize: str | None = None,
     attention: str = "auto",
     conversation: str | None = None,
 ) -> Llava:
@@ -243,6 +244,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         vision_tower: folder or Hub id to use instead of the config's `mm_vision_tower`.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto, float32, bfloat16 or float16.
+        quantize: 4bit or 8bit, for the language model; needs bitsandbytes.
         attention: auto, sdpa, flash_attention_2 or eager.
         conversation: template to use instead of the one that fits the checkpoint.
 
@@ -251,7 +253,9 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         ConfigError: an unknown setting.
     """
     parts = open_checkpoint(path, revision=revision, vision_tower=vision_tower)
-    placement = choose_placement(parts.config, device=device, dtype=dtype, attention=attention)
+    placement = choose_placement(
+        parts.config, device=device, dtype=dtype, attention=attention, quantize=quantize
+    )
     tokenizer = load_tokenizer(parts.tokenizer)
     name, reason = _choose_conversation(parts.config, tokenizer, wanted=conversation)
     return Llava(

@@ -34,7 +34,7 @@ _PACKAGES = (
     "pillow",
 )
 # Of what a backend says of its model, this decides the answers.
-_DECISIVE = ("fingerprint", "conversation", "dtype")
+_DECISIVE = ("fingerprint", "conversation", "dtype", "quantize")
 
 
 def describe_task(spec: TaskSpec, root: Path) -> dict[str, Any]:

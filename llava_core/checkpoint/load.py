@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, CLIPVisionModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    CLIPVisionModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from llava_core.checkpoint.keys import LANGUAGE, TOWER, to_original
@@ -42,9 +47,14 @@ def load_model(parts: Parts, placement: Placement) -> LlavaModel:
         config,
         clip=_materialize(CLIPVisionModel, parts.tower_config, _below(tensors, TOWER), placement),
         language_model=_materialize(
-            type(skeleton.language_model), text_config, _below(tensors, LANGUAGE), placement
+            type(skeleton.language_model),
+            text_config,
+            _below(tensors, LANGUAGE),
+            placement,
+            quantization_config=_quantization(placement),
         ),
     )
+    _keep_layout(model.language_model)
     own = {
         name: tensors[name] for name in model.state_dict() if not name.startswith((TOWER, LANGUAGE))
     }
@@ -53,6 +63,33 @@ def load_model(parts: Parts, placement: Placement) -> LlavaModel:
     if model.image_newline is not None:
         model.image_newline.data = model.image_newline.data.to(placement.device, placement.dtype)
     return model.eval()
+
+
+def _quantization(placement: Placement) -> BitsAndBytesConfig | None:
+    """How the language model is quantized.
+
+    Source: LLaVA c121f04, `load_pretrained_model`: nf4 with double quantization, or LLM.int8.
+    """
+    if placement.quantize is None:
+        return None
+    if placement.quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=placement.dtype,
+    )
+
+
+def _keep_layout(language_model: Any) -> None:
+    """Keeps bitsandbytes from packing 4-bit weights anew at the first forward on some CPUs.
+
+    Packed weights no longer train, silently, and widths that are no multiple of 64 fail.
+    """
+    for module in language_model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -81,7 +118,12 @@ def _compare(skeleton: LlavaModel, tensors: Mapping[str, Tensor], *, name: str) 
 
 
 def _materialize(
-    kind: Any, config: Any, tensors: Mapping[str, Tensor], placement: Placement
+    kind: Any,
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    placement: Placement,
+    *,
+    quantization_config: BitsAndBytesConfig | None = None,
 ) -> Any:
     with _no_progress_bar():
         return kind.from_pretrained(
@@ -91,6 +133,7 @@ def _materialize(
             dtype=placement.dtype,
             device_map={"": placement.device},
             attn_implementation=placement.attention,
+            quantization_config=quantization_config,
         )
 
 

@@ -8,7 +8,7 @@ that cannot be opened costs its own samples and no others.
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import llava_core
 from llava_core.conversation import IMAGE_MARK
@@ -28,18 +28,18 @@ _WORKERS = 4
 _AHEAD = 64
 
 
-def load_model(
-    model: str, *, device: str, dtype: str, attention: str, conversation: str | None
-) -> "llava_core.Llava":
-    """Loads what `--model` names; the settings are those of `llava_core.load`.
+def load_model(model: str, **settings: Any) -> "llava_core.Llava":
+    """Loads what `--model` names.
+
+    Args:
+        model: a folder, a Hub id, or `tiny`.
+        settings: keyword arguments of `llava_core.load`.
 
     Raises:
         ModelError: there is no such model, or a setting does not fit it.
     """
     try:
-        return llava_core.load(
-            model, device=device, dtype=dtype, attention=attention, conversation=conversation
-        )
+        return llava_core.load(model, **settings)
     except (CheckpointError, ConfigError) as error:
         raise ModelError(f"--model {model}: {error}") from error
 
@@ -68,6 +68,7 @@ class LocalBackend:
             "device": _device_name(identity.placement.device),
             "dtype": str(identity.placement.dtype).removeprefix("torch."),
             "attention": identity.placement.attention,
+            "quantize": identity.placement.quantize or "none",
         }
 
     def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:

@@ -30,17 +30,10 @@ from llava_eval.table import summary_table
 
 HELP = "ask a model the questions of some tasks, score its answers, write the report"
 
+# Flags that decide how the model is loaded, by the names of `llava_core.load`.
+_MODEL_SETTINGS = ("device", "dtype", "quantize", "attention", "conversation")
 # Flags that go into the manifest as they were given.
-_SETTINGS = (
-    "model",
-    "data",
-    "limit",
-    "device",
-    "dtype",
-    "attention",
-    "conversation",
-    "batch_tokens",
-)
+_SETTINGS = ("model", "data", "limit", "batch_tokens", *_MODEL_SETTINGS)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,6 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--output", type=Path, metavar="DIR", help="run folder (default: runs/MODEL-DATA)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
+    add("--quantize", metavar="4bit|8bit", help="keep the language model in fewer bits")
     add("--attention", default="auto", help="auto, sdpa, flash_attention_2 or eager")
     add("--conversation", metavar="NAME", help="prompt template (default: the checkpoint's)")
     add("--batch-tokens", type=positive, metavar="N", help="most tokens computed together")
@@ -104,22 +98,17 @@ def _open_run(
     known: dict[str, Any] = {"tasks": {plan.spec.name: plan.record for plan in plans}}
     if not arguments.fresh:
         manifest.check_folder(folder, known)
-    llava = load_model(
-        arguments.model,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        attention=arguments.attention,
-        conversation=arguments.conversation,
-    )
+    settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
+    llava = load_model(arguments.model, **settings)
     backend = LocalBackend(llava, batch_tokens=arguments.batch_tokens)
     known["model"] = backend.describe()
     if arguments.fresh:
         clear_run(folder, tasks)
     manifest.check_folder(folder, known)
     named = {"model_id": backend.model_id, "warning": backend.warning}
-    settings = {name: getattr(arguments, name) for name in _SETTINGS}
+    given = {name: getattr(arguments, name) for name in _SETTINGS}
     environment = manifest.describe_environment(arguments.command_line)
-    manifest.write_manifest(folder, {**named, **environment, "settings": settings, **known})
+    manifest.write_manifest(folder, {**named, **environment, "settings": given, **known})
     return backend
 
 

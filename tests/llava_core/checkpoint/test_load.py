@@ -155,6 +155,7 @@ def test_a_file_with_code_is_not_run(folder, tmp_path):
         ({"device": "mps"}, "device 'mps' is not available"),
         ({"dtype": "float8"}, "dtype 'float8' is unknown, expected auto, float32"),
         ({"attention": "fast"}, "attention 'fast' is unknown, expected auto, sdpa"),
+        ({"quantize": "2bit"}, "quantize '2bit' is unknown, expected 4bit or 8bit"),
     ],
 )
 def test_unknown_settings_are_refused(folder, fields, message):
@@ -162,6 +163,29 @@ def test_unknown_settings_are_refused(folder, fields, message):
         choose_placement(
             read_config(folder), **{"device": "cpu", "dtype": "auto", "attention": "auto", **fields}
         )
+
+
+@pytest.mark.parametrize(("quantize", "error"), [("4bit", 0.5), ("8bit", 0.1)])
+@pytest.mark.filterwarnings("ignore")  # bitsandbytes tells of its casts
+def test_the_language_model_can_be_quantized(folder, quantize, error):
+    pytest.importorskip("bitsandbytes")
+    ids = [torch.arange(3, 40)]
+    parts = open_checkpoint(folder)
+    settings = {"device": "cpu", "dtype": "float32", "attention": "auto"}
+    small = load_model(parts, choose_placement(parts.config, quantize=quantize, **settings))
+    with torch.inference_mode():
+        expected, logits = load(folder)(ids, []).logits, small(ids, []).logits
+    assert type(small.language_model.model.layers[0].mlp.up_proj).__name__.startswith("Linear")
+    assert small.projector[0].weight.dtype == torch.float32
+    assert 0 < (logits - expected).norm() / expected.norm() < error
+
+
+def test_quantization_without_its_library_says_what_to_install(folder, monkeypatch):
+    module = "llava_core.checkpoint.placement.is_bitsandbytes_available"
+    monkeypatch.setattr(module, lambda: False)
+    settings = {"device": "cpu", "dtype": "auto", "attention": "auto"}
+    with pytest.raises(ConfigError, match=r"needs the library bitsandbytes: pip install 'llava-"):
+        choose_placement(read_config(folder), quantize="4bit", **settings)
 
 
 def test_missing_flash_attention_falls_back_with_a_reason(folder, caplog, monkeypatch):

@@ -21,7 +21,9 @@ IDENTITY = SimpleNamespace(
     fingerprint="f00d",
     conversation="vicuna_v1",
     conversation_reason="asked for",
-    placement=SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, attention="sdpa"),
+    placement=SimpleNamespace(
+        device=torch.device("cpu"), dtype=torch.float32, attention="sdpa", quantize=None
+    ),
     warning="random weights",
 )
 SETTINGS = {"device": "auto", "dtype": "auto", "attention": "auto", "conversation": None}
@@ -155,6 +157,7 @@ def test_the_model_is_described() -> None:
         "device": "cpu",
         "dtype": "float32",
         "attention": "sdpa",
+        "quantize": "none",
     }
 
 
