@@ -7,8 +7,8 @@ from llava_core.errors import CheckpointError
 
 TINY = "tiny"
 # What a checkpoint is made of; weights in other frameworks' formats stay where they are.
-_PATTERNS = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt")
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_PATTERNS = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
+_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 def bundled_tiny() -> Path:
@@ -17,7 +17,11 @@ def bundled_tiny() -> Path:
 
 
 def resolve_checkpoint(name: str, *, revision: str | None = None) -> Path:
-    """Finds a checkpoint: `tiny`, a folder, or a Hub id.
+    """Finds a checkpoint.
+
+    Args:
+        name: `tiny`, a folder, or a Hub id, which may end in `@revision`.
+        revision: branch, tag or commit; wins over the one in the name.
 
     Raises:
         CheckpointError: there is no such folder, or the Hub does not give it.
@@ -27,11 +31,12 @@ def resolve_checkpoint(name: str, *, revision: str | None = None) -> Path:
         return path
     if name == TINY:
         return bundled_tiny()
-    if not _HUB_ID.match(name):
+    hub_id = _HUB_ID.fullmatch(name)
+    if hub_id is None:
         raise CheckpointError(
             f"{name} is neither a folder, nor a Hub id such as owner/name, nor `{TINY}`"
         )
-    return _download(name, revision=revision)
+    return _download(hub_id["name"], revision=revision or hub_id["revision"])
 
 
 def resolve_vision_tower(name: str, *, checkpoint: Path) -> Path:
@@ -44,25 +49,45 @@ def resolve_vision_tower(name: str, *, checkpoint: Path) -> Path:
     for path in (Path(name).expanduser(), beside):
         if path.is_dir():
             return path
-    if not _HUB_ID.match(name):
+    hub_id = _HUB_ID.fullmatch(name)
+    if hub_id is None:
         raise CheckpointError(
             f"vision tower {name} is no folder, is not at {beside}, and is no Hub id"
         )
-    return _download(name, revision=None)
+    return _download(hub_id["name"], revision=hub_id["revision"])
 
 
 def _download(name: str, *, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
+    asked = f"{name}@{revision}" if revision else name
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(_PATTERNS)))
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
-            f"{name} is no folder here and not in the local Hub cache, and the Hub cannot be "
+            f"{asked} is no folder here and not in the local Hub cache, and the Hub cannot be "
             "reached (offline, or HF_HUB_OFFLINE is set)"
         ) from error
-    except HfHubHTTPError as error:
+    except GatedRepoError as error:
         raise CheckpointError(
-            f"the Hub does not give {name}: {str(error).splitlines()[0]}"
+            f"{asked} is gated: accept its terms on its page, then log in with `hf auth login`"
         ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"the Hub's {name} has no revision {revision}") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"the Hub has no {name}, or it is private: check the name, or `hf auth login`"
+        ) from error
+    except HfHubHTTPError as error:
+        raise CheckpointError(f"the Hub does not give {asked}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import huggingface_hub.errors
 import pytest
 
 from llava_core.checkpoint.hub import bundled_tiny, resolve_checkpoint, resolve_vision_tower
@@ -31,6 +34,58 @@ def test_an_unreachable_hub_is_said_in_one_line(no_hub):
         CheckpointError, match="nobody/nothing is no folder here and not in the local Hub cache"
     ):
         resolve_checkpoint("nobody/nothing")
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """A local Hub cache that holds owner/name at two revisions."""
+    repository = tmp_path / "models--owner--name"
+    for revision, commit in (("main", "a" * 40), ("v1", "b" * 40)):
+        snapshot = repository / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text("{}")
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return repository / "snapshots"
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "commit"),
+    [
+        ("owner/name", None, "a"),
+        ("owner/name@v1", None, "b"),
+        ("owner/name", "v1", "b"),
+        ("owner/name@main", "v1", "b"),
+        (f"owner/name@{'b' * 40}", None, "b"),
+    ],
+)
+def test_a_hub_id_is_found_at_its_revision(hub_cache, name, revision, commit):
+    assert resolve_checkpoint(name, revision=revision) == hub_cache / (commit * 40)
+
+
+def test_a_revision_that_is_not_there_is_named(hub_cache):
+    with pytest.raises(CheckpointError, match="owner/name@v2 is no folder here and not in the"):
+        resolve_checkpoint("owner/name@v2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("GatedRepoError", "owner/name@v1 is gated: accept its terms on its page, then log in"),
+        ("RepositoryNotFoundError", "the Hub has no owner/name, or it is private: check"),
+        ("RevisionNotFoundError", "the Hub's owner/name has no revision v1"),
+        ("HfHubHTTPError", "the Hub does not give owner/name@v1: 503 busy"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_in_one_line(monkeypatch, kind, message):
+    def refuse(*args, **kwargs):
+        response = SimpleNamespace(headers={}, request=None)
+        raise getattr(huggingface_hub.errors, kind)("503 busy\nlong story", response=response)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match=message):
+        resolve_checkpoint("owner/name@v1")
 
 
 def test_a_tower_is_looked_for_beside_the_checkpoint(tmp_path):
