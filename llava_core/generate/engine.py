@@ -185,7 +185,7 @@ class Engine:
     ) -> Tensor:
         """Runs the branches' own tokens, a row at once; logits float32[N, V] of the last ones."""
         embeds = nn.utils.rnn.pad_sequence([torch.cat(parts) for parts in own], batch_first=True)
-        branch = torch.full(embeds.shape[:2], PADDING, device=embeds.device)
+        branch = torch.full(embeds.shape[:2], PADDING)
         position = torch.zeros_like(branch)
         last = []
         for row, (members, parts) in enumerate(zip(rows, own, strict=True)):
@@ -197,7 +197,7 @@ class Engine:
                 position[row, start:stop] = torch.arange(first, member.prompt_tokens)
                 last.append((row, stop - 1))
                 start = stop
-        return self._forward(embeds, branch=branch, position=position, last=last, cache=cache)
+        return self._forward(embeds, branch, position, last=last, cache=cache)
 
     def _decode_in_step(
         self, rows: list[list[_Branch]], logits: Tensor, cache: _Cache
@@ -224,7 +224,6 @@ class Engine:
     def _step(self, rows: list[list[_Branch]], cache: _Cache) -> Tensor:
         """Feeds each branch its newest token; logits float32[N, V]."""
         shape = (len(rows), max(map(len, rows)))
-        device = cache.branch.device
         ids = torch.zeros(shape, dtype=torch.long)
         branch, position = torch.full(shape, PADDING), torch.zeros(shape, dtype=torch.long)
         last = []
@@ -234,20 +233,21 @@ class Engine:
                 branch[row, column] = member.label
                 position[row, column] = member.position
                 last.append((row, column))
-        embeds = self._model.embedding(ids.to(device))
-        return self._forward(
-            embeds, branch=branch.to(device), position=position.to(device), last=last, cache=cache
-        )
+        embeds = self._model.embedding(ids.to(cache.branch.device))
+        return self._forward(embeds, branch, position, last=last, cache=cache)
 
     def _forward(
         self,
         embeds: Tensor,
-        *,
         branch: Tensor,
         position: Tensor,
+        *,
         last: list[tuple[int, int]],
         cache: _Cache,
     ) -> Tensor:
+        """Runs tokens of the branches; logits float32[N, V] at `last`, rows and columns of each."""
+        # The labels are laid out on the CPU: a GPU would start one kernel for every branch.
+        branch, position = branch.to(embeds.device), position.to(embeds.device)
         cache.append(branch, position)
         mask = cache.visible(branch, position)
         if self._branch_attention == "eager":
