@@ -9,7 +9,8 @@ from llava_eval.registry import load_tasks
 from llava_eval.results import read_scores, read_summaries
 from llava_eval.score import score_task, write_scores
 
-GQA = load_tasks()["gqa"]
+TASKS = load_tasks()
+GQA = TASKS["gqa"]
 
 
 def sample(number, answer="cat", **changes):
@@ -61,6 +62,15 @@ def test_nothing_scored_is_no_value():
     summary = score([sample(0)], []).summary
     assert summary.metrics["accuracy"].value is None
     assert summary.counts.scored == 0
+
+
+def test_estimates_say_which_direction_is_better():
+    samples = [sample(0, "yes", group="random")]
+    summary = score_task(TASKS["pope"], samples, {"0": response(0, "Yes")}).summary
+    for estimates in (summary.metrics, summary.groups["random"]):
+        directions = {name: each.higher_is_better for name, each in estimates.items()}
+        assert directions.pop("yes_ratio") is None
+        assert set(directions.values()) == {True}
 
 
 def test_an_interval_of_a_fraction_ends_where_fractions_end():

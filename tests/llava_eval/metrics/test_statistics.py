@@ -129,6 +129,15 @@ def test_bootstrap_is_the_same_for_the_same_seed():
     assert bootstrap(counts, share, seed=3) != bootstrap(counts, share, seed=4)
 
 
+def test_the_error_of_two_resamples_is_that_of_a_sample_of_two():
+    counts = np.array([[1.0, 2.0], [0.0, 1.0], [3.0, 3.0]])
+    (estimate,) = bootstrap(counts, share, seed=3, resamples=2)
+    low, high = estimate.ci95
+    # The quantiles of two values span 95 % of their distance.
+    assert estimate.stderr == pytest.approx((high - low) / 0.95 / math.sqrt(2))
+    assert high > low
+
+
 def test_resamples_in_which_a_statistic_is_undefined_are_left_out():
     (estimate,) = bootstrap(np.array([[1.0, 1.0], [0.0, 0.0]]), share, seed=0)
     assert estimate == Estimate(value=1.0, stderr=0.0, ci95=(1.0, 1.0))
