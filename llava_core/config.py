@@ -30,8 +30,13 @@ _MULTIMODAL = {
     "tune_mm_vision_resampler", "unfreeze_mm_vision_tower", "use_mm_proj", "vision_tower",
     "_name_or_path", "transformers_version", "torch_dtype", "dtype", "warning",
 }  # fmt: skip
+_ANYRES_MAX = "anyres_max_N"
 _MLP = "mlpNx_gelu"
 _PROJECTORS = ("linear", "identity", _MLP)
+# Values that hold a number, by the name that errors give them.
+_NUMBERED = {_MLP: r"mlp[1-9]\d*x_gelu", _ANYRES_MAX: r"anyres_max_[1-9]\d*"}
+# What the original takes where `s2` is set without them.
+_S2_SCALES = "336,672,1008"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +51,21 @@ class LlavaConfig:
     text: Mapping[str, Any]
     """The language model's own fields, as transformers' config of that type takes them."""
     vision_tower: str
-    """Folder or Hub id of the CLIP tower: its config and image processor, and its weights where the
-    checkpoint carries none."""
+    """Folder or Hub id of the CLIP or SigLIP tower: its config and image processor, and its weights
+    where the checkpoint carries none."""
     vision_hidden_size: int
     """Width of the tower's features, what the projector takes."""
     vision_select_layer: int = -2
     """Index into the tower's hidden states; -2 skips the last block, as all recipes do."""
     vision_select_feature: Literal["patch", "cls_patch"] = "patch"
     """`patch` drops the class token in front."""
+    s2_scales: tuple[int, ...] = ()
+    """Sides in pixels at which an S2 tower looks at a picture, ascending; empty: no S2."""
     projector_type: str = "linear"
     """linear, identity, or mlpNx_gelu with N linear layers."""
     image_aspect_ratio: str | None = None
-    """pad: to a square; anyres: tiles; square or None: CLIP's own resize and centre crop."""
+    """pad: to a square; anyres: tiles; anyres_max_N: tiles whose raster shrinks to about N tiles;
+    square or None: the tower's own resize and crop."""
     grid_pinpoints: Any = None
     """Resolutions that tiles may make up, as the file spells them; see `images.parse_pinpoints`."""
     patch_merge_type: str = "flat"
@@ -82,14 +90,24 @@ class LlavaConfig:
         for field, value, expected in (
             ("mm_projector_type", self.projector_type, _PROJECTORS),
             ("mm_patch_merge_type", self.patch_merge_type, ("flat", "spatial", "spatial_unpad")),
-            ("image_aspect_ratio", self.image_aspect_ratio, (None, "pad", "square", "anyres")),
+            (
+                "image_aspect_ratio",
+                self.image_aspect_ratio,
+                (None, "pad", "square", "anyres", _ANYRES_MAX),
+            ),
             ("mm_vision_select_feature", self.vision_select_feature, ("patch", "cls_patch")),
         ):
-            if not any(value == e or (e == _MLP and _is_mlp(value)) for e in expected):
+            if not any(_matches(value, e) for e in expected):
                 known = ", ".join(str(e) for e in expected if e)
                 raise ConfigError(f"{field} is {value!r}, expected {known}")
         if self.uses_tiles and not self.grid_pinpoints:
             raise ConfigError("image_aspect_ratio is anyres, but image_grid_pinpoints is missing")
+        if self.uses_tiles and self.s2_scales:
+            raise ConfigError("s2 and image_aspect_ratio anyres exclude each other; drop one")
+        if self.s2_scales and self.vision_select_feature == "cls_patch":
+            raise ConfigError("s2 takes patches only; set mm_vision_select_feature to patch")
+        if any(scale % self.s2_scales[0] for scale in self.s2_scales):
+            raise ConfigError(f"s2_scales are {self.s2_scales}, expected multiples of the smallest")
 
     @property
     def hidden_size(self) -> int:
@@ -105,6 +123,12 @@ class LlavaConfig:
     def uses_tiles(self) -> bool:
         """Whether a picture is cut into tiles of the tower's own resolution."""
         return self.image_aspect_ratio is not None and self.image_aspect_ratio.startswith("anyres")
+
+    @property
+    def max_tiles(self) -> int | None:
+        """Tiles beyond whose number of patches the raster is shrunk; None: no limit."""
+        prefix, _, number = (self.image_aspect_ratio or "").rpartition("_")
+        return int(number) if prefix == "anyres_max" else None
 
     @property
     def has_newline(self) -> bool:
@@ -145,6 +169,7 @@ def _parse(fields: Mapping[str, Any], *, path: Path) -> LlavaConfig:
         vision_hidden_size=fields["mm_hidden_size"],
         vision_select_layer=fields.get("mm_vision_select_layer", -2),
         vision_select_feature=fields.get("mm_vision_select_feature") or "patch",
+        s2_scales=_s2_scales(fields),
         projector_type=fields.get("mm_projector_type") or "linear",
         image_aspect_ratio=fields.get("image_aspect_ratio"),
         grid_pinpoints=fields.get("image_grid_pinpoints"),
@@ -177,5 +202,16 @@ def _backbone(fields: Mapping[str, Any], *, path: Path) -> str:
     )
 
 
-def _is_mlp(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"mlp[1-9]\d*x_gelu", value) is not None
+def _s2_scales(fields: Mapping[str, Any]) -> tuple[int, ...]:
+    if not fields.get("s2"):
+        return ()
+    text = str(fields.get("s2_scales") or _S2_SCALES)
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise ConfigError(f"s2_scales is {text!r}, expected numbers of pixels such as {_S2_SCALES}")
+    return tuple(sorted(map(int, text.split(","))))
+
+
+def _matches(value: object, expected: str | None) -> bool:
+    if expected not in _NUMBERED:
+        return value == expected
+    return isinstance(value, str) and re.fullmatch(_NUMBERED[expected], value) is not None

@@ -28,6 +28,8 @@ from llava_core.json_files import read_object
 _PROCESSOR_FILE = "preprocessor_config.json"
 # transformers fills in those of another resolution where these are missing.
 _PROCESSOR_FIELDS = ("size", "crop_size", "image_mean", "image_std")
+# SigLIP resizes to a square of its own and crops nothing.
+_SIGLIP_FIELDS = ("size", "image_mean", "image_std")
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 # LLaVA-NeXT's way to write a list of resolutions: corners of a range, in tiles.
 _TILE_COUNTS = re.compile(r"\((\d+)x(\d+)\)")
@@ -83,30 +85,38 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         raise DataError(f"{name} cannot be read: {error}") from error
 
 
-def load_processor(folder: Path) -> Any:
-    """Builds the CLIP image processor that a vision tower's folder describes.
+def load_processor(folder: Path, *, side: int | None = None) -> Any:
+    """Builds the image processor that a vision tower's folder describes.
+
+    Args:
+        side: of the pixels it makes, instead of the described one; S2 towers need it.
 
     Returns:
-        A `CLIPImageProcessorPil` of transformers.
+        A `CLIPImageProcessorPil` or `SiglipImageProcessorPil` of transformers.
 
     Raises:
-        CheckpointError: `preprocessor_config.json` is missing, is not JSON or describes no CLIP
-            processor.
+        CheckpointError: `preprocessor_config.json` is missing, is not JSON or describes neither.
     """
-    from transformers import CLIPImageProcessorPil
+    from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 
     path = folder / _PROCESSOR_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {_PROCESSOR_FILE}, which a vision tower needs")
     fields = read_object(path)
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path} holds a {type(fields).__name__}, expected an object")
-    if missing := [name for name in _PROCESSOR_FIELDS if name not in fields]:
-        raise CheckpointError(f"{path} describes no CLIP image processor: no {', '.join(missing)}")
+    is_siglip = str(fields.get("image_processor_type")).startswith("Siglip")
+    name, wanted = ("SigLIP", _SIGLIP_FIELDS) if is_siglip else ("CLIP", _PROCESSOR_FIELDS)
+    if missing := [field for field in wanted if field not in fields]:
+        raise CheckpointError(
+            f"{path} describes no {name} image processor: no {', '.join(missing)}"
+        )
+    if side is not None:
+        square = {"height": side, "width": side}
+        fields |= {"size": square if is_siglip else {"shortest_edge": side}, "crop_size": square}
+    kind = SiglipImageProcessorPil if is_siglip else CLIPImageProcessorPil
     try:
-        return CLIPImageProcessorPil.from_dict(fields)
+        return kind.from_dict(fields)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} describes no CLIP image processor: {error}") from error
+        raise CheckpointError(f"{path} describes no {name} image processor: {error}") from error
 
 
 def preprocess(
@@ -129,7 +139,7 @@ def preprocess(
     if aspect_ratio == "pad":
         views = [expand_to_square(image, mean_color(processor.image_mean))]
     elif aspect_ratio is not None and aspect_ratio.startswith("anyres"):
-        tile_size = processor.crop_size["height"]
+        tile_size = (processor.crop_size or processor.size)["height"]
         resolution = best_resolution(Size(*image.size), pinpoints)
         views = [image.resize((tile_size, tile_size))]
         views += split_tiles(resize_and_pad(image, resolution), tile_size)

@@ -7,23 +7,23 @@
 once, groups requests that share a beginning, and answers groups of like length together.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from llava_core.checkpoint.extra_tokens import add_extra_tokens
+from llava_core.checkpoint.fingerprint import fingerprint
 from llava_core.checkpoint.load import load_model
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.placement import Placement, choose_placement
-from llava_core.config import LlavaConfig
-from llava_core.conversation import Message, Template, get_template, place_image_mark, render
+from llava_core.checkpoint.template import choose_template
+from llava_core.conversation import Message, Template, place_image_mark, render
 from llava_core.errors import DataError
 from llava_core.generate.engine import Engine, Finished
 from llava_core.generate.features import FeatureCache, picture_key
@@ -32,6 +32,7 @@ from llava_core.generate.request import Request, Response
 from llava_core.images import Size, load_processor, parse_pinpoints, preprocess
 from llava_core.json_files import read_object
 from llava_core.model.llava import LlavaModel, Output, Picture
+from llava_core.templates import get_template
 from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer, tokenize_prompt
 
 # Requests that are planned together. More find more to share; each holds its pictures in memory.
@@ -40,10 +41,6 @@ _WINDOW = 256
 _FEATURE_TOKENS = 65_536
 # Tokens of a batch on a CPU, where larger ones are no faster.
 _CPU_BATCH_TOKENS = 8_192
-# Files up to this size are hashed whole for the fingerprint, larger ones at this many places.
-_HASHED_WHOLE = 64 * 2**20
-_HASHED_BLOCKS = 64
-_HASHED_BLOCK = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,43 +254,27 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         parts.config, device=device, dtype=dtype, attention=attention, quantize=quantize
     )
     tokenizer = load_tokenizer(parts.tokenizer)
-    name, reason = _choose_conversation(parts.config, tokenizer, wanted=conversation)
+    add_extra_tokens(tokenizer, parts.config)
+    choice = choose_template(parts.config, tokenizer, model_id=_model_id(path), wanted=conversation)
     return Llava(
         load_model(parts, placement),
         tokenizer=tokenizer,
-        processor=load_processor(parts.processor),
+        processor=load_processor(parts.processor, side=max(parts.config.s2_scales, default=None)),
         identity=Identity(
             model_id=_model_id(path),
-            fingerprint=_fingerprint(parts.files),
-            conversation=name,
-            conversation_reason=reason,
+            fingerprint=fingerprint(parts.files),
+            conversation=choice.name,
+            conversation_reason=choice.reason,
             placement=placement,
             warning=parts.config.warning,
         ),
-        eos_ids=_eos_ids(parts, tokenizer),
+        eos_ids=_eos_ids(parts, tokenizer, get_template(choice.name)),
     )
 
 
 def _prefix_length(group: Group, features: Mapping[str, Tensor]) -> int:
     pictures = sum(len(features[key]) for key in group.pictures)
     return len(group.prefix) - len(group.pictures) + pictures
-
-
-def _choose_conversation(
-    config: LlavaConfig, tokenizer: Any, *, wanted: str | None
-) -> tuple[str, str]:
-    """The template and why; ConfigError for an unknown one.
-
-    Source: the evaluation scripts of LLaVA c121f04 and, for v1.6, its issue 1284. Decided by
-    content; a folder may have any name.
-    """
-    if wanted is not None:
-        return get_template(wanted).name, "asked for"
-    if config.backbone == "mistral":
-        return "mistral_instruct", "the language model is a Mistral"
-    if tokenizer.eos_token == "<|im_end|>":
-        return "chatml_direct", "the tokenizer ends a turn with <|im_end|>"
-    return "vicuna_v1", "what LLaVA's evaluation scripts use for Llama checkpoints"
 
 
 def _model_id(path: str) -> str:
@@ -303,26 +284,14 @@ def _model_id(path: str) -> str:
     return parts[-1]
 
 
-def _eos_ids(parts: Parts, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end an answer: the generation config's, the config's or the tokenizer's."""
+def _eos_ids(parts: Parts, tokenizer: Any, template: Template) -> frozenset[int]:
+    """Tokens that end an answer: the generation config's, the config's or the tokenizer's.
+
+    A template's end mark is one too where it is a special token: Llama 3's config may name another.
+    """
     path = parts.tokenizer / "generation_config.json"
     fields = read_object(path) if path.is_file() else {}
     known = parts.config.text.get("eos_token_id", tokenizer.eos_token_id)
     ids = fields.get("eos_token_id", known)
-    return frozenset(ids if isinstance(ids, list) else [ids])
-
-
-def _fingerprint(files: Sequence[Path]) -> str:
-    """Hashes configs and weights; a large file at many places, which any training touches."""
-    digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        with path.open("rb") as file:
-            if size <= _HASHED_WHOLE:
-                digest.update(file.read())
-                continue
-            for block in range(_HASHED_BLOCKS):
-                file.seek(block * (size - _HASHED_BLOCK) // (_HASHED_BLOCKS - 1))
-                digest.update(file.read(_HASHED_BLOCK))
-    return digest.hexdigest()[:16]
+    end = tokenizer.get_added_vocab().get(template.end.strip())
+    return frozenset(ids if isinstance(ids, list) else [ids]) | ({end} - {None})

@@ -6,9 +6,11 @@ LLAVA_CORE = {
     "json_files": "errors",
     "config": "json_files errors",
     "conversation": "errors",
+    "templates": "conversation errors",
     "images": "json_files errors",
     "tokens": "conversation json_files errors",
-    "model/vision": "config errors",
+    "model/scales": "",
+    "model/vision": "model/scales config errors",
     "model/projector": "config errors",
     "model/merge": "images config errors",
     "model/llava": "model/vision model/projector model/merge images tokens config errors",
@@ -16,10 +18,14 @@ LLAVA_CORE = {
     "checkpoint/keys": "",
     "checkpoint/files": "json_files errors",
     "checkpoint/parts": "config",
+    "checkpoint/tower": "checkpoint/keys json_files errors",
     "checkpoint/original": "checkpoint/hub checkpoint/keys checkpoint/files checkpoint/parts "
-    "config errors",
+    "checkpoint/tower config errors",
     "checkpoint/open": "checkpoint/hub checkpoint/original checkpoint/parts",
     "checkpoint/placement": "config errors",
+    "checkpoint/fingerprint": "",
+    "checkpoint/template": "templates config errors",
+    "checkpoint/extra_tokens": "config errors",
     "checkpoint/load": "checkpoint/keys checkpoint/parts checkpoint/placement model/llava errors",
     "generate/request": "errors",
     "generate/features": "",
@@ -27,8 +33,9 @@ LLAVA_CORE = {
     "generate/plan": "generate/request tokens",
     "generate/engine": "generate/plan generate/request generate/sampling model/llava",
     "predict": "generate/engine generate/plan generate/request generate/features checkpoint/load "
-    "checkpoint/open checkpoint/parts checkpoint/placement model/llava conversation images tokens "
-    "config json_files errors",
+    "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/template "
+    "checkpoint/extra_tokens checkpoint/fingerprint model/llava "
+    "conversation templates images tokens config json_files errors",
     "tiny": "checkpoint/hub checkpoint/keys model/llava config",
 }
 

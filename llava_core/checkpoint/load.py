@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,
+    AutoModel,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
-    CLIPVisionModel,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -39,13 +39,18 @@ def load_model(parts: Parts, placement: Placement) -> LlavaModel:
     with torch.device("meta"):
         skeleton = LlavaModel(
             config,
-            clip=CLIPVisionModel(parts.tower_config),
+            clip=AutoModel.from_config(parts.tower_config),
             language_model=AutoModelForCausalLM.from_config(text_config),
         )
     _compare(skeleton, tensors, name=parts.name)
     model = LlavaModel(
         config,
-        clip=_materialize(CLIPVisionModel, parts.tower_config, _below(tensors, TOWER), placement),
+        clip=_materialize(
+            type(skeleton.vision_tower.clip),
+            parts.tower_config,
+            _below(tensors, TOWER),
+            placement,
+        ),
         language_model=_materialize(
             type(skeleton.language_model),
             text_config,

@@ -4,14 +4,14 @@ The tower's weights inside the checkpoint win over those of the tower's own repo
 carries them when the tower was tuned, which the original's loader ignores unless a field says so.
 """
 
+from functools import partial
 from pathlib import Path
-
-from transformers import CLIPVisionConfig
 
 from llava_core.checkpoint.files import read_tensors, weight_files
 from llava_core.checkpoint.hub import resolve_vision_tower
-from llava_core.checkpoint.keys import TOWER, from_clip, from_original
+from llava_core.checkpoint.keys import TOWER, from_original
 from llava_core.checkpoint.parts import Parts, rename
+from llava_core.checkpoint.tower import from_tower, read_tower_config
 from llava_core.config import LlavaConfig, read_config
 from llava_core.errors import CheckpointError
 
@@ -28,16 +28,16 @@ def read_original(folder: Path, *, vision_tower: str | None = None) -> Parts:
     """
     config = read_config(folder)
     tower = find_tower(config, checkpoint=folder, vision_tower=vision_tower)
+    tower_config = read_tower_config(tower)
     files = [folder / "config.json", *weight_files(folder), tower / "config.json"]
     tensors = rename(read_tensors(folder), from_original)
     if not any(name.startswith(TOWER) for name in tensors):
-        tensors |= rename(read_tensors(tower), from_clip)
+        tensors |= rename(read_tensors(tower), partial(from_tower, config=tower_config))
         files += weight_files(tower)
     return Parts(
         name=str(folder),
         config=config,
-        # A repository of the whole CLIP nests the vision half; this class picks it out by itself.
-        tower_config=CLIPVisionConfig.from_pretrained(tower),
+        tower_config=tower_config,
         tensors=tensors,
         tokenizer=folder,
         processor=tower,

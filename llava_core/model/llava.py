@@ -60,7 +60,7 @@ class LlavaModel(nn.Module):
     """A vision tower, a projector and a causal language model."""
 
     def __init__(self, config: LlavaConfig, *, clip: Any, language_model: Any) -> None:
-        """Joins a CLIPVisionModel and a causal language model of transformers."""
+        """Joins a CLIP or SiglipVisionModel and a causal language model of transformers."""
         super().__init__()
         self.config = config
         self.vision_tower = VisionTower(clip, config)
@@ -175,6 +175,7 @@ class LlavaModel(nn.Module):
             # Without tiles the original never comes to its merge step, whatever the config says.
             merge_type=self.config.patch_merge_type if self.config.uses_tiles else "flat",
             newline=self.image_newline,
+            max_tiles=self.config.max_tiles,
         )
 
     def _splice_row(self, row: Tensor, labels: Tensor, features: Any) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
-"""The vision tower: transformers' `CLIPVisionModel` with LLaVA's choice of layer and tokens.
+"""The vision tower: transformers' CLIP or SigLIP with LLaVA's choice of layer and tokens.
 
-Letters: I tiles, P patches, D width of the tower.
+Letters: I tiles, P patches, D width of the tower, S scales (1 without S2).
 """
 
 from typing import Any
@@ -8,20 +8,26 @@ from typing import Any
 from torch import Tensor, nn
 
 from llava_core.config import LlavaConfig
+from llava_core.model.scales import encode_scales
 
 
 class VisionTower(nn.Module):
     """Turns tiles into patch features.
 
-    The hidden state is taken before CLIP's final norm; with `vision_select_layer` -2 the last
-    block's output is not used at all. Source: LLaVA c121f04, `CLIPVisionTower.feature_select`.
+    The hidden state is taken before the final norm; with `vision_select_layer` -2 the last block's
+    output is not used at all. SigLIP has no class token, and its last block is not there: whatever
+    the config selects, the features are those of the last block that is.
+
+    Source: LLaVA c121f04, `CLIPVisionTower.feature_select`; LLaVA-NeXT, `SigLipVisionTower`.
     """
 
     def __init__(self, clip: Any, config: LlavaConfig) -> None:
         super().__init__()
         self.clip = clip
-        self.select_layer = config.vision_select_layer
-        self.keeps_class_token = config.vision_select_feature == "cls_patch"
+        is_siglip = clip.config.model_type == "siglip_vision_model"
+        self.select_layer = -1 if is_siglip else config.vision_select_layer
+        self.drops_class_token = not is_siglip and config.vision_select_feature == "patch"
+        self.scales = config.s2_scales
 
     @property
     def image_size(self) -> int:
@@ -35,8 +41,14 @@ class VisionTower(nn.Module):
             pixels: float[I, 3, H, W], normalised.
 
         Returns:
-            float[I, P, D] in the tower's own type.
+            float[I, P, S * D] in the tower's own type.
         """
-        outputs = self.clip(pixels.to(self.clip.dtype), output_hidden_states=True)
+        pixels = pixels.to(self.clip.dtype)
+        if not self.scales:
+            return self._encode(pixels)
+        return encode_scales(pixels, scales=self.scales, encode=self._encode)
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        outputs = self.clip(pixels, output_hidden_states=True)
         features: Tensor = outputs.hidden_states[self.select_layer]
-        return features if self.keeps_class_token else features[:, 1:]
+        return features[:, 1:] if self.drops_class_token else features

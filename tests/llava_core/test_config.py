@@ -60,6 +60,30 @@ def test_the_backbone_is_decided_by_content(tmp_path, changes, backbone):
     assert read_config(write(tmp_path, **changes)).backbone == backbone
 
 
+@pytest.mark.parametrize(
+    ("aspect_ratio", "limit"), [("anyres", None), ("anyres_max_9", 9), ("pad", None), (None, None)]
+)
+def test_the_number_in_anyres_max_is_the_limit(tmp_path, aspect_ratio, limit):
+    grid = [[336, 672]]
+    config = read_config(
+        write(tmp_path, image_aspect_ratio=aspect_ratio, image_grid_pinpoints=grid)
+    )
+    assert config.max_tiles == limit
+
+
+@pytest.mark.parametrize(
+    ("fields", "scales"),
+    [
+        ({}, ()),
+        ({"s2": False, "s2_scales": "1,2"}, ()),
+        ({"s2": True}, (336, 672, 1008)),
+        ({"s2": True, "s2_scales": "672,336"}, (336, 672)),
+    ],
+)
+def test_s2_scales_ascend_and_have_a_default(tmp_path, fields, scales):
+    assert read_config(write(tmp_path, **fields)).s2_scales == scales
+
+
 def test_a_missing_patch_token_field_means_yes(tmp_path):
     assert read_config(write(tmp_path, mm_use_im_patch_token=None)).use_im_patch_token
 
@@ -78,6 +102,19 @@ def test_a_missing_patch_token_field_means_yes(tmp_path):
             "mm_patch_merge_type is 'x', expected flat, spatial",
         ),
         ({"image_aspect_ratio": "anyres"}, ConfigError, "image_grid_pinpoints is missing"),
+        ({"image_aspect_ratio": "anyres_max_0"}, ConfigError, "expected pad, .*, anyres_max_N"),
+        ({"s2": True, "s2_scales": "a"}, ConfigError, "s2_scales is 'a', expected numbers"),
+        (
+            {"s2": True, "mm_vision_select_feature": "cls_patch"},
+            ConfigError,
+            "s2 takes patches only",
+        ),
+        ({"s2": True, "s2_scales": "2,3"}, ConfigError, "expected multiples of the smallest"),
+        (
+            {"s2": True, "image_aspect_ratio": "anyres", "image_grid_pinpoints": [[1, 1]]},
+            ConfigError,
+            "exclude each other",
+        ),
         (
             {"architectures": ["GPT2LMHeadModel"]},
             ConfigError,

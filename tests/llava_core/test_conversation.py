@@ -7,15 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_core.conversation import (
-    TEMPLATES,
-    Message,
-    assistant_spans,
-    get_template,
-    place_image_mark,
-    render,
-)
+from llava_core.conversation import Message, assistant_spans, place_image_mark, render
 from llava_core.errors import ConfigError, DataError
+from llava_core.templates import TEMPLATES, get_template
 
 CASES = json.loads((Path(__file__).parent / "cases" / "conversation.json").read_text())
 # Origin: LLaVA c121f04, `Conversation.get_prompt` of "<image>\nWhat is this?" and an open turn:
@@ -34,6 +28,8 @@ FIRST_TURNS = {
     "mpt": (207, "6d20e8720581a357"),
     "plain": (22, "98626bf50d167ee7"),
 }
+# What LLaVA-NeXT added.
+NEXT = {"qwen_1_5", "qwen_2", "llava_llama_3"}
 ALIASES = {
     "default": "v0",
     "v1": "vicuna_v1",
@@ -89,7 +85,7 @@ def test_every_prompt_of_the_original(reference):
 
 def test_the_sixteen_names_of_the_original(reference):
     golden = json.loads((reference / "spec" / "core_golden.json").read_text())["text"]["templates"]
-    assert golden.keys() == TEMPLATES.keys()
+    assert golden.keys() == TEMPLATES.keys() - NEXT
     for name, fields in golden.items():
         template = TEMPLATES[name]
         assert template.style.upper() == fields["sep_style"]
@@ -100,7 +96,9 @@ def test_the_sixteen_names_of_the_original(reference):
 
 
 def test_every_template_is_known_by_its_own_name():
-    assert {name for name in TEMPLATES if TEMPLATES[name].name == name} == FIRST_TURNS.keys()
+    assert {name for name in TEMPLATES if TEMPLATES[name].name == name} == (
+        FIRST_TURNS.keys() | NEXT
+    )
 
 
 @pytest.mark.parametrize("alias", ALIASES)
@@ -124,6 +122,31 @@ def test_v0_shows_its_example_first():
     prompt = render(get_template("v0"), alternating(["q", None]))
     assert "###Human: What are the key differences between renewable" in prompt
     assert prompt.endswith("instability.\n###Human: q###Assistant:")
+
+
+@pytest.mark.parametrize("name", ["qwen_1_5", "qwen_2"])
+def test_qwen_ends_turns_and_lines(name):
+    # Origin: Qwen's own chat template over the same turns.
+    assert render(get_template(name), alternating(["q1", "a1", "q2", None])) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nq1<|im_end|>\n<|im_start|>assistant\na1<|im_end|>\n"
+        "<|im_start|>user\nq2<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_llama_3_strips_texts_between_headers():
+    # Origin: Llama 3's own chat template over the same turns.
+    prompt = render(get_template("llava_llama_3"), alternating(["<image>\nq1 ", " a1", "q2", None]))
+    assert prompt == (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
+        "You are a helpful language and vision assistant. You are able to understand the visual "
+        "content that the user provides, and assist the user with a variety of tasks using "
+        "natural language.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\n<image>\nq1<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\na1<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nq2<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
 
 
 def test_a_later_picture_stays_where_it_is():
@@ -174,6 +197,8 @@ def test_turns_must_alternate(roles, message):
         ("llava_llama_2", ["a1 </s>", "a2 </s>"]),
         ("mistral_instruct", ["a1 </s>", "a2 </s>"]),
         ("chatml_direct", ["a1<|im_end|>", "a2<|im_end|>"]),
+        ("qwen_1_5", ["a1<|im_end|>\n", "a2<|im_end|>\n"]),
+        ("llava_llama_3", ["a1<|eot_id|>", "a2<|eot_id|>"]),
         ("plain", ["a1\n", "a2\n"]),
     ],
 )

@@ -10,6 +10,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
 from llava_core.config import LlavaConfig
@@ -59,6 +61,7 @@ def toy_model(config=None, *, seed=0, attention="sdpa", **text):
     kinds = {
         "llama": (LlamaConfig, LlamaForCausalLM),
         "mistral": (MistralConfig, MistralForCausalLM),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     }
     text_config, language_model = kinds[config.backbone]
     fields = {**config.text, **text, "attn_implementation": attention, "initializer_range": 0.3}

@@ -83,6 +83,14 @@ def test_grouped_query_attention_of_mistral_agrees():
     )
 
 
+def test_grouped_query_attention_with_biases_of_qwen_agrees():
+    model = toy_model(toy_config(backbone="qwen2", text={**TEXT, "num_key_value_heads": 2}))
+    answers = answer(model, encode(PROMPTS))
+    assert all(
+        answers[i].token_ids == reference(model, *prompt) for i, prompt in enumerate(PROMPTS)
+    )
+
+
 def test_an_answer_ends_with_the_end_token():
     model = toy_model()
     first = reference(model, *PROMPTS[0])[0]

@@ -14,9 +14,14 @@ def numbered(num_tiles, num_patches=4):
     return tiles[..., None].float()
 
 
-def merge(features, grid, size, merge_type, newline=None):
+def merge(features, grid, size, merge_type, newline=None, **limit):
     merged = merge_tiles(
-        features, grid=Grid(*grid), image_size=Size(*size), merge_type=merge_type, newline=newline
+        features,
+        grid=Grid(*grid),
+        image_size=Size(*size),
+        merge_type=merge_type,
+        newline=newline,
+        **limit,
     )
     return merged[:, 0].int().tolist()
 
@@ -82,3 +87,27 @@ def test_the_whole_view_alone_gets_one_newline():
 def test_a_grid_of_another_size_is_refused():
     with pytest.raises(ConfigError, match="3 tiles do not make a whole view and a grid"):
         merge(numbered(3), (2, 2), (20, 20), "flat")
+
+
+def test_a_raster_beyond_the_limit_shrinks_bilinearly():
+    # 4 x 4 patches, limit 4: every 2 x 2 block becomes its mean, from both rows and both columns.
+    merged = merge(numbered(5), (2, 2), (20, 20), "spatial_unpad", NEWLINE, max_tiles=1)
+    assert merged[4:] == [11, 21, -1, 31, 41, -1]
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "rows", "columns"),
+    [
+        # Origin: worked by hand; t = sqrt(rows * columns / (limit * 4)).
+        ((30, 20), 4, 3, 4),  # 4 x 6 patches, t 1.22
+        ((30, 20), 5, 4, 6),  # t 1.095, within the tolerance
+        ((30, 10), 1, 1, 3),  # 2 x 6 after unpadding, t 1.73
+    ],
+)
+def test_both_sides_shrink_by_the_same_factor(size, limit, rows, columns):
+    merged = merge(numbered(7), (3, 2), size, "spatial_unpad", NEWLINE, max_tiles=limit)
+    assert [merged.count(-1), len(merged) - 4] == [rows, rows * (columns + 1)]
+
+
+def test_the_limit_does_not_touch_a_raster_with_its_padding():
+    assert len(merge(numbered(5), (2, 2), (20, 20), "spatial", max_tiles=1)) == 20

@@ -1,0 +1,54 @@
+"""Chooses the prompt template that fits a checkpoint, and says why.
+
+What the checkpoint is made of decides, whatever its folder is called. Only Llama 2's chat models
+look like Vicuna in every file; for them there is a table of published names.
+"""
+
+from typing import Any, NamedTuple
+
+from llava_core.config import LlavaConfig
+from llava_core.templates import get_template
+
+# Last parts of the Hub ids of LLaVA's checkpoints on top of Llama-2-chat.
+_LLAMA_2_CHAT = {
+    "llava-llama-2-13b-chat-lightning-preview",
+    "llava-llama-2-7b-chat-lightning-lora-preview",
+}
+
+
+class Choice(NamedTuple):
+    """A template and the reason for it."""
+
+    name: str
+    reason: str
+
+
+def choose_template(
+    config: LlavaConfig, tokenizer: Any, *, model_id: str, wanted: str | None
+) -> Choice:
+    """Chooses a checkpoint's template.
+
+    Args:
+        tokenizer: the checkpoint's own.
+        model_id: last part of its path or Hub id.
+        wanted: name of a template to use whatever the checkpoint is.
+
+    Raises:
+        ConfigError: there is no template of the wanted name.
+    Source: the evaluation scripts of LLaVA c121f04 and LLaVA-NeXT and, for v1.6, LLaVA's issue
+    1284.
+    """
+    if wanted is not None:
+        return Choice(get_template(wanted).name, "asked for")
+    vocabulary = tokenizer.get_added_vocab()
+    if "<|eot_id|>" in vocabulary:
+        return Choice("llava_llama_3", "the tokenizer has Llama 3's <|eot_id|>")
+    if config.backbone == "qwen2":
+        return Choice("qwen_1_5", "the language model is a Qwen")
+    if config.backbone == "mistral":
+        return Choice("mistral_instruct", "the language model is a Mistral")
+    if tokenizer.eos_token == "<|im_end|>":
+        return Choice("chatml_direct", "the tokenizer ends a turn with <|im_end|>")
+    if model_id in _LLAMA_2_CHAT:
+        return Choice("llava_llama_2", f"published for {model_id}")
+    return Choice("vicuna_v1", "what LLaVA's evaluation scripts use for Llama checkpoints")

@@ -1,0 +1,49 @@
+"""Which template fits: by content first, by published name last."""
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from llava_core.checkpoint.template import choose_template
+from llava_core.errors import ConfigError
+from tests.llava_core.toy import toy_config
+
+LLAMA_2 = "llava-llama-2-13b-chat-lightning-preview"
+
+
+def tokenizer(eos, *others):
+    plain = Tokenizer(WordLevel({"x": 0}, unk_token="x"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=plain, eos_token=eos, additional_special_tokens=list(others)
+    )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "tokens", "name", "reason"),
+    [
+        ("llama", ["</s>"], "vicuna_v1", "evaluation scripts use for Llama"),
+        ("llama", ["<|im_end|>"], "chatml_direct", "ends a turn with <|im_end|>"),
+        ("llama", ["<|end_of_text|>", "<|eot_id|>"], "llava_llama_3", "has Llama 3's <|eot_id|>"),
+        ("mistral", ["</s>"], "mistral_instruct", "is a Mistral"),
+        ("qwen2", ["<|im_end|>"], "qwen_1_5", "is a Qwen"),
+        ("qwen2", ["<|endoftext|>"], "qwen_1_5", "is a Qwen"),
+    ],
+)
+def test_content_decides_whatever_the_name_is(backbone, tokens, name, reason):
+    config = toy_config(backbone=backbone)
+    choice = choose_template(config, tokenizer(*tokens), model_id="my-llava-v0-mpt", wanted=None)
+    assert choice.name == name
+    assert reason in choice.reason
+
+
+def test_a_published_name_decides_where_content_cannot():
+    choice = choose_template(toy_config(), tokenizer("</s>"), model_id=LLAMA_2, wanted=None)
+    assert choice == ("llava_llama_2", f"published for {LLAMA_2}")
+
+
+def test_what_is_asked_for_wins():
+    choice = choose_template(toy_config(), tokenizer("</s>"), model_id=LLAMA_2, wanted="v1")
+    assert choice == ("vicuna_v1", "asked for")
+    with pytest.raises(ConfigError, match="no conversation template 'v9'"):
+        choose_template(toy_config(), tokenizer("</s>"), model_id=LLAMA_2, wanted="v9")

@@ -1,0 +1,162 @@
+"""Checkpoints with other towers and language models than tiny's, made from it."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+
+import llava_core
+from llava_core import Request
+from llava_core.checkpoint.hub import bundled_tiny
+from llava_core.checkpoint.open import open_checkpoint
+from llava_core.errors import CheckpointError
+from tests.llava_core.toy import toy_image
+
+NESTED = "model.vision_tower.vision_tower."
+SIGLIP = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 64,
+    "image_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "patch_size": 16,
+}
+PROCESSOR = {
+    "image_processor_type": "SiglipImageProcessor",
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "size": {"height": 64, "width": 64},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(bundled_tiny(), tmp_path / "tiny")
+    shutil.copytree(bundled_tiny().with_name("tiny-clip"), tmp_path / "tiny-clip")
+    return tmp_path / "tiny"
+
+
+def change_config(folder, **changes):
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | changes))
+
+
+def without_tower(folder):
+    tensors = load_file(folder / "model.safetensors")
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(NESTED)}
+
+
+@pytest.fixture
+def siglip(folder):
+    """A SigLIP of transformers, whole, whose files are the tower's repository."""
+    torch.manual_seed(0)
+    model = SiglipVisionModel(SiglipVisionConfig(**SIGLIP)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    tower = folder.with_name("tiny-clip")
+    (tower / "config.json").write_text(json.dumps(SIGLIP))
+    (tower / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    state = {f"vision_model.{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file(state, tower / "model.safetensors")
+    save_file(without_tower(folder), folder / "model.safetensors")
+    return model
+
+
+@torch.inference_mode()
+def test_siglip_features_are_the_last_but_one_blocks(folder, siglip):
+    llava = llava_core.load(str(folder), device="cpu")
+    pixels = llava.picture(toy_image(0)).pixels
+    expected = siglip(pixels, output_hidden_states=True).hidden_states[-2]
+    assert expected.shape == (1, 16, 64)
+    torch.testing.assert_close(llava.model.vision_tower(pixels), expected)
+
+
+def test_siglip_pixels_are_stretched_and_between_minus_one_and_one(folder, siglip):
+    change_config(folder, image_aspect_ratio=None)
+    pixels = llava_core.load(str(folder), device="cpu").picture(toy_image(0)).pixels
+    resized = torch.tensor(list(toy_image(0).resize((64, 64), 3).tobytes())).view(64, 64, 3)
+    torch.testing.assert_close(pixels[0], resized.permute(2, 0, 1) / 127.5 - 1, atol=1e-6, rtol=0)
+
+
+def test_a_checkpoint_may_carry_siglip_without_last_block_and_head(folder, siglip):
+    own = {
+        f"{NESTED}vision_model.{name}": tensor + 1
+        for name, tensor in siglip.state_dict().items()
+        if not name.startswith(("encoder.layers.2.", "head."))
+    }
+    save_file(without_tower(folder) | own, folder / "model.safetensors")
+    bias = llava_core.load(str(folder), device="cpu").model.vision_tower.clip.post_layernorm.bias
+    torch.testing.assert_close(bias, siglip.post_layernorm.bias + 1)
+
+
+def test_siglip_tiles_have_its_own_size(folder, siglip):
+    change_config(
+        folder,
+        image_aspect_ratio="anyres_max_2",
+        image_grid_pinpoints="(1x1),...,(3x3)",
+        mm_patch_merge_type="spatial_unpad",
+    )
+    newline = {"model.image_newline": torch.ones(96)}
+    save_file(without_tower(folder) | newline, folder / "model.safetensors")
+    llava = llava_core.load(str(folder), device="cpu")
+    picture = llava.picture(toy_image(0, width=180, height=190))
+    assert picture.pixels.shape == (10, 3, 64, 64)
+    (features,) = llava.model.encode_pictures([picture])
+    # 12 x 12 patches, of which two columns at most are padding; t = sqrt(144 / 32) = 2.12.
+    assert len(features) == 16 + 5 * (5 + 1)
+
+
+def test_another_kind_of_tower_is_refused(folder):
+    change_config(folder.with_name("tiny-clip"), model_type="dinov2")
+    with pytest.raises(CheckpointError, match="describes a dinov2, expected a vision tower: clip"):
+        open_checkpoint(folder)
+
+
+def test_an_s2_tower_takes_pictures_at_its_largest_scale(folder):
+    change_config(folder, s2=True, s2_scales="128,64", mm_hidden_size=128)
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.mm_projector.0.weight"
+    save_file(tensors | {name: tensors[name].repeat(1, 2)}, folder / "model.safetensors")
+    llava = llava_core.load(str(folder), device="cpu")
+    picture = llava.picture(toy_image(0))
+    assert picture.pixels.shape == (1, 3, 128, 128)
+    assert [f.shape for f in llava.model.encode_pictures([picture])] == [(16, 96)]
+    assert llava.chat(toy_image(0), "What is this?", max_new_tokens=2) is not None
+
+
+@torch.inference_mode()
+def test_a_qwen_checkpoint_has_the_logits_of_transformers(folder):
+    change_config(folder, architectures=["LlavaQwenForCausalLM"], model_type="llava_qwen")
+    config = json.loads((folder / "config.json").read_text())
+    fields = {k: v for k, v in config.items() if "mm_" not in k and k != "model_type"}
+    torch.manual_seed(0)
+    qwen = Qwen2ForCausalLM(Qwen2Config(**fields, initializer_range=0.2)).eval().float()
+    tensors = load_file(folder / "model.safetensors")
+    kept = {n: t for n, t in tensors.items() if "mm_projector" in n or n.startswith(NESTED)}
+    save_file(kept | qwen.state_dict(), folder / "model.safetensors")
+    llava = llava_core.load(str(folder), device="cpu")
+    assert llava.identity.conversation == "qwen_1_5"
+    ids = torch.tensor(
+        [[1, *llava.tokenizer("What is red?", add_special_tokens=False)["input_ids"]]]
+    )
+    ours = llava.logits(Request(prompt="What is red?"))
+    torch.testing.assert_close(ours, qwen(ids).logits[0], atol=1e-5, rtol=0)
+
+
+def test_a_templates_end_mark_ends_an_answer_too(folder):
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["additional_special_tokens"] = ["<|eot_id|>"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    llava = llava_core.load(str(folder), device="cpu")
+    assert llava.identity.conversation == "llava_llama_3"
+    mark = llava.tokenizer.convert_tokens_to_ids("<|eot_id|>")
+    assert llava._engine._eos_ids == {2, mark}
