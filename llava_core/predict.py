@@ -226,6 +226,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     path: str,
     *,
     revision: str | None = None,
+    base: str | None = None,
     vision_tower: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -238,6 +239,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     Args:
         path: a folder, a Hub id, or `tiny`.
         revision: of the Hub's repository.
+        base: folder or Hub id of what a LoRA or projector-only folder was trained on.
         vision_tower: folder or Hub id to use instead of the config's `mm_vision_tower`.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto, float32, bfloat16 or float16.
@@ -249,7 +251,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         CheckpointError: files missing or broken, or tensors that do not fit the config.
         ConfigError: an unknown setting.
     """
-    parts = open_checkpoint(path, revision=revision, vision_tower=vision_tower)
+    parts = open_checkpoint(path, base=base, revision=revision, vision_tower=vision_tower)
     placement = choose_placement(
         parts.config, device=device, dtype=dtype, attention=attention, quantize=quantize
     )

@@ -21,7 +21,10 @@ LLAVA_CORE = {
     "checkpoint/tower": "checkpoint/keys json_files errors",
     "checkpoint/original": "checkpoint/hub checkpoint/keys checkpoint/files checkpoint/parts "
     "checkpoint/tower config errors",
-    "checkpoint/open": "checkpoint/hub checkpoint/original checkpoint/parts",
+    "checkpoint/adapters": "checkpoint/files checkpoint/keys checkpoint/original checkpoint/parts "
+    "config json_files errors",
+    "checkpoint/open": "checkpoint/adapters checkpoint/files checkpoint/hub checkpoint/original "
+    "checkpoint/parts errors",
     "checkpoint/placement": "config errors",
     "checkpoint/fingerprint": "",
     "checkpoint/template": "templates config errors",

@@ -16,6 +16,11 @@ _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds a whole model's weights."""
+    return any((folder / name).is_file() for name in (*_SINGLE, *_INDEXES))
+
+
 def read_tensors(folder: Path) -> Mapping[str, Tensor]:
     """Maps all weight files of a folder.
 
@@ -27,7 +32,7 @@ def read_tensors(folder: Path) -> Mapping[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
-        tensors.update(_read_file(path))
+        tensors.update(read_file(path))
     return tensors
 
 
@@ -57,7 +62,12 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Maps one weight file.
+
+    Raises:
+        CheckpointError: it is missing or broken, or holds more than tensors.
+    """
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:

@@ -4,8 +4,11 @@ The tower's weights inside the checkpoint win over those of the tower's own repo
 carries them when the tower was tuned, which the original's loader ignores unless a field says so.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+
+from torch import Tensor
 
 from llava_core.checkpoint.files import read_tensors, weight_files
 from llava_core.checkpoint.hub import resolve_vision_tower
@@ -26,13 +29,39 @@ def read_original(folder: Path, *, vision_tower: str | None = None) -> Parts:
         CheckpointError: files of the checkpoint or of its tower are missing or broken.
         ConfigError: a field of its config has a value that no published code knows.
     """
-    config = read_config(folder)
+    return assemble(
+        folder,
+        read_config(folder),
+        rename(read_tensors(folder), from_original),
+        files=weight_files(folder),
+        vision_tower=vision_tower,
+    )
+
+
+def assemble(
+    folder: Path,
+    config: LlavaConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    files: Sequence[Path],
+    vision_tower: str | None = None,
+) -> Parts:
+    """Joins the weights of a folder's model with its config and its tower.
+
+    Args:
+        tensors: by our names, with or without the tower's.
+        files: they come from.
+        vision_tower: as for `read_original`.
+
+    Raises:
+        CheckpointError: files of the tower are missing or broken.
+    """
     tower = find_tower(config, checkpoint=folder, vision_tower=vision_tower)
     tower_config = read_tower_config(tower)
-    files = [folder / "config.json", *weight_files(folder), tower / "config.json"]
-    tensors = rename(read_tensors(folder), from_original)
+    files = [folder / "config.json", *files, tower / "config.json"]
     if not any(name.startswith(TOWER) for name in tensors):
-        tensors |= rename(read_tensors(tower), partial(from_tower, config=tower_config))
+        rule = partial(from_tower, config=tower_config)
+        tensors = {**tensors, **rename(read_tensors(tower), rule)}
         files += weight_files(tower)
     return Parts(
         name=str(folder),

@@ -31,7 +31,7 @@ from llava_eval.table import summary_table
 HELP = "ask a model the questions of some tasks, score its answers, write the report"
 
 # Flags that decide how the model is loaded, by the names of `llava_core.load`.
-_MODEL_SETTINGS = ("device", "dtype", "quantize", "attention", "conversation")
+_MODEL_SETTINGS = ("base", "device", "dtype", "quantize", "attention", "conversation")
 # Flags that go into the manifest as they were given.
 _SETTINGS = ("model", "data", "limit", "batch_tokens", *_MODEL_SETTINGS)
 
@@ -44,6 +44,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_data(parser)
     add("--limit", type=positive, metavar="N", help="ask only the first N samples of each task")
     add("--output", type=Path, metavar="DIR", help="run folder (default: runs/MODEL-DATA)")
+    add(
+        "--model-base",
+        dest="base",
+        metavar="PATH|ID",
+        help="what a LoRA or projector was trained on",
+    )
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
     add("--quantize", metavar="4bit|8bit", help="keep the language model in fewer bits")

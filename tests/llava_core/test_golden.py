@@ -75,3 +75,18 @@ def test_training_loss_agrees(reference):
             labels=[torch.tensor(case["labels"])],
         )
         assert float(output.loss) == pytest.approx(case["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llava-v15-lora", "llava-v15-pretrain"])
+def test_what_was_trained_on_a_base_agrees(reference, name):
+    folder = reference / "golden" / name
+    cases = json.loads((folder / "golden.json").read_text())
+    base = str(reference / "golden" / "vicuna-base")
+    llava = llava_core.load(str(folder), base=base, device="cpu")
+    for case in cases:
+        messages = [{"role": "user", "content": case["question"]}]
+        image = Image.open(reference / "golden" / "images" / case["image"]).convert("RGB")
+        request = Request(images=[image], messages=messages, max_new_tokens=NEW_TOKENS)
+        assert llava.logits(request)[-1].tolist() == pytest.approx(case["last_logits"], abs=2e-4)
+        (response,) = llava.generate([request])
+        assert list(response.token_ids) == case["greedy_ids"][1:]

@@ -1,0 +1,151 @@
+"""Reads folders that hold only what was trained, with the base that they were trained on.
+
+A LoRA folder has low-rank updates of the language model, merged here into the base's weights, and
+the projector beside them; a projector-only folder has just the projector. Updates are matched by
+full names, so the vision tower, whose layers have the same last names, is never touched.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llava_core.checkpoint.files import read_file, read_tensors, weight_files
+from llava_core.checkpoint.keys import from_original, to_original
+from llava_core.checkpoint.original import assemble
+from llava_core.checkpoint.parts import Parts, rename
+from llava_core.config import read_config
+from llava_core.errors import CheckpointError
+from llava_core.json_files import read_object
+
+LORA_CONFIG = "adapter_config.json"
+PROJECTOR = "mm_projector.bin"
+_LORA_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_NON_LORA = "non_lora_trainables.bin"
+_PEFT = "base_model.model."
+_EMBEDDING = "language_model.model.embed_tokens.weight"
+# Kinds of adapter that are not read: field of adapter_config.json -> the only value that is.
+_PLAIN = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False,
+          "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}  # fmt: skip
+
+
+def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> Parts:
+    """Reads a LoRA folder and merges it into its base, in float32 and back to the base's type.
+
+    Args:
+        base: a language model's folder, or a whole LLaVA checkpoint's.
+
+    Raises:
+        CheckpointError: files missing or broken, another kind of adapter, or one for another base.
+    Source: LLaVA c121f04, `load_pretrained_model`; W + (alpha / r) B A of Hu et al., LoRA (arXiv
+    2106.09685), section 4.1.
+    """
+    settings = _read_settings(folder / LORA_CONFIG)
+    adapter = next((folder / name for name in _LORA_FILES if (folder / name).is_file()), None)
+    if adapter is None:
+        raise CheckpointError(f"{folder} has no adapter: looked for {', '.join(_LORA_FILES)}")
+    tensors = rename(read_tensors(base), from_original)
+    updates = _pair(read_file(adapter))
+    tensors = _merge(tensors, updates, scale=_scale(settings), adapter=adapter)
+    files = [*weight_files(base), folder / LORA_CONFIG, adapter]
+    if (folder / _NON_LORA).is_file():
+        trained = read_file(folder / _NON_LORA)
+        tensors |= rename({_without_peft(name): t for name, t in trained.items()}, from_original)
+        files.append(folder / _NON_LORA)
+    config = read_config(folder)
+    parts = assemble(folder, config, tensors, files=files, vision_tower=vision_tower)
+    return replace(parts, tokenizer=_tokenizer_folder(folder, base))
+
+
+def read_projector_only(folder: Path, *, base: Path, vision_tower: str | None = None) -> Parts:
+    """Reads a folder that holds a projector, and the language model it was trained for.
+
+    Raises:
+        CheckpointError: files missing or broken.
+    Source: LLaVA c121f04, `load_pretrained_model` and, for the embeddings that projectors with
+    start and end marks carry, `initialize_vision_tokenizer`.
+    """
+    tensors = rename(read_tensors(base), from_original)
+    projector = rename(read_file(folder / PROJECTOR), from_original)
+    embedding = projector.pop(_EMBEDDING, None)
+    if embedding is not None and _EMBEDDING in tensors:
+        # The file has the whole table, or the rows of <im_start> and <im_end>, which are the last.
+        tensors[_EMBEDDING] = torch.cat([tensors[_EMBEDDING][: -len(embedding)], embedding])
+    files = [*weight_files(base), folder / PROJECTOR]
+    config = read_config(folder)
+    parts = assemble(folder, config, tensors | projector, files=files, vision_tower=vision_tower)
+    return replace(parts, tokenizer=_tokenizer_folder(folder, base))
+
+
+def need_base(folder: Path) -> CheckpointError:
+    """The error for a folder that was given without its base."""
+    path = folder / LORA_CONFIG
+    name = read_object(path).get("base_model_name_or_path") if path.is_file() else None
+    trained_on = f"; it was trained on {name}" if name else ""
+    return CheckpointError(f"{folder} holds only what was trained: give --model-base{trained_on}")
+
+
+def _read_settings(path: Path) -> Mapping[str, Any]:
+    settings = read_object(path)
+    for field, plain in _PLAIN.items():
+        if settings.get(field, plain) not in (plain, None):
+            raise CheckpointError(
+                f"{path}: {field} is {settings[field]!r}, only {plain!r} can be read; "
+                "merge the adapter with the library that made it"
+            )
+    if missing := [field for field in ("r", "lora_alpha") if field not in settings]:
+        raise CheckpointError(f"{path} lacks {' and '.join(missing)}")
+    return settings
+
+
+def _scale(settings: Mapping[str, Any]) -> float:
+    rank = settings["r"]
+    return float(settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank))
+
+
+def _tokenizer_folder(folder: Path, base: Path) -> Path:
+    return folder if (folder / "tokenizer_config.json").is_file() else base
+
+
+def _without_peft(name: str) -> str:
+    """`base_model.model.model.mm_projector.X` -> `model.mm_projector.X`, with or without levels."""
+    name = name.removeprefix("base_model.")
+    return name.removeprefix("model.") if name.startswith("model.model.") else name
+
+
+def _pair(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Our name of each updated weight -> its A and B."""
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        target, _, rest = name.removeprefix(_PEFT).partition(".lora_")
+        ours = from_original(f"{target}.weight")
+        if rest.split(".")[0] in ("A", "B") and ours is not None:
+            pairs.setdefault(ours, {})[rest[0]] = tensor
+    return pairs
+
+
+def _merge(
+    weights: Mapping[str, Tensor],
+    updates: Mapping[str, Mapping[str, Tensor]],
+    *,
+    scale: float,
+    adapter: Path,
+) -> dict[str, Tensor]:
+    merged = dict(weights)
+    for name, update in updates.items():
+        original = to_original(name)
+        if name not in merged or update.keys() != {"A", "B"}:
+            raise CheckpointError(f"{adapter} updates {original}, which the base does not have")
+        weight, shape = merged[name], (len(update["B"]), update["A"].shape[1])
+        if weight.shape != shape:
+            raise CheckpointError(
+                f"{adapter} is for another base: {original} is {tuple(weight.shape)} there, "
+                f"the update is {shape}"
+            )
+        change = update["B"].float() @ update["A"].float() * scale
+        merged[name] = (weight.float() + change).to(weight.dtype)
+    return merged

@@ -1,0 +1,163 @@
+"""LoRA and projector-only folders made from the bundled checkpoint, which is their base."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llava_core.checkpoint.hub import bundled_tiny
+from llava_core.checkpoint.open import open_checkpoint
+from llava_core.errors import CheckpointError, ConfigError
+
+QUERY = "model.layers.0.self_attn.q_proj"
+RANK, ALPHA = 4, 8
+
+
+@pytest.fixture
+def lora(tmp_path):
+    """A folder as LLaVA's trainer leaves it after LoRA."""
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    shutil.copy(bundled_tiny() / "config.json", folder)
+    shutil.copytree(bundled_tiny().with_name("tiny-clip"), tmp_path / "tiny-clip")
+    settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "bias": "none"}
+    write_settings(folder, **settings, base_model_name_or_path="owner/vicuna")
+    torch.manual_seed(0)
+    name = f"base_model.model.{QUERY}"
+    update = {
+        f"{name}.lora_A.weight": torch.randn(RANK, 96),
+        f"{name}.lora_B.weight": torch.randn(96, RANK),
+    }
+    torch.save(update, folder / "adapter_model.bin")
+    projector = {"base_model.model.model.mm_projector.0.bias": torch.ones(96)}
+    torch.save(projector, folder / "non_lora_trainables.bin")
+    return folder
+
+
+def write_settings(folder, **fields):
+    path = folder / "adapter_config.json"
+    old = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**old, **fields}))
+
+
+def read(folder, base="tiny"):
+    return open_checkpoint(folder, base=base).tensors
+
+
+def base_weights():
+    return load_file(bundled_tiny() / "model.safetensors")
+
+
+def expected_query(folder, scale):
+    update = torch.load(folder / "adapter_model.bin", weights_only=True)
+    a, b = update.values()
+    weight = base_weights()[f"{QUERY}.weight"]
+    return (weight.float() + scale * b @ a).to(weight.dtype)
+
+
+def test_an_update_is_added_to_the_base(lora):
+    merged = read(lora)[f"language_model.{QUERY}.weight"]
+    torch.testing.assert_close(merged, expected_query(lora, ALPHA / RANK), atol=0, rtol=0)
+
+
+def test_rank_stabilised_updates_are_scaled_by_the_root(lora):
+    write_settings(lora, use_rslora=True)
+    merged = read(lora)[f"language_model.{QUERY}.weight"]
+    torch.testing.assert_close(merged, expected_query(lora, ALPHA / RANK**0.5), atol=0, rtol=0)
+
+
+def test_safetensors_and_the_name_of_an_adapter_are_read_too(lora):
+    before = read(lora)[f"language_model.{QUERY}.weight"]
+    update = torch.load(lora / "adapter_model.bin", weights_only=True)
+    renamed = {name.replace(".weight", ".default.weight"): t for name, t in update.items()}
+    save_file(renamed, lora / "adapter_model.safetensors")
+    (lora / "adapter_model.bin").unlink()
+    torch.testing.assert_close(read(lora)[f"language_model.{QUERY}.weight"], before)
+
+
+def test_what_was_trained_whole_replaces_the_base(lora):
+    assert read(lora)["projector.0.bias"].tolist() == [1.0] * 96
+
+
+def test_everything_else_is_the_base_and_the_tower_is_untouched(lora):
+    whole = open_checkpoint("tiny").tensors
+    changed = {name for name, tensor in read(lora).items() if not torch.equal(tensor, whole[name])}
+    assert changed == {f"language_model.{QUERY}.weight", "projector.0.bias"}
+
+
+def test_the_tokenizer_is_the_bases_unless_there_is_one(lora):
+    assert open_checkpoint(lora, base="tiny").tokenizer == bundled_tiny()
+    shutil.copy(bundled_tiny() / "tokenizer_config.json", lora)
+    assert open_checkpoint(lora, base="tiny").tokenizer == lora
+
+
+def test_a_missing_base_is_asked_for_by_its_name(lora):
+    with pytest.raises(CheckpointError, match="give --model-base; it was trained on owner/vicuna"):
+        open_checkpoint(lora)
+
+
+def test_a_base_of_another_shape_is_refused(lora):
+    update = torch.load(lora / "adapter_model.bin", weights_only=True)
+    torch.save(
+        {n: t[:, :48] if "_A" in n else t for n, t in update.items()}, lora / "adapter_model.bin"
+    )
+    message = rf"is for another base: {QUERY}.weight is \(96, 96\) there, the update is \(96, 48\)"
+    with pytest.raises(CheckpointError, match=message):
+        read(lora)
+
+
+def test_an_update_of_nothing_is_refused(lora):
+    update = torch.load(lora / "adapter_model.bin", weights_only=True)
+    other = {name.replace("layers.0", "layers.9"): tensor for name, tensor in update.items()}
+    torch.save(other, lora / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match=r"updates model.layers.9.\S+, which the base does"):
+        read(lora)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("peft_type", "IA3"), ("bias", "all"), ("use_dora", True), ("rank_pattern", {"q_proj": 2})],
+)
+def test_other_kinds_of_adapter_are_refused(lora, field, value):
+    write_settings(lora, **{field: value})
+    with pytest.raises(CheckpointError, match=f"{field} is .* can be read; merge the adapter"):
+        read(lora)
+
+
+def test_a_folder_without_its_adapter_says_what_was_looked_for(lora):
+    (lora / "adapter_model.bin").unlink()
+    with pytest.raises(CheckpointError, match="looked for adapter_model.safetensors, adapter_mod"):
+        read(lora)
+
+
+@pytest.fixture
+def projector_only(lora):
+    (lora / "adapter_config.json").unlink()
+    torch.save({"model.mm_projector.0.bias": torch.ones(96)}, lora / "mm_projector.bin")
+    return lora
+
+
+def test_a_projector_is_joined_with_its_base(projector_only):
+    tensors = read(projector_only)
+    assert tensors["projector.0.bias"].tolist() == [1.0] * 96
+    query = base_weights()[f"{QUERY}.weight"]
+    torch.testing.assert_close(tensors[f"language_model.{QUERY}.weight"], query)
+
+
+@pytest.mark.parametrize("num_rows", [2, 512])
+def test_embeddings_beside_a_projector_are_the_last_rows_or_all(projector_only, num_rows):
+    rows = torch.full((num_rows, 96), 7.0).half()
+    torch.save({"model.embed_tokens.weight": rows}, projector_only / "mm_projector.bin")
+    embedding = read(projector_only)["language_model.model.embed_tokens.weight"]
+    assert embedding.shape == (512, 96)
+    assert (embedding[-num_rows:] == 7).all()
+    assert torch.equal(embedding[:-2], base_weights()["model.embed_tokens.weight"][:-2]) == (
+        num_rows == 2
+    )
+
+
+def test_a_base_for_a_whole_checkpoint_is_refused():
+    with pytest.raises(ConfigError, match="is a whole checkpoint; --model-base has no effect"):
+        open_checkpoint("tiny", base="tiny")
