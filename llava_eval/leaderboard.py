@@ -11,23 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llava_eval.records import Estimate, Summary, Unit
-from llava_eval.spec import TaskSpec
-
-PAPER_ORDER = (
-    "vqav2",
-    "gqa",
-    "vizwiz",
-    "scienceqa",
-    "textvqa",
-    "pope",
-    "mme",
-    "mmbench",
-    "mmbench_cn",
-    "seed",
-    "llava_bench_wild",
-    "mm_vet",
-)
-"""Columns from left to right, as LLaVA's table of checkpoints has them; others follow by name."""
+from llava_eval.spec import PAPER_TASKS, TaskSpec
 
 NO_VALUE = "–"
 
@@ -75,6 +59,11 @@ class Column:
     """None for a task of the run folder that no task file describes any more."""
     runs: tuple[Run, ...]
     """The runs that have this task, in the order of the rows."""
+
+    @property
+    def published(self) -> Mapping[str, float]:
+        """Checkpoint -> published value of the headline."""
+        return self.spec.published.get(self.headline, {}) if self.spec else {}
 
     @property
     def axis(self) -> tuple[float, float]:
@@ -153,7 +142,9 @@ def _headline(summary: Summary) -> Estimate:
 
 
 def _place(task: str) -> tuple[int, str]:
-    return PAPER_ORDER.index(task) if task in PAPER_ORDER else len(PAPER_ORDER), task
+    """By the paper's table, a variant after its task."""
+    own = task.partition("-")[0]
+    return PAPER_TASKS.index(own) if own in PAPER_TASKS else len(PAPER_TASKS), task
 
 
 def _column(task: str, runs: Sequence[Run], spec: TaskSpec | None) -> Column:
@@ -223,10 +214,12 @@ def _remarks(summary: Summary, column: Column) -> Iterable[str]:
         yield f"protocol {summary.protocol}"
     if summary.headline != column.headline:
         yield words(summary.headline)
+    if summary.missing == "wrong":
+        yield "missing answers count as wrong"
 
 
 def _published_rows(columns: Sequence[Column]) -> tuple[Row, ...]:
-    printed = {column.task: column.spec.published if column.spec else {} for column in columns}
+    printed = {column.task: column.published for column in columns}
     return tuple(
         Row(
             name=model,

@@ -41,17 +41,20 @@ def describe_task(spec: TaskSpec, root: Path) -> dict[str, Any]:
     """Version and data of a task, as the manifest keeps them.
 
     Args:
-        root: folder that the paths of the task file start from.
+        root: folder that the paths of the task file start from. Files that are not there did not
+            decide anything; of a folder every text file does.
 
     Raises:
         DataError: a file cannot be read.
     """
-    files = (spec.layout.questions, *spec.layout.annotations)
-    return {
-        "version": spec.version,
-        "protocol": spec.protocol,
-        "files": {name: _sha256(root / name) for name in files},
-    }
+    files: dict[str, str] = {}
+    for name in (spec.layout.questions, *spec.layout.annotations):
+        path = root / name
+        if path.is_file():
+            files[name] = _sha256(path)
+        for inside in sorted(path.rglob("*.txt")):
+            files[f"{name}/{inside.relative_to(path)}"] = _sha256(inside)
+    return {"version": spec.version, "protocol": spec.protocol, "files": files}
 
 
 def _sha256(path: Path) -> str:

@@ -10,13 +10,11 @@ from typing import Any
 
 from llava_eval.errors import DataError
 from llava_eval.manifest import describe_task
+from llava_eval.metrics import FAMILIES
 from llava_eval.prompts import build_prompt
 from llava_eval.records import Prompt, Sample
 from llava_eval.sources.open import data_root, load_samples
 from llava_eval.spec import TaskSpec
-
-# Metrics that judge a cluster as one: MMBench asks each question in every rotation of its options.
-_JUDGE_CLUSTERS = frozenset({"circular_accuracy"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +59,7 @@ def _plan_task(spec: TaskSpec, *, data: str, limit: int | None) -> TaskPlan:
         raise DataError(f"no pictures: {root / spec.layout.images} is not a folder")
     asked = samples
     if limit is not None:
-        whole_clusters = spec.headline in _JUDGE_CLUSTERS
+        whole_clusters = FAMILIES[spec.metric].whole_clusters
         asked = first_samples(samples, limit, whole_clusters=whole_clusters)
     return TaskPlan(
         spec=spec,

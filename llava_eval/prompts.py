@@ -24,6 +24,7 @@ def build_prompt(sample: Sample, spec: TaskSpec) -> Prompt:
         text=text,
         recorded=recorded,
         max_new_tokens=spec.max_new_tokens,
+        pad=spec.pad,
         prompt_hash=_prompt_hash(text, sample, spec),
     )
 
@@ -54,12 +55,14 @@ STYLES: Mapping[str, Callable[[Sample], str]] = {
 
 
 def _prompt_hash(text: str, sample: Sample, spec: TaskSpec) -> str:
-    asked = {
+    asked: dict[str, object] = {
         "task": spec.name,
         "version": spec.version,
         "text": text,
         "images": [image.key for image in sample.images],
         "max_new_tokens": spec.max_new_tokens,
     }
+    if not spec.pad:
+        asked["pad"] = False
     canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:_HASH_DIGITS]

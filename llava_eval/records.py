@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 Unit = Literal["fraction", "points"]
+Missing = Literal["unscored", "wrong"]
+"""Samples without a response are left out and counted, or judged as if nothing had been said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +23,10 @@ class ImageRef:
     path: Path | None = None
     """File to open; None where `data` holds the encoded picture itself."""
     data: bytes | None = field(default=None, repr=False)
-    """Encoded picture (JPEG, PNG, ...), as MMBench carries it in its TSV."""
+    """Encoded picture (JPEG, PNG, ...), as MMBench carries it in its TSV.
+
+    With neither, the benchmark has a picture here that its files lack: the sample can be scored
+    but not asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,7 @@ class Sample:
     question_id: int | str
     """Id as LLaVA's question file spells it, copied into the answer record."""
     images: tuple[ImageRef, ...]
+    """Empty for a question about text alone (ScienceQA)."""
     question: str
     """What is asked. For question files of LLaVA the whole `text`, suffix included."""
     options: tuple[str, ...] = ()
@@ -43,6 +49,8 @@ class Sample:
     """Gold answer (one) or human answers (TextVQA: ten); None where none is known."""
     group: str | None = None
     """Split, category or type by which the summary is broken down."""
+    tags: tuple[str, ...] = ()
+    """Further groups that it counts in, where a benchmark is broken down more than one way."""
     cluster: str
     """Samples of one cluster (one picture) are not independent; errors bars respect that."""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +67,8 @@ class Prompt:
     recorded: str
     """The text that LLaVA's answer record keeps: without the suffix its script adds (MMBench)."""
     max_new_tokens: int
+    pad: bool = True
+    """False: where the checkpoint pads pictures to a square, the centre is cropped instead."""
     prompt_hash: str
     """16 hex digits over text, picture names and limits; an old answer counts only if it agrees."""
 
@@ -85,6 +95,10 @@ class Response:
         return None if reason is None else str(reason)
 
 
+Verdict = tuple[float, ...]
+"""What a judge said of one answer: (reference, candidate) from 1 to 10, or (grade,) in [0, 1]."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """How one response was judged."""
@@ -93,13 +107,18 @@ class Score:
     metrics: Mapping[str, float | None]
     """Metric -> value; None means not scored, and `reason` says why."""
     extracted: str | None
-    """The answer that was read out of the response."""
+    """The answer that was read out of the response. None beside a value: none could be read, and
+    the protocol takes that for wrong."""
     reason: str | None = None
     """Why there is no value: a short constant such as `no_response`, counted in the summary."""
     group: str | None = None
+    tags: tuple[str, ...] = ()
+    """Further groups, as the sample's."""
     cluster: str
     label: str | None = None
     """What the answer was compared with, where that is one string; POPE's counts need it."""
+    verdicts: tuple[Verdict | None, ...] = ()
+    """A judge's, one a run, None where it could not be read; empty where no judge is needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,3 +156,7 @@ class Summary:
     metrics: Mapping[str, Estimate]
     counts: Counts
     groups: Mapping[str, Mapping[str, Estimate]]
+    unparsed: int = 0
+    """Of the scored: responses without a readable answer, which the protocol takes for wrong."""
+    missing: Missing = "unscored"
+    """What became of samples without a response."""

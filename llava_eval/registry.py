@@ -15,7 +15,14 @@ from llava_eval.metrics import FAMILIES
 from llava_eval.prompts import STYLES
 from llava_eval.resources import tasks_folder
 from llava_eval.sources.llava_layout import READERS
-from llava_eval.spec import TaskSpec, did_you_mean, parse_task, read_fields
+from llava_eval.spec import (
+    PAPER_TASKS,
+    TaskSpec,
+    did_you_mean,
+    expand_variants,
+    parse_task,
+    read_fields,
+)
 
 ALL = "all"
 
@@ -28,7 +35,7 @@ _TABLES: Mapping[str, Mapping[str, Any]] = {
 
 
 def load_tasks(folder: Path | None = None) -> dict[str, TaskSpec]:
-    """Reads every task file: name -> task, in alphabetical order.
+    """Reads every task file: name -> task, in alphabetical order, variants after their task.
 
     Args:
         folder: where the files are; None for those that ship with the package.
@@ -37,12 +44,12 @@ def load_tasks(folder: Path | None = None) -> dict[str, TaskSpec]:
         TaskError: all faults of all files, one a line.
     """
     folder = folder or tasks_folder()
-    tasks, faults = {}, []
+    tasks: dict[str, TaskSpec] = {}
+    faults: list[str] = []
     for path in sorted(folder.glob("*.yaml")):
-        spec, found = _read_task(path)
+        specs, found = _read_tasks(path)
         faults += [f"{folder.name}/{path.name}: {fault}" for fault in found]
-        if spec is not None:
-            tasks[spec.name] = spec
+        tasks |= {spec.name: spec for spec in specs}
     if faults:
         raise TaskError("\n".join(faults))
     if not tasks:
@@ -54,13 +61,13 @@ def select_tasks(names: str, tasks: Mapping[str, TaskSpec]) -> list[TaskSpec]:
     """The tasks that a user names, in that order, each once.
 
     Args:
-        names: separated by commas, or `all`.
+        names: separated by commas, or `all` for the twelve of LLaVA-1.5.
 
     Raises:
         TaskError: no name, or unknown ones.
     """
     if names == ALL:
-        return list(tasks.values())
+        return [tasks[name] for name in PAPER_TASKS if name in tasks]
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted:
         raise TaskError(f"no task named; known are {', '.join(tasks)}")
@@ -71,31 +78,47 @@ def select_tasks(names: str, tasks: Mapping[str, TaskSpec]) -> list[TaskSpec]:
     return [tasks[name] for name in wanted]
 
 
-def _read_task(path: Path) -> tuple[TaskSpec | None, list[str]]:
-    """The task, or None, and every fault of its file."""
+def _read_tasks(path: Path) -> tuple[list[TaskSpec], list[str]]:
+    """The task of a file and its variants, and every fault of the file."""
     try:
         fields = read_fields(path.read_text(encoding="utf-8"))
     except OSError as error:
-        return None, [f"cannot be read: {error.strerror}"]
+        return [], [f"cannot be read: {error.strerror}"]
     except ValueError as error:
-        return None, [str(error)]
-    spec, faults = parse_task(fields)
-    return spec, [*faults, *_name_faults(fields, path.stem)]
+        return [], [str(error)]
+    expanded, faults = expand_variants(fields)
+    if isinstance(fields.get("name"), str) and fields["name"] != path.stem:
+        faults.append(f"name: {fields['name']!r} in a file called {path.name}")
+    specs = []
+    for variant, own in expanded.items():
+        spec, found = parse_task(own, variant=variant)
+        where = f"variants.{variant}." if variant else ""
+        # What is wrong with the task is wrong with its variants, and told once.
+        found = [fault for fault in (*found, *_name_faults(own)) if fault not in faults]
+        faults += [f"{where}{fault}" for fault in found]
+        specs += [] if spec is None else [spec]
+    return specs, faults
 
 
-def _name_faults(fields: Mapping[str, Any], stem: str) -> Iterator[str]:
+def _name_faults(fields: Mapping[str, Any]) -> Iterator[str]:
     """Names that nothing has; values that the schema refuses are passed over."""
     for key, table in _TABLES.items():
         name = reduce(_value, key.split("."), fields)
         if isinstance(name, str) and name not in table:
             yield f"{key}: unknown name {name!r}{_suggestion(name, table)}"
-    metric, headline = fields.get("metric"), fields.get("headline")
-    if isinstance(metric, str) and isinstance(headline, str) and metric in FAMILIES:
-        metrics = FAMILIES[metric].metrics
-        if headline not in metrics:
-            yield f"headline: {metric} has no {headline!r}{_suggestion(headline, metrics)}"
-    if isinstance(fields.get("name"), str) and fields["name"] != stem:
-        yield f"name: {fields['name']!r} in a file called {stem}.yaml"
+    metric = fields.get("metric")
+    if isinstance(metric, str) and metric in FAMILIES:
+        yield from _metric_faults(fields, metric)
+
+
+def _metric_faults(fields: Mapping[str, Any], metric: str) -> Iterator[str]:
+    metrics = FAMILIES[metric].metrics
+    headline, published = fields.get("headline"), fields.get("published")
+    if isinstance(headline, str) and headline not in metrics:
+        yield f"headline: {metric} has no {headline!r}{_suggestion(headline, metrics)}"
+    for name in published if isinstance(published, dict) else ():
+        if name not in metrics:
+            yield f"published: {metric} has no {name!r}{_suggestion(str(name), metrics)}"
 
 
 def _value(node: Any, key: str) -> Any:

@@ -1,7 +1,8 @@
 """From responses to scores and a summary, and both onto disk.
 
 A sample that cannot be scored has no value but a reason. It is counted in the summary and kept out
-of every mean, also where a published script takes a missing answer for a wrong one.
+of every mean. The published scripts take a missing answer for a wrong one; that is
+`missing="wrong"`, which the summary names.
 """
 
 import json
@@ -13,13 +14,23 @@ from typing import Any, NamedTuple
 
 from llava_eval.metrics import FAMILIES
 from llava_eval.metrics.base import Family, MetricInfo, judged
-from llava_eval.records import Counts, Estimate, Response, Sample, Score, Summary
+from llava_eval.records import (
+    Counts,
+    Estimate,
+    Missing,
+    Response,
+    Sample,
+    Score,
+    Summary,
+    Verdict,
+)
 from llava_eval.spec import TaskSpec
 from llava_eval.store import write_atomically
 
 NO_ANNOTATION = "no_annotation"
 NO_RESPONSE = "no_response"
 FAILED = "failed"
+NOT_JUDGED = "not_judged"
 
 
 class Scored(NamedTuple):
@@ -34,6 +45,8 @@ def score_task(
     samples: Sequence[Sample],
     responses: Mapping[str, Response],
     *,
+    verdicts: Mapping[str, Sequence[Verdict | None]] | None = None,
+    missing: Missing = "unscored",
     seed: int = 0,
 ) -> Scored:
     """Scores every sample of a task and sums up.
@@ -42,10 +55,21 @@ def score_task(
         spec: the task.
         samples: all that were to be answered.
         responses: sample id -> response.
+        verdicts: sample id -> a judge's, one a run, for a task that needs a judge.
+        missing: what becomes of samples without a response.
         seed: of the bootstrap.
     """
     family = FAMILIES[spec.metric]
-    scores = [_score(each, responses.get(each.sample_id), family) for each in samples]
+    scores = [
+        _score(
+            each,
+            responses.get(each.sample_id),
+            family,
+            verdicts=(verdicts or {}).get(each.sample_id, ()),
+            missing=missing,
+        )
+        for each in samples
+    ]
     estimates, groups = family.summarize(scores, seed)
     unscored = Counter(score.reason for score in scores if score.reason is not None)
     summary = Summary(
@@ -59,18 +83,33 @@ def score_task(
             scored=len(scores) - unscored.total(),
             unscored=dict(sorted(unscored.items())),
         ),
+        unparsed=sum(score.extracted is None and score.reason is None for score in scores),
+        missing=missing,
         groups={name: _told(group, family) for name, group in groups.items()},
     )
     return Scored(scores, summary)
 
 
-def _score(sample: Sample, response: Response | None, family: Family) -> Score:
+def _score(
+    sample: Sample,
+    response: Response | None,
+    family: Family,
+    *,
+    verdicts: Sequence[Verdict | None],
+    missing: Missing,
+) -> Score:
     if sample.answers is None:
         reason = NO_ANNOTATION
+    elif family.grade is not None and verdicts:
+        return family.grade(sample, verdicts)
+    elif response is None and missing == "wrong" and family.score is not None:
+        return family.score(sample, "")
     elif response is None:
         reason = NO_RESPONSE
     elif response.error is not None:
         reason = FAILED
+    elif family.score is None:
+        reason = NOT_JUDGED
     else:
         return family.score(sample, response.text)
     return judged(sample, {family.sample_metric: None}, reason=reason)

@@ -5,6 +5,7 @@ once; nothing later sees a pydantic object. Names that must exist in a Python ta
 styles, metric families) are checked by `registry`, which knows the tables.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,6 +13,22 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PAPER_TASKS = (
+    "vqav2",
+    "gqa",
+    "vizwiz",
+    "scienceqa",
+    "textvqa",
+    "pope",
+    "mme",
+    "mmbench",
+    "mmbench_cn",
+    "seed",
+    "llava_bench_wild",
+    "mm_vet",
+)
+"""The twelve benchmarks of LLaVA-1.5 in the order of its table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +69,23 @@ class TaskSpec:
     layout: LayoutSource
     prompt: PromptSpec
     max_new_tokens: int
+    pad: bool = True
+    """False: where a checkpoint pads pictures to a square, the centre is cropped instead, as the
+    scripts of some benchmarks did when their numbers were published."""
     metric: str
     """Metric family, a name in the table of `metrics`."""
     headline: str
     """Metric of the family that the paper's table reports."""
-    published: Mapping[str, float]
-    """Checkpoint -> value of the headline as printed (per cent or points)."""
+    published: Mapping[str, Mapping[str, float]]
+    """Metric -> checkpoint -> value as printed (per cent or points)."""
     notes: str
     """What a reader of the number has to know."""
+    variant_of: str | None = None
+    """The task that this one is a variant of; None for a task of its own."""
+
+
+_NAME = r"^[a-z][a-z0-9_]*$"
+_VARIANT_NAME = re.compile(r"[a-z0-9]+")
 
 
 class _Strict(BaseModel):
@@ -84,10 +110,11 @@ class _Prompt(_Strict):
 
 class _Generation(_Strict):
     max_new_tokens: int = Field(gt=0)
+    pad: bool = True
 
 
 class _Task(_Strict):
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = Field(pattern=_NAME)
     version: int = Field(gt=0)
     title: str
     paper: str
@@ -99,7 +126,7 @@ class _Task(_Strict):
     generation: _Generation
     metric: str
     headline: str
-    published: dict[str, float] = {}
+    published: dict[str, dict[str, float]] = {}
     notes: str = ""
 
 
@@ -118,19 +145,62 @@ def read_fields(text: str) -> dict[str, Any]:
     return fields
 
 
-def parse_task(fields: Mapping[str, Any]) -> tuple[TaskSpec | None, list[str]]:
-    """Checks the fields of a task file.
+def expand_variants(fields: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The fields of every task that a task file describes: `variants.NAME` says what differs.
+
+    A variant is called TASK-NAME. It has the task's fields but for those it gives itself, mapping
+    by mapping; its protocol is its name, and published values are never those of the task.
+
+    Returns:
+        Variant -> fields, the task itself under the empty name, and faults, each one line.
+    """
+    own = {key: value for key, value in fields.items() if key != "variants"}
+    variants = fields.get("variants", {})
+    if not isinstance(variants, dict):
+        return {"": own}, [f"variants: expected a mapping, got {variants!r}"]
+    expanded, faults = {"": own}, []
+    for name, changes in variants.items():
+        if not _VARIANT_NAME.fullmatch(str(name)):
+            faults.append(f"variants: {name!r} must be lower-case letters and digits")
+        elif not isinstance(changes, dict) or not {"title", "notes"} <= changes.keys():
+            faults.append(f"variants.{name}: must say its title and, in notes, what differs")
+        else:
+            basis = own | {"name": f"{own.get('name')}-{name}", "protocol": name, "published": {}}
+            expanded[str(name)] = _merge(basis, changes)
+    return expanded, faults
+
+
+def _merge(basis: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(basis)
+    for key, value in changes.items():
+        there = merged.get(key)
+        if isinstance(value, dict) and isinstance(there, dict):
+            value = _merge(there, value)
+        merged[key] = value
+    return merged
+
+
+def parse_task(
+    fields: Mapping[str, Any], *, variant: str = ""
+) -> tuple[TaskSpec | None, list[str]]:
+    """Checks the fields of one task, as `expand_variants` gives them.
+
+    Args:
+        variant: its name, where it is one.
 
     Returns:
         The task and no faults, or None and every fault found, each one line.
     """
+    name = str(fields.get("name"))
+    if variant:
+        fields = {**fields, "name": name.removesuffix(f"-{variant}")}
     try:
         task = _Task.model_validate(fields)
     except ValidationError as error:
         return None, [_fault(detail) for detail in error.errors()]
     layout = task.sources.llava_layout
     return TaskSpec(
-        name=task.name,
+        name=f"{task.name}-{variant}" if variant else task.name,
         version=task.version,
         title=task.title,
         paper=task.paper,
@@ -145,10 +215,12 @@ def parse_task(fields: Mapping[str, Any]) -> tuple[TaskSpec | None, list[str]]:
         ),
         prompt=PromptSpec(style=task.prompt.style, suffix=task.prompt.suffix),
         max_new_tokens=task.generation.max_new_tokens,
+        pad=task.generation.pad,
         metric=task.metric,
         headline=task.headline,
         published=task.published,
         notes=task.notes,
+        variant_of=task.name if variant else None,
     ), []
 
 

@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from llava_eval.sources.mini import write_mini
+from llava_eval.mini.write import write_mini
 
 HELP = "write the mini data, small versions of the benchmarks in their own formats"
 

@@ -1,7 +1,8 @@
 """What a metric family is: how one response is judged, and how the judgements become numbers.
 
 A family is pure: gold answers and text in, records out. It judges what can be judged; responses
-that are missing or failed come to `summarize` only, as scores without a value.
+that are missing or failed come to `summarize` only, as scores without a value. Where a judge has to
+decide (`grade`), the family makes a score of the judge's verdicts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from llava_eval.metrics.statistics import mean_score
-from llava_eval.records import Estimate, Sample, Score, Unit
+from llava_eval.records import Estimate, Sample, Score, Unit, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +37,14 @@ class Family:
     """Metrics of the summary."""
     sample_metric: str
     """The one of them that a single sample has a value of."""
-    score: Callable[[Sample, str], Score]
-    """Judges the text of one response; the sample has gold answers."""
+    score: Callable[[Sample, str], Score] | None = None
+    """Judges the text of one response; the sample has gold answers. None: a judge has to."""
+    grade: Callable[[Sample, Sequence[Verdict | None]], Score] | None = None
+    """Makes a score of a judge's verdicts, one a run; None: no judge is needed."""
     summarize: Callable[[Sequence[Score], int], Breakdown]
     """Scores and a seed -> estimates; unit and direction are added from `metrics` afterwards."""
+    whole_clusters: bool = False
+    """Whether the samples of a cluster are judged as one, so that a limit must not part them."""
 
 
 def judged(
@@ -50,13 +55,14 @@ def judged(
     label: str | None = None,
     reason: str | None = None,
 ) -> Score:
-    """The score of a sample, with the sample's id, group and cluster."""
+    """The score of a sample, with the sample's id, groups and cluster."""
     return Score(
         sample_id=sample.sample_id,
         metrics=metrics,
         extracted=extracted,
         reason=reason,
         group=sample.group,
+        tags=sample.tags,
         cluster=sample.cluster,
         label=label,
     )
@@ -71,11 +77,15 @@ def gold_answers(sample: Sample) -> tuple[str, ...]:
 def break_down(
     scores: Sequence[Score], estimate: Callable[[Sequence[Score]], Mapping[str, Estimate]]
 ) -> Breakdown:
-    """Applies `estimate` to all scores and to each group; groups are in alphabetical order."""
-    names = sorted({score.group for score in scores if score.group is not None})
+    """Applies `estimate` to all scores and to each group, tags included, in alphabetical order."""
+    members: dict[str, list[Score]] = {}
+    for score in scores:
+        for name in dict.fromkeys((score.group, *score.tags)):
+            if name is not None:
+                members.setdefault(name, []).append(score)
     return Breakdown(
         metrics=estimate(scores),
-        groups={name: estimate([s for s in scores if s.group == name]) for name in names},
+        groups={name: estimate(members[name]) for name in sorted(members)},
     )
 
 

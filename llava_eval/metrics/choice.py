@@ -60,4 +60,5 @@ FAMILY = Family(
     sample_metric="row_accuracy",
     score=score,
     summarize=summarize,
+    whole_clusters=True,
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from llava_eval.errors import DataError
 from llava_eval.extract import textvqa_question
-from llava_eval.records import ImageRef, Sample
+from llava_eval.records import Sample
 from llava_eval.sources.files import (
     Fields,
     check_records,
@@ -22,31 +22,8 @@ from llava_eval.sources.files import (
     require_files,
 )
 from llava_eval.sources.mmbench import read_mmbench
+from llava_eval.sources.questions import read_questions
 from llava_eval.spec import LayoutSource
-
-_QUESTION: Fields = {"question_id": (int, str), "image": (str,), "text": (str,)}
-# What LLaVA's question files write where a benchmark has no categories.
-_NO_CATEGORY = "default"
-
-
-def _read_questions(path: Path, folder: Path) -> list[Sample]:
-    """The samples of a question file, answers unknown.
-
-    Args:
-        folder: where the pictures are.
-    """
-    return [
-        Sample(
-            sample_id=str(record["question_id"]),
-            question_id=record["question_id"],
-            images=(ImageRef(key=record["image"], path=folder / record["image"]),),
-            question=record["text"],
-            group=None if record.get("category") == _NO_CATEGORY else record.get("category"),
-            cluster=record["image"],
-        )
-        for record in read_json_lines(path, _QUESTION)
-    ]
-
 
 _TEXTVQA_ROW: Fields = {
     "question_id": (int, str),
@@ -68,7 +45,7 @@ def _read_textvqa(source: LayoutSource, root: Path) -> list[Sample]:
         for row in _textvqa_rows(annotation_path)
     }
     samples, faults = [], []
-    for sample in _read_questions(path, root / (source.images or "")):
+    for sample in read_questions(path, root / (source.images or "")):
         try:
             question = textvqa_question(sample.question)
         except ValueError as error:
@@ -102,7 +79,7 @@ def _read_gqa(source: LayoutSource, root: Path) -> list[Sample]:
         for question_id, row in _gqa_rows(annotation_path).items()
     }
     samples = []
-    for sample in _read_questions(path, root / (source.images or "")):
+    for sample in read_questions(path, root / (source.images or "")):
         if row := rows.get(sample.sample_id):
             group = "open" if row["types"]["structural"] == "query" else "binary"
             samples.append(replace(sample, answers=(row["answer"],), group=group))
@@ -140,7 +117,7 @@ def _read_pope(source: LayoutSource, root: Path) -> list[Sample]:
     Source: haotian-liu/LLaVA at c121f04, llava/eval/eval_pope.py, which does not verify the join.
     """
     path, *annotation_paths = require_files(source, root)
-    samples = _read_questions(path, root / (source.images or ""))
+    samples = read_questions(path, root / (source.images or ""))
     labels: dict[str, str] = {}
     for annotation_path in annotation_paths:
         category = _pope_category(annotation_path)

@@ -5,9 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 from llava_eval.errors import DataError
+from llava_eval.mini.write import mini_root
 from llava_eval.records import Sample
 from llava_eval.sources.llava_layout import READERS
-from llava_eval.sources.mini import mini_root
 from llava_eval.spec import TaskSpec
 
 MINI = "mini"

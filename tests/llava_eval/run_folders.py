@@ -25,7 +25,7 @@ def task_spec(name: str, **changes: Any) -> TaskSpec:
         "max_new_tokens": 16,
         "metric": "vqa",
         "headline": "accuracy",
-        "published": {"llava-v1.5-7b": 58.2, "llava-v1.5-13b": 61.3},
+        "published": {"accuracy": {"llava-v1.5-7b": 58.2, "llava-v1.5-13b": 61.3}},
         "notes": f"What to know about {name}.",
     }
     return TaskSpec(**given | changes)

@@ -129,7 +129,7 @@ def test_unscored_samples_are_counted_in_the_cell():
 
 
 def test_published_rows_come_only_when_asked_for():
-    spec = task_spec("gqa", published={"llava-v1.5-7b": 62.0})
+    spec = task_spec("gqa", published={"accuracy": {"llava-v1.5-7b": 62.0}})
     runs = [run("a", summary("gqa", 0.5))]
     assert build_leaderboard(runs, {"gqa": spec}).published == ()
     rows = build_leaderboard(runs, {"gqa": spec}, published=True).published
@@ -138,8 +138,8 @@ def test_published_rows_come_only_when_asked_for():
 
 def test_published_rows_hold_only_tasks_of_the_table():
     specs = {
-        "gqa": task_spec("gqa", published={"x": 62.0}),
-        "pope": task_spec("pope", published={"x": 85.9, "y": 86.0}),
+        "gqa": task_spec("gqa", published={"accuracy": {"x": 62.0}}),
+        "pope": task_spec("pope", published={"accuracy": {"x": 85.9, "y": 86.0}}),
     }
     rows = board(run("a", summary("gqa", 0.5)), published=True, **specs).published
     assert [(row.name, len(row.cells)) for row in rows] == [("x", 1)]
@@ -148,7 +148,7 @@ def test_published_rows_hold_only_tasks_of_the_table():
 @pytest.mark.parametrize(("unit", "printed"), [("fraction", 58.2), ("points", 1510.7)])
 def test_a_published_value_reads_as_it_was_printed(unit, printed):
     measured = summary("gqa", 0, metrics={"accuracy": estimate(0.5, unit=unit)})
-    spec = task_spec("gqa", published={"x": printed})
+    spec = task_spec("gqa", published={"accuracy": {"x": printed}})
     cell = board(run("a", measured), published=True, gqa=spec).published[0].cells[0]
     assert cell is not None
     assert number_text(cell.estimate.value, cell.estimate.unit) == str(printed)

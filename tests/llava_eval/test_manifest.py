@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llava_eval.backends.base import Answer
-from llava_eval.errors import DataError, RunError
+from llava_eval.errors import RunError
 from llava_eval.manifest import (
     check_folder,
     describe_environment,
@@ -43,9 +43,17 @@ def test_a_task_is_described_by_its_version_and_the_hash_of_every_file(tmp_path:
     }
 
 
-def test_a_file_that_cannot_be_hashed_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"questions\.jsonl: cannot be read: No such file"):
-        describe_task(task_spec("gqa"), tmp_path)
+def test_files_that_are_not_there_decided_nothing(tmp_path: Path) -> None:
+    assert describe_task(task_spec("gqa"), tmp_path)["files"] == {}
+
+
+def test_of_a_folder_every_text_file_is_named(tmp_path: Path) -> None:
+    for name in ("b/2.txt", "1.txt", "1.png"):
+        (tmp_path / "gt" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "gt" / name).write_text(name)
+    layout = LayoutSource(reader="gqa", questions="q.jsonl", annotations=("gt",))
+    record = describe_task(task_spec("gqa", layout=layout), tmp_path)
+    assert list(record["files"]) == ["gt/1.txt", "gt/b/2.txt"]
 
 
 def test_the_same_settings_may_go_on(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from llava_eval.errors import DataError
+from llava_eval.mini.write import write_mini
 from llava_eval.plan import first_samples, plan_tasks
 from llava_eval.records import Sample
 from llava_eval.registry import load_tasks
-from llava_eval.sources.mini import write_mini
 
 SAMPLES = [
     Sample(sample_id=name, question_id=name, images=(), question="?", cluster=name[0])

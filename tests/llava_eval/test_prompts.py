@@ -58,9 +58,10 @@ GQA = TASKS["gqa"]
         (SAMPLE, replace(GQA, max_new_tokens=64)),
         (SAMPLE, replace(GQA, version=GQA.version + 1)),
         (SAMPLE, replace(GQA, name="gqa2")),
+        (SAMPLE, replace(GQA, pad=False)),
         (SAMPLE, replace(GQA, prompt=TASKS["mmbench"].prompt)),
     ],
-    ids=["text", "picture", "no picture", "tokens", "version", "name", "style"],
+    ids=["text", "picture", "no picture", "tokens", "version", "name", "pad", "style"],
 )
 def test_the_hash_follows_what_is_asked(sample, spec):
     assert build_prompt(sample, spec).prompt_hash != build_prompt(SAMPLE, GQA).prompt_hash

@@ -43,7 +43,7 @@ def test_published_values_are_those_of_the_model_zoo(task, num_samples, headline
     v15 = ["llava-v1.5-7b", "llava-v1.5-13b", "llava-v1.5-7b-lora", "llava-v1.5-13b-lora"]
     v16 = ["vicuna-7b", "vicuna-13b", "mistral-7b", "34b"]
     names = [*v15, *(f"llava-v1.6-{name}" for name in v16)]
-    assert spec.published == dict(zip(names, values, strict=False))
+    assert spec.published == {headline: dict(zip(names, values, strict=False))}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_folder_without_task_files_is_refused(tmp_path):
     [
         ("pope,gqa", ["pope", "gqa"]),
         (" gqa , gqa,pope,gqa", ["gqa", "pope"]),
-        ("all", ["gqa", "mmbench", "pope", "textvqa"]),
+        ("all", ["gqa", "textvqa", "pope", "mmbench"]),
     ],
 )
 def test_tasks_come_once_and_in_the_order_named(names, expected):
@@ -129,3 +129,41 @@ def test_unknown_tasks_are_all_named():
 def test_no_task_is_refused(names):
     with pytest.raises(TaskError, match="no task named; known are gqa, mmbench, pope, textvqa"):
         select_tasks(names, load_tasks())
+
+
+VARIANT = """
+variants:
+  short:
+    title: GQA, short
+    notes: At most 16 tokens.
+    generation: {max_new_tokens: 16}
+"""
+
+
+def test_a_variant_is_the_task_but_for_what_it_says(tmp_path):
+    tasks = load_tasks(write_tasks(tmp_path, gqa=GQA + VARIANT))
+    own, variant = tasks["gqa"], tasks["gqa-short"]
+    assert list(tasks) == ["gqa", "gqa-short"]
+    assert (own.variant_of, variant.variant_of) == (None, "gqa")
+    assert (own.protocol, variant.protocol) == ("published", "short")
+    assert (variant.max_new_tokens, variant.layout) == (16, own.layout)
+    assert variant.published == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("max_new", "maxnew", "variants.short.generation.maxnew_tokens: unknown key; did you mean"),
+        ("    notes: At most 16 tokens.\n", "", "variants.short: must say its title and, in notes"),
+        ("  short:", "  Sh-ort:", "variants: 'Sh-ort' must be lower-case letters and digits"),
+    ],
+)
+def test_faults_of_a_variant_name_it(old, new, fault, tmp_path):
+    (told,) = faults_of(write_tasks(tmp_path, gqa=GQA + VARIANT.replace(old, new, 1)))
+    assert told.startswith(f"tasks/gqa.yaml: {fault}")
+
+
+def test_a_fault_of_the_task_is_told_once(tmp_path):
+    folder = write_tasks(tmp_path, gqa=GQA.replace("metric: gqa", "metric: gqqa") + VARIANT)
+    (fault,) = faults_of(folder)
+    assert fault == "tasks/gqa.yaml: metric: unknown name 'gqqa'; did you mean gqa?"

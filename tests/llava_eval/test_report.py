@@ -25,7 +25,9 @@ GOLDEN = Path(__file__).parent / "golden" / "report"
 TASKS = {
     "textvqa": task_spec("textvqa", title="TextVQA, val", num_samples=5000),
     "mme": task_spec("mme", title="MME", headline="perception", published={}),
-    "pope": task_spec("pope", title="POPE, COCO", headline="f1", published={"llava-v1.5-7b": 85.9}),
+    "pope": task_spec(
+        "pope", title="POPE, COCO", headline="f1", published={"f1": {"llava-v1.5-7b": 85.9}}
+    ),
 }
 MME = {
     "perception": estimate(1531.7789, 14.25, unit="points"),

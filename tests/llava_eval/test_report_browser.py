@@ -22,8 +22,10 @@ from tests.llava_eval.run_folders import (
 pytestmark = pytest.mark.browser
 
 TASKS = {
-    "gqa": task_spec("gqa", title="GQA, testdev", num_samples=12578, published={"zoo": 62.0}),
-    "textvqa": task_spec("textvqa", title="TextVQA, val", published={"zoo": 58.2}),
+    "gqa": task_spec(
+        "gqa", title="GQA, testdev", num_samples=12578, published={"accuracy": {"zoo": 62.0}}
+    ),
+    "textvqa": task_spec("textvqa", title="TextVQA, val", published={"accuracy": {"zoo": 58.2}}),
 }
 ATTACK = "</script><script>window.hacked = 1</script><!--<script><img src=x onerror=hacked=1>\"'>"
 NUM_SAMPLES = 10_000

@@ -105,6 +105,8 @@ def test_the_summary_file_has_the_agreed_keys(tmp_path):
         "metrics",
         "counts",
         "groups",
+        "unparsed",
+        "missing",
     ]
     estimate = {"value", "stderr", "ci95", "unit", "higher_is_better"}
     assert set(summary["metrics"]["accuracy"]) == estimate

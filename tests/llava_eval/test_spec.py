@@ -23,7 +23,8 @@ generation:
 metric: gqa
 headline: accuracy
 published:
-  llava-v1.5-7b: 62
+  accuracy:
+    llava-v1.5-7b: 62
 """
 
 
@@ -38,7 +39,7 @@ def test_a_task_file_becomes_a_task():
     assert faults == []
     assert (spec.name, spec.version, spec.max_new_tokens) == ("toy", 2, 16)
     assert spec.layout.annotations == ("toy/answers.json",)
-    assert spec.published == {"llava-v1.5-7b": 62.0}
+    assert spec.published == {"accuracy": {"llava-v1.5-7b": 62.0}}
 
 
 def test_what_need_not_be_said_has_defaults():

@@ -8,7 +8,7 @@ import pytest
 from llava_eval import cli
 from llava_eval.commands import run
 from llava_eval.errors import ModelError
-from llava_eval.sources.mini import write_mini
+from llava_eval.mini.write import write_mini
 from tests.llava_eval.fakes import ScriptedBackend
 
 GQA = Path("runs/scripted-mini-limit4/gqa")

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from llava_eval import cli
+from llava_eval.mini.write import write_mini
 from llava_eval.registry import load_tasks
-from llava_eval.sources.mini import write_mini
 from llava_eval.sources.open import load_samples
 
 

@@ -1,14 +1,23 @@
-"""Writes the mini data to a folder: to the cache on first use, or wherever one asks."""
+"""Writes the mini data to a folder: to the cache on first use, or wherever one asks.
 
+They are small drawn versions of the benchmarks in their own formats, below the paths of LLaVA's
+`playground/data/eval`, and the same bytes every time.
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from llava_eval.errors import DataError
+from llava_eval.mini import choice, vqa, yes_no
+from llava_eval.mini.files import Files
 from llava_eval.resources import cache_dir
-from llava_eval.sources.mini_files import BENCHMARKS
 
 VERSION = 1
 """Goes up with every change of what is written; the cache keeps a folder for each."""
+
+BENCHMARKS: Sequence[Callable[[], Files]] = (vqa.textvqa, vqa.gqa, yes_no.pope, choice.mmbench)
+"""What makes the files of one benchmark, for each of them."""
 
 
 def mini_root() -> Path:

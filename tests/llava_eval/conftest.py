@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from llava_eval.sources.mini import write_mini
+from llava_eval.mini.write import write_mini
 
 
 @pytest.fixture(scope="session")

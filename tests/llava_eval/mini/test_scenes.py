@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_eval.sources.scenes import (
+from llava_eval.mini.scenes import (
     COLORS,
     PLACES,
     RADIUS_PX,

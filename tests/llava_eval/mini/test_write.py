@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from llava_eval.errors import DataError
+from llava_eval.mini import write as mini_module
+from llava_eval.mini.write import VERSION, mini_root, write_mini
 from llava_eval.registry import load_tasks
-from llava_eval.sources import mini as mini_module
-from llava_eval.sources.mini import VERSION, mini_root, write_mini
 from llava_eval.sources.open import load_samples
 
 
@@ -113,7 +113,7 @@ def test_the_cache_is_written_once(cache):
 
 
 def test_several_processes_may_write_it_at_once(cache, mini):
-    code = "from llava_eval.sources.mini import mini_root; print(mini_root())"
+    code = "from llava_eval.mini.write import mini_root; print(mini_root())"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ
