@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/llava-eval run --model tiny --tasks textvqa,gqa,mmbench,pope --data mini
+	$(BIN)/llava-eval run --model tiny --tasks all --data mini
 
 lint: setup
 	$(BIN)/ruff check .

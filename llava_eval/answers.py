@@ -1,11 +1,14 @@
 """Answer files, LLaVA's or ours, read and matched with the samples they answer.
 
 A file has one JSON object a line: LLaVA's answer record, or our superset of it, which names the
-sample as well. Lines are matched by id, never by position. Nothing is dropped unseen: answers that
-fit no sample, and those that a later line replaces, are counted.
+sample as well. SEED-Bench's leaderboard calls the text `prediction`, and files for it are published
+with a comma behind every record; both are taken. Lines are matched by id, never by position.
+Nothing is dropped unseen: answers that fit no sample, and those that a later line replaces, are
+counted.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +17,8 @@ from typing import Any
 from llava_eval.errors import AnswersError
 from llava_eval.extract import textvqa_question
 from llava_eval.records import Prompt, Response, Sample
+
+_logger = logging.getLogger(__name__)
 
 MAX_FAULTS_SHOWN = 5
 
@@ -28,6 +33,10 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "metadata": (dict,),
 }
 _REQUIRED = ("question_id", "text")
+# A record of Q-Bench's has no id but its picture's name; LLaVA's script adds the response.
+_QBENCH = {"img_path", "response"}
+_DECODER = json.JSONDecoder()
+_ROUND = "round_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +54,8 @@ class Matched:
 def read_answers(path: Path) -> list[Response]:
     """Reads an answers file; `sample_id` is empty where a line does not name one.
 
-    Only `question_id` and `text` must be there. Blank lines are skipped.
+    Only `question_id` and `text` must be there. Blank lines are skipped; a comma at a line's end is
+    passed over, with a warning.
 
     Raises:
         AnswersError: the file cannot be read, holds no answers, or has broken lines, which are
@@ -55,18 +65,22 @@ def read_answers(path: Path) -> list[Response]:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise AnswersError(f"{path}: cannot be read: {error.strerror}") from error
-    answers, faults = [], []
+    answers, faults, num_commas = [], [], 0
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        record = line.rstrip().removesuffix(b",")
+        num_commas += record != line.rstrip()
         try:
-            answers.append(_parse(line))
+            answers += [_parse(each) for each in _apart(record)]
         except ValueError as error:
             faults.append(f"{path}:{number}: {error}")
     if faults:
         raise AnswersError("\n".join(_shortened(faults)))
     if not answers:
         raise AnswersError(f"{path}: empty; expected an answer record a line")
+    if num_commas:
+        _logger.warning("%s: a comma at the end of %d lines was passed over", path, num_commas)
     return answers
 
 
@@ -77,8 +91,30 @@ def _shortened(faults: Sequence[str]) -> list[str]:
     return shown
 
 
+def _apart(line: bytes) -> list[bytes]:
+    """The records of a line: LLaVA's script for Q-Bench writes them without line ends.
+
+    What is no record any more is passed on as it is, and found by who decodes it.
+    """
+    if b"}{" not in line:
+        return [line]
+    text, records, start = line.decode("utf-8", "surrogateescape"), [], 0
+    while start < len(text):
+        try:
+            _, end = _DECODER.raw_decode(text, start)
+        except json.JSONDecodeError:
+            end = len(text)
+        records.append(text[start:end].encode("utf-8", "surrogateescape"))
+        start = end
+    return records
+
+
 def _parse(line: bytes) -> Response:
     record = _decode(line)
+    if "question_id" not in record and record.keys() >= _QBENCH:
+        record |= {"question_id": record["img_path"], "text": record.pop("response")}
+    if "text" not in record and "prediction" in record:
+        record["text"] = record.pop("prediction")
     if faults := [*_missing(record), *_mistyped(record)]:
         raise ValueError("; ".join(faults))
     known = {name: record.pop(name, None) for name in _TYPES}
@@ -125,8 +161,9 @@ def match_answers(
     """Finds the sample of every answer; of several answers to one sample the last counts.
 
     An answer that names its sample belongs to it. Others go by `question_id`, written as number or
-    as text; where that is not the sample's id (TextVQA's is the picture's), the question must agree
-    too, recovered from the recorded prompt.
+    as text; where that is not the sample's id (TextVQA's and MME's are a picture's), the question
+    must agree too, recovered from the recorded prompt. An answer to another round (MMBench asked
+    with LLaVA's `--all-rounds`, which rotates the options once more) belongs to no sample.
 
     Args:
         samples: the task's.
@@ -137,12 +174,12 @@ def match_answers(
         AnswersError: not one answer belongs to the task.
     """
     samples_by_key = {_key(s, prompts[s.sample_id].recorded): s.sample_id for s in samples}
-    known = {sample.sample_id for sample in samples}
+    rounds = {sample.sample_id: sample.extra.get(_ROUND, 0) for sample in samples}
     by_sample: dict[str, Response] = {}
     unmatched = duplicates = 0
     for answer in answers:
         sample_id = answer.sample_id or _find(answer, samples_by_key)
-        if sample_id not in known:
+        if sample_id not in rounds or answer.extra.get(_ROUND, 0) != rounds[sample_id]:
             unmatched += 1
             continue
         duplicates += sample_id in by_sample
@@ -162,8 +199,8 @@ def _key(sample: Sample, recorded: str) -> _Key:
 
 def _find(answer: Response, samples_by_key: Mapping[_Key, str]) -> str | None:
     question_id = str(answer.question_id)
-    alone = samples_by_key.get((question_id, None))
-    return alone or samples_by_key.get((question_id, _question(answer.prompt)))
+    asked = samples_by_key.get((question_id, _question(answer.prompt)))
+    return asked or samples_by_key.get((question_id, None))
 
 
 def _question(prompt: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Protocol
 
-from llava_eval.commands import data, report, run, score, tasks
+from llava_eval.commands import data, report, run, score, submit, tasks
 from llava_eval.errors import EvalError
 
 
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "run": run,
     "score": score,
     "report": report,
+    "submit": submit,
     "tasks": tasks,
     "data": data,
 }

@@ -1,9 +1,11 @@
 """The errors of `llava_eval`.
 
 EvalError            exit code 2: the command was given something wrong
+├── FlagsError       flags that exclude each other, or that this machine cannot serve
 ├── TaskError        a task name or a task file
 ├── DataError        benchmark files that are missing or malformed
 ├── AnswersError     an answers file that cannot be read or does not fit the task
+├── VerdictsError    a judge's verdicts that cannot be read or do not fit the task
 ├── RunError         a run folder that cannot be used with these settings
 ├── ModelError       the model that --model names cannot be loaded
 ├── SampleError      one sample cannot be asked; its response says why, the run goes on
@@ -17,6 +19,10 @@ class EvalError(Exception):
     exit_code = 2
 
 
+class FlagsError(EvalError):
+    """Flags that exclude each other, or ask for what is not installed here."""
+
+
 class TaskError(EvalError):
     """An unknown task, or a task file that breaks the schema."""
 
@@ -27,6 +33,10 @@ class DataError(EvalError):
 
 class AnswersError(EvalError):
     """An answers file that is broken or does not belong to the task."""
+
+
+class VerdictsError(EvalError):
+    """A file of a judge's verdicts that is broken, of another kind, or about another task."""
 
 
 class RunError(EvalError):

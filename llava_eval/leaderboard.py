@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llava_eval.records import Estimate, Summary, Unit
+from llava_eval.records import NOT_JUDGED, Estimate, Summary, Unit
 from llava_eval.spec import PAPER_TASKS, TaskSpec
 
 NO_VALUE = "–"
@@ -214,6 +214,8 @@ def _remarks(summary: Summary, column: Column) -> Iterable[str]:
         yield f"protocol {summary.protocol}"
     if summary.headline != column.headline:
         yield words(summary.headline)
+    if NOT_JUDGED in summary.counts.unscored:
+        yield "waits for a judge"
     if summary.missing == "wrong":
         yield "missing answers count as wrong"
 
@@ -269,6 +271,22 @@ def samples_text(samples: int, spec: TaskSpec | None) -> str:
         return f"{samples:,}"
     return (
         f"{samples:,} {'of' if samples < spec.num_samples else 'instead of'} {spec.num_samples:,}"
+    )
+
+
+def next_step(summary: Summary, *, run: str = "RUN") -> str | None:
+    """What gives values to answers that no judge has read; None where there are none.
+
+    Args:
+        run: how the run folder is named in the command.
+    """
+    waiting = summary.counts.unscored.get(NOT_JUDGED)
+    if waiting is None:
+        return None
+    answers = "1 answer is" if waiting == 1 else f"{waiting:,} answers are"
+    return (
+        f"{answers} not judged; once a judge has reviewed them: llava-eval score "
+        f"--task {summary.task} --reviews FILE --output {run}"
     )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_eval.errors import DataError, RunError
+from llava_eval.records import Origin
 from llava_eval.results import read_manifest
 from llava_eval.spec import TaskSpec
 from llava_eval.store import MANIFEST, TaskStore, write_atomically
@@ -37,24 +38,29 @@ _PACKAGES = (
 _DECISIVE = ("fingerprint", "conversation", "dtype", "quantize")
 
 
-def describe_task(spec: TaskSpec, root: Path) -> dict[str, Any]:
+def describe_task(spec: TaskSpec, origin: Origin) -> dict[str, Any]:
     """Version and data of a task, as the manifest keeps them.
 
-    Args:
-        root: folder that the paths of the task file start from. Files that are not there did not
-            decide anything; of a folder every text file does.
+    Files that are not there did not decide anything; of a folder every text file does.
 
     Raises:
         DataError: a file cannot be read.
     """
     files: dict[str, str] = {}
-    for name in (spec.layout.questions, *spec.layout.annotations):
-        path = root / name
+    for name in origin.files:
+        path = origin.root / name
         if path.is_file():
             files[name] = _sha256(path)
         for inside in sorted(path.rglob("*.txt")):
             files[f"{name}/{inside.relative_to(path)}"] = _sha256(inside)
-    return {"version": spec.version, "protocol": spec.protocol, "files": files}
+    return {
+        "version": spec.version,
+        "protocol": spec.protocol,
+        "source": origin.source,
+        "files": files,
+        "datasets": dict(origin.commits),
+        "note": origin.note,
+    }
 
 
 def _sha256(path: Path) -> str:
@@ -93,8 +99,12 @@ def _decisive(manifest: Mapping[str, Any]) -> dict[str, str]:
     facts = {f"model {name}": str(model[name]) for name in _DECISIVE if name in model}
     for task, record in manifest.get("tasks", {}).items():
         facts[f"{task} version"] = str(record["version"])
+        if "source" in record:
+            facts[f"{task} source"] = record["source"]
         for name, digest in record["files"].items():
             facts[f"{task} file {name}"] = digest[:12]
+        for name, commit in record.get("datasets", {}).items():
+            facts[f"{task} data set {name}"] = commit[:12]
     return facts
 
 

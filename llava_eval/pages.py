@@ -50,6 +50,7 @@ def _environment() -> Environment:
         "interval": leaderboard.interval_text,
         "samples": leaderboard.samples_text,
         "words": leaderboard.words,
+        "next_step": leaderboard.next_step,
         "markdown": _literal_markdown,
         "digest": _digest,
         "island": _island,

@@ -13,7 +13,7 @@ from llava_eval.manifest import describe_task
 from llava_eval.metrics import FAMILIES
 from llava_eval.prompts import build_prompt
 from llava_eval.records import Prompt, Sample
-from llava_eval.sources.open import data_root, load_samples
+from llava_eval.sources.open import open_task
 from llava_eval.spec import TaskSpec
 
 
@@ -35,7 +35,7 @@ def plan_tasks(specs: Sequence[TaskSpec], *, data: str, limit: int | None = None
     """Reads the samples of every task.
 
     Args:
-        data: `mini`, or a folder laid out as LLaVA's.
+        data: `mini`, `hub`, or a folder laid out as LLaVA's or with VLMEvalKit's tables.
         limit: most samples a task; a little more where a metric judges groups of samples.
 
     Raises:
@@ -53,10 +53,9 @@ def plan_tasks(specs: Sequence[TaskSpec], *, data: str, limit: int | None = None
 
 
 def _plan_task(spec: TaskSpec, *, data: str, limit: int | None) -> TaskPlan:
-    root = data_root(data)
-    samples = load_samples(spec, data)
-    if spec.layout.images is not None and not (root / spec.layout.images).is_dir():
-        raise DataError(f"no pictures: {root / spec.layout.images} is not a folder")
+    samples, origin = open_task(spec, data)
+    if origin.pictures is not None and not (origin.root / origin.pictures).is_dir():
+        raise DataError(f"no pictures: {origin.root / origin.pictures} is not a folder")
     asked = samples
     if limit is not None:
         whole_clusters = FAMILIES[spec.metric].whole_clusters
@@ -66,7 +65,7 @@ def _plan_task(spec: TaskSpec, *, data: str, limit: int | None) -> TaskPlan:
         order=tuple(sample.sample_id for sample in samples),
         samples=tuple(asked),
         prompts=tuple(build_prompt(sample, spec) for sample in asked),
-        record=describe_task(spec, root),
+        record=describe_task(spec, origin),
     )
 
 

@@ -4,10 +4,10 @@ Every stage takes the record before it and makes a new one; none is ever edited.
 never positions: they are matched by `sample_id`, and a response to a changed prompt by its hash.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Unit = Literal["fraction", "points"]
 Missing = Literal["unscored", "wrong"]
@@ -23,10 +23,13 @@ class ImageRef:
     path: Path | None = None
     """File to open; None where `data` holds the encoded picture itself."""
     data: bytes | None = field(default=None, repr=False)
-    """Encoded picture (JPEG, PNG, ...), as MMBench carries it in its TSV.
+    """Encoded picture (JPEG, PNG, ...), as MMBench carries it in its TSV."""
+    load: Callable[[], bytes] | None = field(default=None, repr=False)
+    """Reads the encoded picture, for sources whose pictures do not fit into memory together. Equal
+    where the picture is the same; raises SampleError.
 
-    With neither, the benchmark has a picture here that its files lack: the sample can be scored
-    but not asked."""
+    With none of the three, the benchmark has a picture here that its files lack: the sample can be
+    scored but not asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +53,36 @@ class Sample:
     group: str | None = None
     """Split, category or type by which the summary is broken down."""
     tags: tuple[str, ...] = ()
-    """Further groups that it counts in, where a benchmark is broken down more than one way."""
+    """Further groups that it counts in, where a benchmark is broken down more than one way. One
+    that begins with `_` is the metric's own and not shown."""
     cluster: str
     """Samples of one cluster (one picture) are not independent; errors bars respect that."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of LLaVA's answer record (MMBench: round_id, options, option_char)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What the samples of a task were read from."""
+
+    source: Literal["llava_layout", "hub", "tsv"]
+    root: Path
+    """Folder that the names below start from."""
+    files: tuple[str, ...] = ()
+    """Files and folders of text files that decide what is asked or how it is scored."""
+    pictures: str | None = None
+    """Folder of the pictures, where they are files of their own."""
+    commits: Mapping[str, str] = field(default_factory=dict)
+    """Data set of the Hub -> the commit that was read."""
+    note: str | None = None
+    """What this source makes of the task that the published numbers were not made with."""
+
+
+class Opened(NamedTuple):
+    """A task's samples, and what they were read from."""
+
+    samples: list[Sample]
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +122,9 @@ class Response:
         reason = self.metadata.get("error")
         return None if reason is None else str(reason)
 
+
+NOT_JUDGED = "not_judged"
+"""Why an answer has no value that no judge has read yet."""
 
 Verdict = tuple[float, ...]
 """What a judge said of one answer: (reference, candidate) from 1 to 10, or (grade,) in [0, 1]."""

@@ -14,7 +14,9 @@ from llava_eval.errors import TaskError
 from llava_eval.metrics import FAMILIES
 from llava_eval.prompts import STYLES
 from llava_eval.resources import tasks_folder
+from llava_eval.sources.hub_rows import HUB_READERS
 from llava_eval.sources.llava_layout import READERS
+from llava_eval.sources.tsv_rows import TSV_READERS
 from llava_eval.spec import (
     PAPER_TASKS,
     TaskSpec,
@@ -23,14 +25,18 @@ from llava_eval.spec import (
     parse_task,
     read_fields,
 )
+from llava_eval.submit import FORMS
 
 ALL = "all"
 
 # Key of a task file -> what its value must be a name of.
 _TABLES: Mapping[str, Mapping[str, Any]] = {
     "sources.llava_layout.reader": READERS,
+    "sources.hub.reader": HUB_READERS,
+    "sources.tsv.reader": TSV_READERS,
     "prompt.style": STYLES,
     "metric": FAMILIES,
+    "submission": FORMS,
 }
 
 

@@ -125,7 +125,7 @@ def _samples_page(folder: Path, run: Run, spec: TaskSpec | None) -> str:
     path = folder / "responses.jsonl"
     answers = store.read_responses(path) if path.exists() else []
     responses = {response.sample_id: response for response in answers}
-    rows = [_sample(score, responses.get(score.sample_id), summary.headline) for score in scores]
+    rows = [_sample(score, responses.get(score.sample_id), summary) for score in scores]
     return pages.html(
         "samples",
         title=spec.title if spec else folder.name,
@@ -138,10 +138,13 @@ def _samples_page(folder: Path, run: Run, spec: TaskSpec | None) -> str:
     )
 
 
-def _sample(score: Score, response: Response | None, headline: str) -> dict[str, str]:
+def _sample(score: Score, response: Response | None, summary: Summary) -> dict[str, str]:
     """What the page says of one sample; what is unknown is left out."""
     # A headline such as F1 has no value for one sample; the family's own value stands for it.
-    value = score.metrics.get(headline, next(iter(score.metrics.values()), None))
+    own = summary.headline in score.metrics
+    metric = summary.headline if own else next(iter(score.metrics), summary.headline)
+    value = score.metrics.get(metric)
+    in_points = metric in summary.metrics and summary.metrics[metric].unit == "points"
     told = {
         "id": score.sample_id,
         **(_answer(response) if response else {}),
@@ -150,7 +153,7 @@ def _sample(score: Score, response: Response | None, headline: str) -> dict[str,
         "group": score.group,
         "reason": score.reason and leaderboard.words(score.reason),
         "value": None if value is None else f"{value:.4g}",
-        "verdict": _verdict(value),
+        "verdict": _verdict(value, full=100 if in_points else 1),
     }
     return {name: text for name, text in told.items() if text is not None}
 
@@ -165,10 +168,13 @@ def _answer(response: Response) -> dict[str, str | None]:
     }
 
 
-def _verdict(value: float | None) -> str:
+def _verdict(value: float | None, *, full: float) -> str:
+    """What the page calls a value, of which `full` is the whole; a relative score may have more."""
     if value is None:
         return "unscored"
-    return {0.0: "wrong", 1.0: "right"}.get(value, "partly")
+    if value == 0:
+        return "wrong"
+    return "right" if value >= full else "partly"
 
 
 def csv_text(board: Leaderboard) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from llava_eval.metrics import FAMILIES
 from llava_eval.metrics.base import Family, MetricInfo, judged
 from llava_eval.records import (
+    NOT_JUDGED,
     Counts,
     Estimate,
     Missing,
@@ -30,7 +31,6 @@ from llava_eval.store import write_atomically
 NO_ANNOTATION = "no_annotation"
 NO_RESPONSE = "no_response"
 FAILED = "failed"
-NOT_JUDGED = "not_judged"
 
 
 class Scored(NamedTuple):
@@ -43,7 +43,7 @@ class Scored(NamedTuple):
 def score_task(
     spec: TaskSpec,
     samples: Sequence[Sample],
-    responses: Mapping[str, Response],
+    responses: Mapping[str, Response] | None,
     *,
     verdicts: Mapping[str, Sequence[Verdict | None]] | None = None,
     missing: Missing = "unscored",
@@ -54,7 +54,7 @@ def score_task(
     Args:
         spec: the task.
         samples: all that were to be answered.
-        responses: sample id -> response.
+        responses: sample id -> response; None where only the verdicts on them are known.
         verdicts: sample id -> a judge's, one a run, for a task that needs a judge.
         missing: what becomes of samples without a response.
         seed: of the bootstrap.
@@ -63,10 +63,11 @@ def score_task(
     scores = [
         _score(
             each,
-            responses.get(each.sample_id),
+            (responses or {}).get(each.sample_id),
             family,
             verdicts=(verdicts or {}).get(each.sample_id, ()),
             missing=missing,
+            without=NOT_JUDGED if responses is None else NO_RESPONSE,
         )
         for each in samples
     ]
@@ -97,7 +98,9 @@ def _score(
     *,
     verdicts: Sequence[Verdict | None],
     missing: Missing,
+    without: str,
 ) -> Score:
+    """One sample's score; `without` is the reason where there is no response."""
     if sample.answers is None:
         reason = NO_ANNOTATION
     elif family.grade is not None and verdicts:
@@ -105,7 +108,7 @@ def _score(
     elif response is None and missing == "wrong" and family.score is not None:
         return family.score(sample, "")
     elif response is None:
-        reason = NO_RESPONSE
+        reason = without
     elif response.error is not None:
         reason = FAILED
     elif family.score is None:

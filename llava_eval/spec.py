@@ -7,9 +7,9 @@ styles, metric families) are checked by `registry`, which knows the tables.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -41,6 +41,43 @@ class LayoutSource:
     annotations: tuple[str, ...] = ()
     images: str | None = None
     """Folder of the pictures; None where they are inside the question file."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Beginning of a path -> what it is called on other disks (`mm-vet` -> `mmvet`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSource:
+    """Where a task's rows lie on the Hugging Face Hub."""
+
+    reader: str
+    """Name in the table of `sources.hub_rows`."""
+    dataset: str
+    """Id of the data set, or a folder laid out like one."""
+    aliases: tuple[str, ...] = ()
+    """Ids that it had before, tried where the Hub does not have it."""
+    config: str | None = None
+    """None where it has only one."""
+    pictures_config: str | None = None
+    """Config that holds the pictures, where the questions are a table of their own."""
+    split: str
+    revision: str | None = None
+    """Branch, tag or commit; None for the newest. The manifest says which commit it was."""
+    note: str | None = None
+    """In which ways the data are not those of the published numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TsvSource:
+    """The table of VLMEvalKit that holds a task."""
+
+    reader: str
+    """Name in the table of `sources.tsv_rows`."""
+    file: str
+    """Its name, below the folder that `--data` names."""
+    md5: str | None = None
+    """Of the file that VLMEvalKit downloads."""
+    note: str | None = None
+    """In which ways the data are not those of the published numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +104,8 @@ class TaskSpec:
     num_samples: int
     """Size of the published set; fewer or more samples are reported, never hidden."""
     layout: LayoutSource
+    hub: HubSource | None = None
+    tsv: TsvSource | None = None
     prompt: PromptSpec
     max_new_tokens: int
     pad: bool = True
@@ -80,6 +119,8 @@ class TaskSpec:
     """Metric -> checkpoint -> value as printed (per cent or points)."""
     notes: str
     """What a reader of the number has to know."""
+    submission: str | None = None
+    """What an evaluation server takes, a name in the table of `submit`; None: it has no server."""
     variant_of: str | None = None
     """The task that this one is a variant of; None for a task of its own."""
 
@@ -97,10 +138,31 @@ class _Layout(_Strict):
     questions: str
     annotations: list[str] = []
     images: str | None = None
+    aliases: dict[str, str] = {}
+
+
+class _Hub(_Strict):
+    reader: str
+    dataset: str
+    aliases: list[str] = []
+    config: str | None = None
+    pictures_config: str | None = None
+    split: str
+    revision: str | None = None
+    note: str | None = None
+
+
+class _Tsv(_Strict):
+    reader: str
+    file: str
+    md5: str | None = Field(default=None, pattern="^[0-9a-f]{32}$")
+    note: str | None = None
 
 
 class _Sources(_Strict):
     llava_layout: _Layout
+    hub: _Hub | None = None
+    tsv: _Tsv | None = None
 
 
 class _Prompt(_Strict):
@@ -128,6 +190,7 @@ class _Task(_Strict):
     headline: str
     published: dict[str, dict[str, float]] = {}
     notes: str = ""
+    submission: str | None = None
 
 
 def read_fields(text: str) -> dict[str, Any]:
@@ -198,7 +261,7 @@ def parse_task(
         task = _Task.model_validate(fields)
     except ValidationError as error:
         return None, [_fault(detail) for detail in error.errors()]
-    layout = task.sources.llava_layout
+    layout, hub, tsv = task.sources.llava_layout, task.sources.hub, task.sources.tsv
     return TaskSpec(
         name=f"{task.name}-{variant}" if variant else task.name,
         version=task.version,
@@ -212,7 +275,12 @@ def parse_task(
             questions=layout.questions,
             annotations=tuple(layout.annotations),
             images=layout.images,
+            aliases=layout.aliases,
         ),
+        hub=None
+        if hub is None
+        else HubSource(**hub.model_dump(exclude={"aliases"}), aliases=tuple(hub.aliases)),
+        tsv=None if tsv is None else TsvSource(**tsv.model_dump()),
         prompt=PromptSpec(style=task.prompt.style, suffix=task.prompt.suffix),
         max_new_tokens=task.generation.max_new_tokens,
         pad=task.generation.pad,
@@ -220,6 +288,7 @@ def parse_task(
         headline=task.headline,
         published=task.published,
         notes=task.notes,
+        submission=task.submission,
         variant_of=task.name if variant else None,
     ), []
 
@@ -243,5 +312,7 @@ def _keys(location: Sequence[str]) -> list[str]:
     """The keys that may stand where an unknown one was found."""
     model: Any = _Task
     for part in location[:-1]:
-        model = model.model_fields[part].annotation
+        annotation = model.model_fields[part].annotation
+        # `X | None` where the key may be absent.
+        model = next(iter(get_args(annotation)), annotation)
     return list(model.model_fields)

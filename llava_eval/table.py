@@ -1,10 +1,12 @@
 """The table a command ends with: one line a task."""
 
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.table import Table
 
-from llava_eval.leaderboard import number_text, samples_text, spread_text, words
+from llava_eval.leaderboard import next_step, number_text, samples_text, spread_text, words
 from llava_eval.records import Summary
 from llava_eval.spec import TaskSpec
 
@@ -31,3 +33,14 @@ def summary_table(
             unscored or "0",
         )
     return table
+
+
+def next_steps(summaries: Sequence[Summary], folder: Path | None) -> str:
+    """What is left to do for tasks that wait for a judge, a line each.
+
+    Args:
+        folder: of the run; None where nothing was written.
+    """
+    run = "RUN" if folder is None else shlex.quote(str(folder))
+    steps = ((summary.task, next_step(summary, run=run)) for summary in summaries)
+    return "".join(f"{task}: {step}\n" for task, step in steps if step)

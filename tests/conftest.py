@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from hypothesis import settings
+
+# How long an example takes depends on what else the machine does; pytest says which tests are slow.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -4,6 +4,7 @@ LLAVA_CORE = {
     "__init__": "predict generate/request",
     "errors": "",
     "json_files": "errors",
+    "memory": "",
     "config": "json_files errors",
     "conversation": "errors",
     "templates": "conversation errors",
@@ -29,24 +30,42 @@ LLAVA_CORE = {
     "checkpoint/delta": "checkpoint/files checkpoint/keys checkpoint/lazy checkpoint/parts "
     "json_files errors",
     "checkpoint/destination": "errors",
-    "checkpoint/open": "checkpoint/adapters checkpoint/files checkpoint/hub checkpoint/original "
-    "checkpoint/parts errors",
+    "checkpoint/hugging_face_keys": "checkpoint/keys",
+    "checkpoint/hugging_face": "checkpoint/files checkpoint/hugging_face_keys checkpoint/keys "
+    "checkpoint/parts checkpoint/tower images config json_files errors",
+    "checkpoint/chat_template": "conversation errors",
+    "checkpoint/generation": "checkpoint/parts conversation json_files",
+    "checkpoint/tokenizer_files": "conversation json_files errors",
+    "checkpoint/layouts": "checkpoint/hugging_face checkpoint/parts checkpoint/tower config "
+    "conversation images errors",
+    "checkpoint/save": "checkpoint/adapters checkpoint/chat_template checkpoint/extra_tokens "
+    "checkpoint/generation checkpoint/hugging_face checkpoint/hugging_face_keys checkpoint/keys "
+    "checkpoint/layouts checkpoint/load checkpoint/parts checkpoint/shards checkpoint/template "
+    "checkpoint/tokenizer_files checkpoint/tower conversation images templates tokens",
+    "checkpoint/open": "checkpoint/adapters checkpoint/delta checkpoint/files checkpoint/hub "
+    "checkpoint/hugging_face checkpoint/original checkpoint/parts errors",
     "checkpoint/placement": "config errors",
+    "checkpoint/spread": "checkpoint/placement memory errors",
     "checkpoint/fingerprint": "",
     "checkpoint/template": "templates config errors",
     "checkpoint/extra_tokens": "config errors",
     "checkpoint/load": "checkpoint/keys checkpoint/lazy checkpoint/parts checkpoint/placement "
-    "model/llava model/mpt errors",
+    "checkpoint/spread model/llava model/mpt memory errors",
     "generate/request": "errors",
-    "generate/features": "",
+    "generate/features": "errors",
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
     "generate/engine": "generate/plan generate/request generate/sampling model/llava",
-    "predict": "generate/engine generate/plan generate/request generate/features checkpoint/load "
+    "generate/schedule": "generate/engine generate/plan memory errors",
+    "predict": "generate/engine generate/plan generate/request generate/features "
+    "generate/schedule checkpoint/generation checkpoint/load memory "
     "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/template "
     "checkpoint/extra_tokens checkpoint/fingerprint model/llava "
     "conversation templates images tokens config json_files errors",
     "tiny": "checkpoint/hub checkpoint/keys model/llava config",
+    "convert": "checkpoint/adapters checkpoint/delta checkpoint/destination checkpoint/hub "
+    "checkpoint/hugging_face checkpoint/keys checkpoint/lazy checkpoint/open checkpoint/original "
+    "checkpoint/parts checkpoint/placement checkpoint/save errors",
 }
 
 LLAVA_EVAL = {
@@ -54,52 +73,103 @@ LLAVA_EVAL = {
     "records": "",
     "resources": "errors",
     "spec": "",
-    "registry": "spec prompts metrics/__init__ sources/llava_layout resources errors",
+    "registry": "spec submit prompts metrics/__init__ sources/llava_layout sources/hub_rows "
+    "sources/tsv_rows resources errors",
     "sources/files": "spec errors",
     "sources/mmbench": "sources/files spec records errors",
-    "sources/llava_layout": "sources/files sources/mmbench sources/questions extract spec records errors",
+    "sources/vqa": "sources/files sources/questions spec records",
+    "sources/llava_layout": "sources/vqa sources/files sources/mmbench sources/questions extract "
+    "spec records errors sources/scienceqa sources/seed sources/mme "
+    "sources/open_ended sources/qbench",
+    "sources/open_ended": "sources/files sources/questions spec records errors",
+    "sources/qbench": "sources/files spec records errors",
+    "sources/scienceqa": "sources/files spec records errors",
+    "sources/seed": "sources/files sources/questions spec records errors",
+    "sources/mme": "sources/files sources/questions spec records errors",
     "sources/questions": "sources/files records",
-    "sources/open": "sources/llava_layout mini/write spec records errors",
+    "sources/parquet": "errors",
+    "sources/hub_rows": "sources/parquet sources/vqa sources/mmbench sources/scienceqa sources/seed "
+    "sources/mme sources/open_ended records",
+    "sources/hub": "sources/hub_rows sources/parquet sources/seed sources/files spec records errors",
+    "sources/tsv_rows": "sources/vqa sources/mmbench sources/scienceqa sources/seed sources/mme "
+    "sources/open_ended records",
+    "sources/tsv": "sources/tsv_rows sources/files spec records errors",
+    "sources/open": "sources/files sources/llava_layout sources/hub sources/tsv mini/write spec "
+    "records errors",
     "mini/scenes": "",
     "mini/files": "",
     "mini/vqa": "mini/files mini/scenes",
     "mini/yes_no": "mini/files mini/scenes",
     "mini/choice": "mini/files mini/scenes sources/mmbench",
-    "mini/write": "mini/__init__ mini/vqa mini/yes_no mini/choice mini/files resources errors",
+    "mini/letter": "mini/files mini/scenes sources/scienceqa sources/seed",
+    "mini/mme": "mini/files mini/scenes sources/mme",
+    "mini/write": "mini/__init__ mini/vqa mini/yes_no mini/choice mini/files resources errors "
+    "mini/letter mini/mme mini/open_ended mini/quality",
+    "mini/open_ended": "mini/files mini/scenes",
+    "mini/quality": "mini/files mini/scenes",
+    "fetch/catalogue": "spec errors",
+    "fetch/contents": "fetch/catalogue sources/files errors",
+    "fetch/verify": "fetch/catalogue fetch/contents errors",
+    "fetch/archives": "fetch/catalogue errors",
+    "fetch/download": "fetch/archives fetch/verify errors",
+    "fetch/watch": "fetch/download",
+    "fetch/plan": "fetch/archives fetch/catalogue fetch/download fetch/verify errors",
     "prompts": "spec records errors",
     "store": "records errors",
+    "leases": "records",
+    "threads": "",
     "backends/base": "records errors",
-    "backends/local": "backends/base records errors",
+    "backends/local": "backends/base leases records errors",
+    "backends/worker": "backends/base records errors",
+    "backends/team": "backends/base backends/worker leases records errors",
+    "backends/processes": "backends/worker threads records",
     "backends/replay": "backends/base store records errors",
     "run": "backends/base store records errors",
     "extract": "",
-    "metrics/base": "metrics/statistics records",
+    "metrics/base": "metrics/paired metrics/statistics records",
+    "metrics/paired": "metrics/statistics",
     "metrics/statistics": "records",
     "metrics/normalize": "",
     "metrics/vqa": "metrics/base metrics/statistics metrics/normalize records",
-    "metrics/gqa": "metrics/base extract records",
-    "metrics/choice": "metrics/base metrics/statistics extract records",
-    "metrics/binary": "metrics/base metrics/statistics extract records",
-    "metrics/__init__": "metrics/base metrics/vqa metrics/gqa metrics/choice metrics/binary",
+    "metrics/vqa_official": "metrics/base metrics/normalize metrics/vqa records",
+    "metrics/gqa": "metrics/base metrics/statistics extract records",
+    "metrics/choice": "metrics/base metrics/paired metrics/statistics extract records",
+    "metrics/binary": "metrics/base metrics/paired metrics/statistics extract records",
+    "metrics/letter": "metrics/base metrics/paired metrics/statistics extract records",
+    "metrics/mme": "metrics/base metrics/paired metrics/statistics extract records",
+    "metrics/__init__": "metrics/base metrics/vqa metrics/vqa_official metrics/gqa metrics/choice "
+    "metrics/binary metrics/letter metrics/mme metrics/candidate metrics/capability metrics/relative",
+    "metrics/candidate": "metrics/base extract records",
+    "metrics/capability": "metrics/base metrics/statistics records",
+    "metrics/relative": "metrics/base metrics/paired metrics/statistics records",
     "answers": "extract records errors",
+    "mme_results": "sources/mme records errors",
     "score": "metrics/__init__ metrics/base spec store records",
+    "submit": "metrics/normalize sources/files sources/mmbench extract spec records errors",
     "results": "records errors",
+    "verdicts": "records errors",
     "leaderboard": "spec records",
     "pages": "leaderboard resources",
     "report": "leaderboard pages results store spec records errors",
-    "manifest": "results store spec errors",
+    "manifest": "results store spec records errors",
     "plan": "manifest metrics/__init__ prompts sources/open spec records errors",
     "progress": "backends/base",
     "table": "leaderboard spec records",
     "commands/arguments": "",
-    "commands/run": "commands/arguments backends/base backends/local manifest plan progress "
-    "registry report run score store table spec records",
-    "commands/score": "commands/arguments answers prompts registry score sources/open table spec "
-    "errors",
+    "commands/backend": "commands/arguments backends/base backends/local backends/processes "
+    "backends/team threads errors",
+    "commands/run": "commands/arguments commands/backend backends/base manifest plan progress "
+    "registry report results run score store table spec records",
+    "commands/score": "commands/arguments answers prompts records registry score sources/open "
+    "table spec errors mme_results metrics/__init__ verdicts",
+    "commands/submit": "commands/arguments answers prompts registry results sources/open store "
+    "submit errors",
     "commands/report": "registry report",
     "commands/tasks": "commands/arguments leaderboard prompts registry sources/open spec",
-    "commands/data": "mini/write",
-    "cli": "commands/run commands/score commands/report commands/tasks commands/data errors",
+    "commands/data": "commands/arguments fetch/catalogue fetch/download fetch/plan fetch/verify "
+    "fetch/watch mini/write errors",
+    "cli": "commands/run commands/score commands/report commands/submit commands/tasks commands/data "
+    "errors",
     "__main__": "cli",
 }
 

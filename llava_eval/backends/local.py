@@ -1,13 +1,15 @@
 """The model in this process: the one file that reaches `llava_core`.
 
 Prompts about one picture are handed over together, so the engine can compute what they share once.
-Pictures are opened by a few threads a little ahead of the engine, which forms its own batches; one
-that cannot be opened costs its own samples and no others.
+Pictures are opened by a few threads a little ahead of the engine, which forms its own batches. A
+picture that cannot be opened, or a prompt that the model cannot be given, costs its own samples and
+no others.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import llava_core
@@ -17,6 +19,7 @@ from llava_core.errors import DataError as PictureError
 from llava_core.images import open_image
 from llava_eval.backends.base import Answer
 from llava_eval.errors import BackendError, ModelError, SampleError
+from llava_eval.leases import by_picture
 from llava_eval.records import ImageRef, Prompt
 
 if TYPE_CHECKING:
@@ -44,6 +47,27 @@ def load_model(model: str, **settings: Any) -> "llava_core.Llava":
         raise ModelError(f"--model {model}: {error}") from error
 
 
+def open_worker(
+    number: int, *, model: str, batch_tokens: int | None, device: str, **settings: Any
+) -> "LocalBackend":
+    """Loads a model for one of several processes, each on a device of its own.
+
+    Args:
+        number: of the process; numbers beyond the number of GPUs share them.
+        settings: as those of `load_model`.
+
+    Raises:
+        ModelError: there is no such model, or a setting does not fit it.
+    """
+    import torch
+
+    num_gpus = torch.cuda.device_count()
+    if num_gpus and device in ("auto", "cuda"):
+        device = f"cuda:{number % num_gpus}"
+    llava = load_model(model, device=device, **settings)
+    return LocalBackend(llava, batch_tokens=batch_tokens)
+
+
 class LocalBackend:
     """Answers with a model of `llava_core`."""
 
@@ -60,15 +84,20 @@ class LocalBackend:
 
     def describe(self) -> Mapping[str, str]:
         """Fingerprint, template and placement of the model."""
+        import torch
+
         identity = self._llava.identity
         return {
             "fingerprint": identity.fingerprint,
             "conversation": identity.conversation,
             "conversation_reason": identity.conversation_reason,
+            "image_aspect_ratio": identity.aspect_ratio,
             "device": _device_name(identity.placement.device),
+            "threads": str(torch.get_num_threads()),
             "dtype": str(identity.placement.dtype).removeprefix("torch."),
             "attention": identity.placement.attention,
             "quantize": identity.placement.quantize or "none",
+            "device_map": identity.placement.device_map or "none",
         }
 
     def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
@@ -77,17 +106,19 @@ class LocalBackend:
         Raises:
             BackendError: the model failed.
         """
-        import torch
-
         failed: deque[Answer] = deque()
-        requests = _requests(_by_picture(prompts), failed)
+
+        def fail(sample_id: str | int, error: LlavaError) -> None:
+            failed.append(Answer(sample_id=str(sample_id), text="", error=_one_line(error)))
+
+        requests = _requests(by_picture(prompts), failed)
         try:
-            for response in self._llava.generate(requests, batch_tokens=self._batch_tokens):
+            for response in self._llava.generate(
+                requests, batch_tokens=self._batch_tokens, on_error=fail
+            ):
                 yield _answer(response)
                 while failed:
                     yield failed.popleft()
-        except torch.OutOfMemoryError as error:
-            raise BackendError(f"out of memory; lower --batch-tokens ({error})") from error
         except LlavaError as error:
             raise BackendError(f"the model failed: {error}") from error
         yield from failed
@@ -105,14 +136,6 @@ def _answer(response: "llava_core.Response") -> Answer:
 
 def _failure(prompt: Prompt, reason: str) -> Answer:
     return Answer(sample_id=prompt.sample.sample_id, text="", error=reason)
-
-
-def _by_picture(prompts: Sequence[Prompt]) -> Iterable[list[Prompt]]:
-    groups: dict[tuple[object, ...], list[Prompt]] = {}
-    for prompt in prompts:
-        pictures = tuple(image.path or image.data for image in prompt.sample.images)
-        groups.setdefault(pictures, []).append(prompt)
-    return groups.values()
 
 
 def _requests(
@@ -136,6 +159,7 @@ def _requests(
                     images=images,
                     messages=[{"role": "user", "content": prompt.text}],
                     max_new_tokens=prompt.max_new_tokens,
+                    pad=prompt.pad,
                     id=prompt.sample.sample_id,
                 )
 
@@ -153,13 +177,21 @@ def _open_ahead(
 
 
 def _open(images: Sequence[ImageRef]) -> "list[Image]":
-    sources = [source for image in images if (source := image.path or image.data)]
-    if not sources:
+    sources = [source for image in images if (source := _source(image))]
+    if len(sources) < len(images):
         raise SampleError("the benchmark's files hold no picture for it")
     try:
         return [open_image(source) for source in sources]
     except PictureError as error:
-        raise SampleError(" ".join(str(error).split())) from error
+        raise SampleError(_one_line(error)) from error
+
+
+def _source(image: ImageRef) -> Path | bytes | None:
+    return image.path or image.data or (image.load() if image.load else None)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _device_name(device: "torch.device") -> str:

@@ -3,16 +3,17 @@
 from argparse import ArgumentParser, ArgumentTypeError
 
 # Where LLaVA's own scripts look.
-_LLAVA_DATA = "playground/data/eval"
+LLAVA_DATA = "playground/data/eval"
 
 
 def add_data(parser: ArgumentParser) -> None:
     """Declares `--data`."""
     parser.add_argument(
         "--data",
-        default=_LLAVA_DATA,
-        metavar="ROOT|mini",
-        help=f"folder laid out as LLaVA's, or the mini data (default: {_LLAVA_DATA})",
+        default=LLAVA_DATA,
+        metavar="ROOT|hub|mini",
+        help="folder laid out as LLaVA's or with VLMEvalKit's TSV files; the Hugging Face Hub; or "
+        f"the mini data (default: {LLAVA_DATA})",
     )
 
 

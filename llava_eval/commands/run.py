@@ -15,47 +15,34 @@ from rich.console import Console
 
 from llava_eval import manifest
 from llava_eval.backends.base import Backend
-from llava_eval.backends.local import LocalBackend, load_model
 from llava_eval.commands.arguments import add_data, positive
+from llava_eval.commands.backend import SETTINGS, add_backend, open_backend
 from llava_eval.plan import TaskPlan, plan_tasks
 from llava_eval.progress import track
 from llava_eval.records import Summary
 from llava_eval.registry import load_tasks, select_tasks
 from llava_eval.report import write_report
+from llava_eval.results import read_scores
 from llava_eval.run import TaskRun, run_task
 from llava_eval.score import score_task, write_scores
 from llava_eval.spec import TaskSpec
 from llava_eval.store import TaskStore, clear_run, locked, read_responses
-from llava_eval.table import summary_table
+from llava_eval.table import next_steps, summary_table
 
 HELP = "ask a model the questions of some tasks, score its answers, write the report"
 
-# Flags that decide how the model is loaded, by the names of `llava_core.load`.
-_MODEL_SETTINGS = ("base", "device", "dtype", "quantize", "attention", "conversation")
 # Flags that go into the manifest as they were given.
-_SETTINGS = ("model", "data", "limit", "batch_tokens", *_MODEL_SETTINGS)
+_SETTINGS = ("data", "limit", *SETTINGS)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
-    add("--model", required=True, metavar="PATH|ID|tiny", help="the checkpoint")
+    add_backend(parser)
     add("--tasks", required=True, metavar="NAME,…|all", help="what to measure; see `tasks`")
     add_data(parser)
     add("--limit", type=positive, metavar="N", help="ask only the first N samples of each task")
     add("--output", type=Path, metavar="DIR", help="run folder (default: runs/MODEL-DATA)")
-    add(
-        "--model-base",
-        dest="base",
-        metavar="PATH|ID",
-        help="what a LoRA or projector was trained on",
-    )
-    add("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
-    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
-    add("--quantize", metavar="4bit|8bit", help="keep the language model in fewer bits")
-    add("--attention", default="auto", help="auto, sdpa, flash_attention_2 or eager")
-    add("--conversation", metavar="NAME", help="prompt template (default: the checkpoint's)")
-    add("--batch-tokens", type=positive, metavar="N", help="most tokens computed together")
     add("--fresh", action="store_true", help="forget the answers that the run folder holds")
 
 
@@ -70,16 +57,16 @@ def execute(arguments: Namespace) -> int:
         select_tasks(arguments.tasks, tasks), data=arguments.data, limit=arguments.limit
     )
     folder = arguments.output or default_folder(arguments)
+    known = {"tasks": {plan.spec.name: plan.record for plan in plans}}
     with locked(folder):
-        backend = _open_run(folder, plans, arguments=arguments, tasks=tasks)
-        console = Console(stderr=True)
-        runs, summaries = {}, []
-        for plan in plans:
-            runs[plan.spec.name] = _ask(plan, folder, backend=backend, console=console)
-            summaries.append(_score(plan, folder))
+        if not arguments.fresh:
+            manifest.check_folder(folder, known)
+        with open_backend(arguments) as backend:
+            _begin(folder, known, backend=backend, arguments=arguments, tasks=tasks)
+            runs, summaries = _measure(plans, folder, backend=backend)
         page = write_report([folder], output=folder, tasks=tasks)
     Console().print(summary_table(summaries, tasks, warning=backend.warning))
-    sys.stdout.write(f"report: {page}\n")
+    sys.stdout.write(f"{next_steps(summaries, folder)}report: {page}\n")
     return _tell_failures(runs)
 
 
@@ -93,21 +80,20 @@ def default_folder(arguments: Namespace) -> Path:
     return Path("runs") / f"{model}-{Path(arguments.data).resolve().name}{limit}"
 
 
-def _open_run(
+def _begin(
     folder: Path,
-    plans: Sequence[TaskPlan],
+    known: Mapping[str, Any],
     *,
+    backend: Backend,
     arguments: Namespace,
     tasks: Mapping[str, TaskSpec],
-) -> Backend:
-    """Loads the model and makes sure that its answers may stand in the folder."""
-    known: dict[str, Any] = {"tasks": {plan.spec.name: plan.record for plan in plans}}
-    if not arguments.fresh:
-        manifest.check_folder(folder, known)
-    settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
-    llava = load_model(arguments.model, **settings)
-    backend = LocalBackend(llava, batch_tokens=arguments.batch_tokens)
-    known["model"] = backend.describe()
+) -> None:
+    """Makes sure that the answers may stand in the folder, and says there how they are made.
+
+    Args:
+        known: of the manifest, what is known without the model.
+    """
+    known = {**known, "model": backend.describe()}
     if arguments.fresh:
         clear_run(folder, tasks)
     manifest.check_folder(folder, known)
@@ -115,7 +101,18 @@ def _open_run(
     given = {name: getattr(arguments, name) for name in _SETTINGS}
     environment = manifest.describe_environment(arguments.command_line)
     manifest.write_manifest(folder, {**named, **environment, "settings": given, **known})
-    return backend
+
+
+def _measure(
+    plans: Sequence[TaskPlan], folder: Path, *, backend: Backend
+) -> tuple[dict[str, TaskRun], list[Summary]]:
+    """Asks and scores one task after the other."""
+    console = Console(stderr=True)
+    runs, summaries = {}, []
+    for plan in plans:
+        asked = runs[plan.spec.name] = _ask(plan, folder, backend=backend, console=console)
+        summaries.append(_score(plan, folder, unchanged=asked.num_asked == 0))
+    return runs, summaries
 
 
 def _ask(plan: TaskPlan, folder: Path, *, backend: Backend, console: Console) -> TaskRun:
@@ -128,11 +125,14 @@ def _ask(plan: TaskPlan, folder: Path, *, backend: Backend, console: Console) ->
     )
 
 
-def _score(plan: TaskPlan, folder: Path) -> Summary:
-    """Scores from what is on disk, as `score` would."""
+def _score(plan: TaskPlan, folder: Path, *, unchanged: bool) -> Summary:
+    """Scores from what is on disk, as `score` would; of unchanged answers verdicts are kept."""
     store = TaskStore(folder / plan.spec.name)
     responses = {response.sample_id: response for response in read_responses(store.finished)}
-    scores, summary = score_task(plan.spec, plan.samples, responses)
+    old = store.folder / "scores.jsonl"
+    kept = read_scores(old) if unchanged and old.exists() else []
+    verdicts = {score.sample_id: score.verdicts for score in kept}
+    scores, summary = score_task(plan.spec, plan.samples, responses, verdicts=verdicts)
     write_scores(store.folder, scores, summary)
     return summary
 

@@ -1,24 +1,33 @@
 """`score`: scores answers that were made anywhere, LLaVA's own answer files included."""
 
 import logging
+import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
-from llava_eval.answers import match_answers, read_answers
+from llava_eval.answers import Matched, match_answers, read_answers
 from llava_eval.commands.arguments import add_data, one_task
-from llava_eval.errors import DataError
+from llava_eval.errors import DataError, VerdictsError
+from llava_eval.metrics import FAMILIES
+from llava_eval.mme_results import read_mme_results
 from llava_eval.prompts import build_prompt
+from llava_eval.records import Missing, Prompt, Response, Sample, Verdict
 from llava_eval.registry import load_tasks, select_tasks
 from llava_eval.score import score_task, write_scores
-from llava_eval.sources.open import load_samples
+from llava_eval.sources.open import HUB, load_samples
 from llava_eval.spec import TaskSpec
-from llava_eval.table import summary_table
+from llava_eval.table import next_steps, summary_table
+from llava_eval.verdicts import holds_verdicts, match_verdicts, num_other_answers, read_runs
 
 HELP = "score answers that were made anywhere, LLaVA's own included"
+
+_IMAGE_LINE = "<image>\n"
+_MME = "mme"
 
 _logger = logging.getLogger(__name__)
 
@@ -27,10 +36,30 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
     add("--task", required=True, type=one_task, metavar="NAME", help="what was asked; see `tasks`")
-    add("--answers", required=True, type=Path, metavar="FILE", help="a file of answer records")
+    add(
+        "--answers",
+        type=Path,
+        metavar="FILE",
+        help="a file of answer records; for MME also a folder of its official tool's tables",
+    )
+    add(
+        "--reviews",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="a judge's verdicts on the answers, for tasks that need them: reviews of LLaVA's "
+        "scripts, one file a run, or grades of MM-Vet's; enough without --answers",
+    )
     add_data(parser)
     add("--questions", type=Path, metavar="FILE", help="question file, where it lies elsewhere")
     add("--annotations", type=Path, nargs="+", metavar="FILE", help="annotations, likewise")
+    add(
+        "--missing",
+        choices=get_args(Missing),
+        default="unscored",
+        help="samples without an answer are left out and counted, or taken for wrong, as LLaVA's "
+        "scripts take them (default: unscored)",
+    )
     add("--output", type=Path, metavar="DIR", help="where DIR/TASK/summary.json is written")
 
 
@@ -42,37 +71,122 @@ def execute(arguments: Namespace) -> int:
     """
     tasks = load_tasks()
     (named,) = select_tasks(arguments.task, tasks)
+    if arguments.data == HUB and (arguments.questions or arguments.annotations):
+        raise DataError("--questions and --annotations name files of a folder; --data hub has none")
     spec = with_files(named, questions=arguments.questions, annotations=arguments.annotations)
+    answers, reviews = _given_files(arguments, spec)
     samples = load_samples(spec, arguments.data)
+    responses = None if answers is None else _responses(answers, spec, samples)
+    verdicts = _verdicts(reviews, spec, samples, responses=responses or {}) if reviews else None
+    scores, summary = score_task(
+        spec, samples, responses, verdicts=verdicts, missing=arguments.missing
+    )
+    if arguments.output:
+        write_scores(arguments.output / spec.name, scores, summary)
+    Console().print(summary_table([summary], tasks))
+    sys.stdout.write(next_steps([summary], arguments.output))
+    return 0
+
+
+def _given_files(arguments: Namespace, spec: TaskSpec) -> tuple[Path | None, list[Path]]:
+    """The answers and the verdicts; a file of verdicts is known as one under either flag.
+
+    Raises:
+        VerdictsError: there is neither, or the task has no use for verdicts.
+    """
+    answers, reviews = arguments.answers, list(arguments.reviews or ())
+    if answers is not None and holds_verdicts(answers):
+        answers, reviews = None, [answers, *reviews]
+    if answers is None and not reviews:
+        raise VerdictsError("nothing to score: give --answers FILE, or --reviews FILE of a judge")
+    if reviews and FAMILIES[spec.metric].grade is None:
+        raise VerdictsError(
+            f"{reviews[0]}: a judge's verdicts, but {spec.name} needs no judge; give its answers "
+            "as --answers FILE"
+        )
+    return answers, reviews
+
+
+def _responses(path: Path, spec: TaskSpec, samples: Sequence[Sample]) -> Mapping[str, Response]:
+    """Sample id -> answer; tells what does not fit."""
     prompts = {sample.sample_id: build_prompt(sample, spec) for sample in samples}
-    matched = match_answers(samples, prompts, read_answers(arguments.answers))
+    matched = match_answers(samples, prompts, _read_answers(path, spec, samples))
     if matched.unmatched:
         _logger.warning("%d answers belong to no sample of %s", matched.unmatched, spec.name)
     if matched.duplicates:
         _logger.warning("%d answers are replaced by a later one", matched.duplicates)
-    scores, summary = score_task(spec, samples, matched.by_sample)
-    if arguments.output:
-        write_scores(arguments.output / spec.name, scores, summary)
-    Console().print(summary_table([summary], tasks))
-    return 0
+    if asked_otherwise := _asked_otherwise(matched, prompts):
+        _logger.warning(
+            "%d answers were given to another prompt than %s has, the first to %.100r",
+            len(asked_otherwise),
+            spec.name,
+            asked_otherwise[0],
+        )
+    return matched.by_sample
+
+
+def _verdicts(
+    paths: Sequence[Path],
+    spec: TaskSpec,
+    samples: Sequence[Sample],
+    *,
+    responses: Mapping[str, Response],
+) -> Mapping[str, Sequence[Verdict | None]]:
+    """Sample id -> verdicts, one a run; tells what does not fit."""
+    runs = read_runs(paths, length=FAMILIES[spec.metric].verdict_length)
+    matched = match_verdicts(samples, runs)
+    answer_ids = {str(r.question_id): r.answer_id for r in responses.values() if r.answer_id}
+    for number, fault in (
+        (matched.unmatched, f"belong to no sample of {spec.name}"),
+        (matched.duplicates, "are replaced by a later one of the same file"),
+        (matched.unread, "could not be read and are left out"),
+        (matched.absent, "are missing: not every run has every sample that another has"),
+        (num_other_answers(runs, answer_ids), "are on other answers than those of --answers"),
+    ):
+        if number:
+            _logger.warning("%d verdicts %s", number, fault)
+    return matched.by_sample
+
+
+def _read_answers(path: Path, spec: TaskSpec, samples: Sequence[Sample]) -> list[Response]:
+    """Answers from a file, to MME from a folder too, which its official tool deals in."""
+    if spec.metric == _MME and path.is_dir():
+        return read_mme_results(path, samples)
+    return read_answers(path)
 
 
 def with_files(
     spec: TaskSpec, *, questions: Path | None, annotations: Sequence[Path] | None
 ) -> TaskSpec:
-    """The task with official files that lie elsewhere.
+    """The task with official files that lie elsewhere: in the working folder, or below `--data`.
 
     Raises:
         DataError: another number of annotation files than the task has.
     """
     layout = spec.layout
     if questions is not None:
-        layout = replace(layout, questions=str(questions.resolve()))
+        layout = replace(layout, questions=_name(questions))
     if annotations is not None:
         if len(annotations) != len(layout.annotations):
             expected = ", ".join(layout.annotations) or "none"
             raise DataError(
                 f"--annotations: {len(annotations)} files given, {spec.name} has {expected}"
             )
-        layout = replace(layout, annotations=tuple(str(path.resolve()) for path in annotations))
+        layout = replace(layout, annotations=tuple(map(_name, annotations)))
     return replace(spec, layout=layout)
+
+
+def _asked_otherwise(matched: Matched, prompts: Mapping[str, Prompt]) -> list[str]:
+    """Recorded prompts that are not those of the task; LLaVA records some with the image mark."""
+    return [
+        answer.prompt
+        for sample_id, answer in matched.by_sample.items()
+        if answer.prompt
+        and answer.prompt.removeprefix(_IMAGE_LINE)
+        != prompts[sample_id].recorded.removeprefix(_IMAGE_LINE)
+    ]
+
+
+def _name(path: Path) -> str:
+    """Of a file as the layout names it: what is not in the working folder is below the root."""
+    return str(path.resolve() if path.exists() else path)

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llava_eval.errors import DataError, TaskError
-from llava_eval.spec import did_you_mean
+from llava_eval.spec import PAPER_TASKS, did_you_mean
 
 ALL = "all"
 
@@ -70,17 +70,17 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """The pictures of a task: those that its question file names."""
+    """The pictures of a task: those that its question files name."""
 
     folder: str
-    named_by: str
-    """Path of the question file."""
+    named_by: tuple[str, ...]
+    """Paths of the question files."""
     key: str
     """Field of its records with the name; records without it have no picture."""
     pattern: str | None
     """%-pattern that makes the name of the field; None where the field is the name."""
     number: int | None
-    """How many the published question file names; None where it is not established."""
+    """How many the published question files name; None where it is not established."""
     archive: str | None
     each: str | None
     """Address of a single picture, with `{name}` where its name belongs."""
@@ -112,14 +112,16 @@ class Catalogue:
         """The tasks that a user names, each once, in that order.
 
         Args:
-            names: names, also several joined by commas; none or `all` for every task.
+            names: names, also several joined by commas; none or `all` for those of the paper.
 
         Raises:
-            TaskError: unknown names.
+            TaskError: unknown names, or empty ones.
         """
-        wanted = [name for text in names for name in text.split(",") if name]
-        if not wanted or ALL in wanted:
-            return list(self.tasks.values())
+        wanted = [name for text in names or [ALL] for name in text.split(",") if name]
+        if not wanted:
+            raise TaskError(f"no task named; known are {', '.join(self.tasks)}")
+        if ALL in wanted:
+            wanted = list(PAPER_TASKS)
         if unknown := [name for name in wanted if name not in self.tasks]:
             known = f"; known are {', '.join(self.tasks)}"
             raise TaskError(
@@ -158,7 +160,7 @@ class _File(_Strict):
 
 class _Pictures(_Strict):
     folder: str
-    named_by: str
+    named_by: list[str] = Field(min_length=1)
     key: str = "image"
     pattern: str | None = None
     number: int | None = Field(default=None, gt=0)
@@ -224,8 +226,12 @@ def _task(name: str, task: _Task) -> TaskData:
         licence=task.licence,
         hub=task.hub,
         files=tuple(_file(file) for file in task.files),
-        pictures=Pictures(**pictures.model_dump()) if pictures else None,
+        pictures=_pictures(pictures) if pictures else None,
     )
+
+
+def _pictures(pictures: _Pictures) -> Pictures:
+    return Pictures(**pictures.model_dump() | {"named_by": tuple(pictures.named_by)})
 
 
 def _file(file: _File) -> DataFile:
@@ -254,8 +260,9 @@ def _faults(catalogue: _Catalogue) -> Iterator[str]:
             used.add(file.archive)
         if pictures := task.pictures:
             where = f"tasks.{name}.pictures"
-            if pictures.named_by not in [file.path for file in task.files]:
-                yield f"{where}.named_by: {pictures.named_by} is no file of the task"
+            known = [file.path for file in task.files]
+            for path in (path for path in pictures.named_by if path not in known):
+                yield f"{where}.named_by: {path} is no file of the task"
             if not (pictures.archive or pictures.each or pictures.by_hand):
                 yield f"{where}: no archive, no each and no by_hand says where they come from"
             yield from _unsafe([pictures.folder, *pictures.misplaced], where)

@@ -67,8 +67,9 @@ def _rows(path: Path, *, has_header: bool) -> Iterator[list[str]]:
     csv.field_size_limit(sys.maxsize)
     try:
         with path.open(encoding="utf-8", newline="") as text:
-            quoting = csv.QUOTE_MINIMAL if has_header else csv.QUOTE_NONE
-            rows = (row for row in csv.reader(text, delimiter="\t", quoting=quoting) if row)
+            # Quotation marks hold a cell together in a table; in lines of text they are text.
+            table = csv.reader(text, delimiter="\t") if has_header else map(str.split, text)
+            rows = (row for row in table if row)
             if has_header:
                 next(rows, None)
             yield from rows

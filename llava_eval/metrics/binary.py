@@ -3,16 +3,21 @@
 Every split is a group; a value of the task is the mean of the splits' values, as the paper's table
 has it, so a split in which a value is undefined leaves it undefined for the task. Error bars come
 from resampling pictures, which the splits share.
+
+To the published rule every text says yes or no. The strict one leaves some unread; they count as
+the wrong one of the two.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llava_eval.extract import yes_or_no
+from llava_eval.extract import stated_yes_or_no, yes_or_no
 from llava_eval.metrics.base import Breakdown, Family, MetricInfo, gold_answers, judged
-from llava_eval.metrics.statistics import bootstrap
+from llava_eval.metrics.paired import Totals
+from llava_eval.metrics.statistics import bootstrap, ratio
 from llava_eval.records import Sample, Score
 
 METRICS = {
@@ -24,26 +29,40 @@ METRICS = {
 }
 # The one split of scores that have none.
 _WHOLE = "all"
+_OPPOSITE = {"yes": "no", "no": "yes"}
 # (extracted, label) -> place among true and false positives, true and false negatives.
 _OUTCOMES = {("yes", "yes"): 0, ("yes", "no"): 1, ("no", "no"): 2, ("no", "yes"): 3}
 
 
 def score(sample: Sample, text: str) -> Score:
-    """Judges one response; a gold answer other than `no` is a yes, as in the original."""
-    label = "no" if gold_answers(sample) == ("no",) else "yes"
-    answer = yes_or_no(text)
-    return judged(sample, {"accuracy": float(answer == label)}, extracted=answer, label=label)
+    """Judges one response by the published rule."""
+    return _judge(sample, yes_or_no(text))
+
+
+def score_strict(sample: Sample, text: str) -> Score:
+    """Judges one response by the strict rule."""
+    return _judge(sample, stated_yes_or_no(text))
 
 
 def summarize(scores: Sequence[Score], seed: int) -> Breakdown:
     """All metrics of every split, and their means; samples without a split form the split `all`."""
-    splits = sorted({_split(each) for each in scores}) or [_WHOLE]
+    splits = _splits(scores)
     estimates = bootstrap(_counts(scores, splits), _statistic, seed=seed)
     rows = [
         dict(zip(METRICS, estimates[start : start + len(METRICS)], strict=True))
         for start in range(0, len(estimates), len(METRICS))
     ]
     return Breakdown(metrics=rows[0], groups=dict(zip(splits, rows[1:], strict=True)))
+
+
+def totals(scores: Sequence[Score], metric: str) -> Totals:
+    """A metric's mean over the splits as pictures make it."""
+    place = list(METRICS).index(metric)
+    return Totals(_counts(scores, _splits(scores)), lambda sums: _statistic(sums)[:, place])
+
+
+def _splits(scores: Sequence[Score]) -> list[str]:
+    return sorted({_split(each) for each in scores}) or [_WHOLE]
 
 
 def _split(score: Score) -> str:
@@ -56,7 +75,8 @@ def _counts(scores: Sequence[Score], splits: Sequence[str]) -> NDArray[np.float6
     places = {name: place for place, name in enumerate(dict.fromkeys(s.cluster for s in scored))}
     counts = np.zeros((len(places), len(splits), len(_OUTCOMES)))
     for each in scored:
-        outcome = _OUTCOMES[each.extracted or "", each.label or ""]
+        label = each.label or ""
+        outcome = _OUTCOMES[each.extracted or _OPPOSITE[label], label]
         counts[places[each.cluster], splits.index(_split(each)), outcome] += 1
     return counts
 
@@ -73,11 +93,11 @@ def _statistic(totals: NDArray[np.float64]) -> NDArray[np.float64]:
     answered = said_yes + true_no + false_no
     by_split = np.stack(
         [
-            _ratio(2 * true_yes, 2 * true_yes + false_yes + false_no),
-            _ratio(true_yes, said_yes),
-            _ratio(true_yes, true_yes + false_no),
-            _ratio(said_yes, answered),
-            _ratio(true_yes + true_no, answered),
+            ratio(2 * true_yes, 2 * true_yes + false_yes + false_no),
+            ratio(true_yes, said_yes),
+            ratio(true_yes, true_yes + false_no),
+            ratio(said_yes, answered),
+            ratio(true_yes + true_no, answered),
         ],
         axis=-1,
     )
@@ -85,8 +105,13 @@ def _statistic(totals: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([means, by_split], axis=1).reshape(len(totals), -1)
 
 
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
+def _judge(sample: Sample, answer: str | None) -> Score:
+    # A gold answer other than `no` is a yes, as in the original.
+    label = "no" if gold_answers(sample) == ("no",) else "yes"
+    return judged(sample, {"accuracy": float(answer == label)}, extracted=answer, label=label)
 
 
-FAMILY = Family(metrics=METRICS, sample_metric="accuracy", score=score, summarize=summarize)
+FAMILY = Family(
+    metrics=METRICS, sample_metric="accuracy", score=score, summarize=summarize, totals=totals
+)
+STRICT = replace(FAMILY, score=score_strict)

@@ -2,7 +2,8 @@
 
 A question is right only if all its rows are; the rows of a question are one cluster. The answer
 must be the option's letter and nothing else, the rule that gives the published 67.7 (796 of 1,176)
-for llava-v1.5-13b. The server also looks for letters and option texts in longer answers.
+for llava-v1.5-13b. The server also looks for letters and option texts in longer answers; that is
+the family `TEXT_FAMILY`, without the language model that the server asks in the end.
 
 The server takes a missing row for a wrong one. Here a question with a row that was not scored is
 left out of `circular_accuracy`, as the row is left out of `row_accuracy`, and the row is counted.
@@ -10,8 +11,9 @@ left out of `circular_accuracy`, as the row is left out of `row_accuracy`, and t
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from llava_eval.extract import option_letter
+from llava_eval.extract import inferred_option, option_letter
 from llava_eval.metrics.base import (
     Breakdown,
     Family,
@@ -19,7 +21,9 @@ from llava_eval.metrics.base import (
     break_down,
     gold_answers,
     judged,
+    sample_totals,
 )
+from llava_eval.metrics.paired import Totals, mean_totals
 from llava_eval.metrics.statistics import clustered_mean, mean_score
 from llava_eval.records import Estimate, Sample, Score
 
@@ -28,6 +32,13 @@ def score(sample: Sample, text: str) -> Score:
     """Judges one row."""
     (label,) = gold_answers(sample)
     letter = option_letter(text)
+    return judged(sample, {"row_accuracy": float(letter == label)}, extracted=letter, label=label)
+
+
+def score_text(sample: Sample, text: str) -> Score:
+    """Judges one row by the letter, or the text of an option, that stands in the answer."""
+    (label,) = gold_answers(sample)
+    letter = inferred_option(text, sample.options)
     return judged(sample, {"row_accuracy": float(letter == label)}, extracted=letter, label=label)
 
 
@@ -48,11 +59,24 @@ def _circular_accuracy(scores: Sequence[Score]) -> Estimate:
 
     Source: Liu et al., MMBench (arXiv 2307.06281), CircularEval.
     """
+    right = _right_questions(scores)
+    return clustered_mean(list(right.values()), list(right))
+
+
+def _right_questions(scores: Sequence[Score]) -> dict[str, float]:
+    """Question -> whether all its rows are right, without those that have a row not scored."""
     questions: dict[str, list[float | None]] = defaultdict(list)
     for each in scores:
         questions[each.cluster].append(each.metrics["row_accuracy"])
-    right = {name: float(all(rows)) for name, rows in questions.items() if None not in rows}
-    return clustered_mean(list(right.values()), list(right))
+    return {name: float(all(rows)) for name, rows in questions.items() if None not in rows}
+
+
+def totals(scores: Sequence[Score], metric: str) -> Totals:
+    """Either metric as clusters make it."""
+    if metric == "row_accuracy":
+        return sample_totals(scores, metric)
+    right = _right_questions(scores)
+    return mean_totals(list(right.values()), list(right))
 
 
 FAMILY = Family(
@@ -60,5 +84,7 @@ FAMILY = Family(
     sample_metric="row_accuracy",
     score=score,
     summarize=summarize,
+    totals=totals,
     whole_clusters=True,
 )
+TEXT_FAMILY = replace(FAMILY, score=score_text)

@@ -1,13 +1,18 @@
-"""The answer normaliser of the VQA tasks: text in, the form in which answers are compared out.
+"""The answer normalisers of the VQA tasks: text in, the form in which answers are compared out.
 
-It repeats EvalAI's answer processor as LLaVA carries it, oddities included, because the published
-numbers and the evaluation servers depend on them. It is not idempotent: `hows` becomes `how's`, and
-that becomes `how 's`. Source: haotian-liu/LLaVA, `llava/eval/m4c_evaluator.py`, commit c121f04.
+`normalize_answer` repeats EvalAI's answer processor as LLaVA carries it, oddities included, because
+the published numbers and the evaluation servers depend on them. It is not idempotent: `hows`
+becomes `how's`, and that becomes `how 's`. `normalize_official` is its model, the normaliser of the
+official scorer of VQA, which keeps commas, question marks and `'s` until punctuation is stripped.
+Sources: haotian-liu/LLaVA, `llava/eval/m4c_evaluator.py`, commit c121f04; GT-Vision-Lab/VQA,
+`PythonEvaluationTools/vqaEvaluation/vqaEval.py`.
 """
 
 import re
+from collections.abc import Mapping
 
-_PUNCTUATION = ';/[]"{}()=+\\_-><@`!'
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _NUMBERS = {
     "none": "0",
     "zero": "0",
@@ -69,23 +74,43 @@ def _contractions() -> dict[str, str]:
 
 
 CONTRACTIONS = _contractions()
-"""Spelling without an apostrophe -> with it; the original's entries that can ever be met."""
+"""Spelling without an apostrophe -> with it; LLaVA's entries that can ever be met."""
+
+# Two more can be met where `'s` has not been parted from its word before.
+_OFFICIAL_CONTRACTIONS = {**CONTRACTIONS, "ow's'at": "'ow's'at", "'ow'sat": "'ow's'at"}
 
 
 def normalize_answer(text: str) -> str:
     """The form in which two answers are compared; may be empty (`The`)."""
-    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    text = _strip_punctuation(text.replace("\n", " ").replace("\t", " "))
-    text = re.sub(r"\.(?!\d)", "", text, count=_MAX_PERIODS)
+    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
+    return _normalize_words(strip_punctuation(on_one_line(text)), CONTRACTIONS)
+
+
+def normalize_official(text: str) -> str:
+    """What the official scorers of VQA and VizWiz make of an answer; may be empty (`The`)."""
+    return _normalize_words(strip_punctuation(on_one_line(text)).lower(), _OFFICIAL_CONTRACTIONS)
+
+
+def on_one_line(text: str) -> str:
+    """The text with blanks for line breaks and tabs, and none at its ends."""
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def strip_punctuation(text: str) -> str:
+    """Deletes a mark that has a blank beside it anywhere in the text; else makes it a blank.
+
+    A comma between digits anywhere has all marks deleted. Of the periods, those before a digit
+    stay, and those past the 32nd.
+    """
+    number = _COMMA_IN_NUMBER.search(text) is not None
+    changes = {
+        ord(mark): "" if number or f"{mark} " in text or f" {mark}" in text else " "
+        for mark in _PUNCTUATION
+        if mark in text
+    }
+    return re.sub(r"\.(?!\d)", "", text.translate(changes), count=_MAX_PERIODS)
+
+
+def _normalize_words(text: str, contractions: Mapping[str, str]) -> str:
     words = (_NUMBERS.get(word, word) for word in text.split())
-    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
-
-
-def _strip_punctuation(text: str) -> str:
-    """Deletes a mark that has a blank beside it anywhere in the text; else makes it a blank."""
-    return text.translate(
-        {
-            ord(mark): "" if f"{mark} " in text or f" {mark}" in text else " "
-            for mark in _PUNCTUATION
-        }
-    )
+    return " ".join(contractions.get(word, word) for word in words if word not in _ARTICLES)

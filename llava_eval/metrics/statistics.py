@@ -35,6 +35,11 @@ def mean(values: Sequence[float]) -> float:
     return total / len(values)
 
 
+def deviation(values: Sequence[float]) -> float | None:
+    """The standard deviation of all there is, not of a sample; None for fewer than two values."""
+    return float(np.std(values)) if len(values) > 1 else None
+
+
 def mean_score(scores: Sequence[Score], metric: str) -> Estimate:
     """The clustered mean of a metric over the scores that have a value of it."""
     scored = [(value, s.cluster) for s in scores if (value := s.metrics[metric]) is not None]
@@ -68,21 +73,32 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> Estimate
     return Estimate(value=value, stderr=stderr, ci95=(value - reach, value + reach))
 
 
-@lru_cache
-def student_t_bound(degrees: int) -> float:
-    """The t that 95 % of Student's distribution lie within, on both sides of zero.
+@lru_cache(maxsize=1024)
+def student_t_bound(degrees: int, coverage: float = COVERAGE) -> float:
+    """The t that a share of Student's distribution lies within, on both sides of zero.
 
     Args:
         degrees: of freedom, at least 1.
+        coverage: the share, in [0, 1).
     """
     low, high = 0.0, math.pi / 2
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        if _student_t_mass(middle, degrees) < COVERAGE:
+        if _student_t_mass(middle, degrees) < coverage:
             low = middle
         else:
             high = middle
     return math.sqrt(degrees) * math.tan(low)
+
+
+def student_t_tail(t: float, degrees: int) -> float:
+    """The probability that Student's T is above `t`.
+
+    Args:
+        degrees: of freedom, at least 1.
+    """
+    outside = max(0.0, 1 - _student_t_mass(math.atan(abs(t) / math.sqrt(degrees)), degrees))
+    return outside / 2 if t > 0 else 1 - outside / 2
 
 
 def _student_t_mass(angle: float, degrees: int) -> float:
@@ -131,6 +147,11 @@ def bootstrap(
     draws = np.random.default_rng(seed).multinomial(num_clusters, equal, size=resamples)
     resampled = statistic(np.tensordot(draws, counts, axes=1))
     return [_spread(value, column) for value, column in zip(values, resampled.T, strict=True)]
+
+
+def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Part by whole, element by element; NaN, undefined to `bootstrap`, where the whole is 0."""
+    return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
 
 
 def _spread(value: float, resampled: NDArray[np.float64]) -> Estimate:

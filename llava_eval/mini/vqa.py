@@ -1,11 +1,13 @@
-"""Mini versions of the benchmarks that are answered with a word: TextVQA, GQA.
+"""Mini versions of the benchmarks that are answered with a word: TextVQA, GQA, VQAv2, VizWiz.
 
 The files carry the traps of the real ones: ids that are not unique (TextVQA), annotations of
-questions that nobody asks (GQA).
+questions that nobody asks (GQA), an upload that covers more than is asked (VQAv2), blanks at the
+end of a question (VizWiz).
 """
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from random import Random
 
 from llava_eval.mini.files import (
@@ -83,6 +85,8 @@ def _human_answers(answer: str, random: Random) -> list[str]:
 
 
 _NUM_GQA_ASKED = 4
+# What a question is about -> how GQA abbreviates it.
+_GQA_TOPICS = {"color": "attr", "size": "attr", "shape": "cat", "place": "rel", "count": "global"}
 
 
 def gqa() -> Files:
@@ -109,10 +113,131 @@ def gqa() -> Files:
 
 
 def _gqa_annotation(question: Question, image_id: str) -> Record:
+    topic = _GQA_TOPICS.get(question.topic, "obj")
     return {
         "answer": question.answer,
+        "groups": {"global": None if topic == "obj" else question.topic, "local": None},
         "imageId": image_id,
         "isBalanced": True,
         "question": question.text,
-        "types": {"semantic": question.topic, "structural": question.structure},
+        "types": {"semantic": topic, "structural": question.structure},
     }
+
+
+_NUM_VQA_PICTURES = 6
+# What can be asked about a scene is more than that.
+_NUM_VQA_ASKED = 4
+
+
+def vqav2() -> Files:
+    """The test set, of which the first pictures are test-dev; there are no annotations."""
+    files: Files = {}
+    questions = []
+    for question_id, image_id, question, picture in _vqa_questions(Random("vqav2")):
+        name = f"COCO_test2015_{image_id:012}.jpg"
+        files[f"vqav2/test2015/{name}"] = picture
+        text = f"{question.text}\n{INSTRUCTION}"
+        questions.append(question_record(question_id, name, text))
+    asked = questions[: len(questions) * 2 // 3]
+    files["vqav2/llava_vqav2_mscoco_test-dev2015.jsonl"] = json_lines(asked)
+    files["vqav2/llava_vqav2_mscoco_test2015.jsonl"] = json_lines(questions)
+    return files
+
+
+def vqav2_val() -> Files:
+    """The official files of the validation set."""
+    random = Random("vqav2_val")
+    files: Files = {}
+    questions, annotations = [], []
+    for question_id, image_id, question, picture in _vqa_questions(random):
+        files[f"vqav2/val2014/COCO_val2014_{image_id:012}.jpg"] = picture
+        ids = {"image_id": image_id, "question_id": question_id}
+        questions.append({**ids, "question": question.text})
+        answers = enumerate(_human_answers(question.answer, random), start=1)
+        annotations.append(
+            {
+                **ids,
+                "question_type": " ".join(question.text.split()[:2]).lower(),
+                "multiple_choice_answer": question.answer,
+                "answers": [
+                    {"answer": answer, "answer_confidence": "yes", "answer_id": number}
+                    for number, answer in answers
+                ],
+                "answer_type": _answer_type(question),
+            }
+        )
+    about = {"data_type": "mscoco", "data_subtype": "val2014"}
+    files["vqav2/v2_OpenEnded_mscoco_val2014_questions.json"] = json.dumps(
+        {**about, "task_type": "Open-Ended", "questions": questions}
+    ).encode()
+    files["vqav2/v2_mscoco_val2014_annotations.json"] = json.dumps(
+        {**about, "annotations": annotations}
+    ).encode()
+    return files
+
+
+def _vqa_questions(random: Random) -> Iterator[tuple[int, int, Question, bytes]]:
+    """Question id, picture id, question and picture."""
+    for image_id in sorted(random.sample(range(1, 600_000), _NUM_VQA_PICTURES)):
+        things = random_scene(random)
+        picture = jpeg(draw_scene(things))
+        for place, question in enumerate(
+            random.sample(questions_about(things, random), k=_NUM_VQA_ASKED)
+        ):
+            yield image_id * 1000 + place, image_id, question, picture
+
+
+def _answer_type(question: Question) -> str:
+    if question.choices == ("yes", "no"):
+        return "yes/no"
+    return "number" if question.topic == "count" else "other"
+
+
+_UNANSWERABLE_INSTRUCTION = (
+    "When the provided information is insufficient, respond with 'Unanswerable'."
+)
+
+
+def vizwiz() -> Files:
+    """The test set in LLaVA's question file; the place of a picture is its question's id."""
+    files: Files = {}
+    questions = []
+    for number, (question, picture) in enumerate(_vizwiz_questions(Random("vizwiz"))):
+        name = f"VizWiz_test_{number:08}.jpg"
+        files[f"vizwiz/test/{name}"] = picture
+        text = f"{question.text}\n{_UNANSWERABLE_INSTRUCTION}\n{INSTRUCTION}"
+        questions.append(question_record(number, name, text))
+    files["vizwiz/llava_test.jsonl"] = json_lines(questions)
+    return files
+
+
+def vizwiz_val() -> Files:
+    """VizWiz's own file of the validation set; every third question has no answer."""
+    random = Random("vizwiz_val")
+    files: Files = {}
+    rows = []
+    for number, (question, picture) in enumerate(_vizwiz_questions(random)):
+        name = f"VizWiz_val_{number:08}.jpg"
+        files[f"vizwiz/val/{name}"] = picture
+        answerable = number % 3 < 2
+        answers = _human_answers(question.answer if answerable else "unanswerable", random)
+        rows.append(
+            {
+                "image": name,
+                "question": question.text,
+                "answers": [{"answer": each, "answer_confidence": "yes"} for each in answers],
+                "answer_type": _answer_type(question) if answerable else "unanswerable",
+                "answerable": int(answerable),
+            }
+        )
+    files["vizwiz/val.json"] = json.dumps(rows).encode()
+    return files
+
+
+def _vizwiz_questions(random: Random) -> Iterator[tuple[Question, bytes]]:
+    """One question a picture; some end in a blank, as in the real files."""
+    for number in range(NUM_PICTURES):
+        things = random_scene(random)
+        question = random.choice(questions_about(things, random))
+        text = f"{question.text} " if number % 4 == 3 else question.text
+        yield replace(question, text=text), jpeg(draw_scene(things))

@@ -9,14 +9,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from llava_eval.errors import DataError
-from llava_eval.mini import choice, vqa, yes_no
+from llava_eval.mini import choice, letter, mme, open_ended, quality, vqa, yes_no
 from llava_eval.mini.files import Files
 from llava_eval.resources import cache_dir
 
-VERSION = 1
+VERSION = 5
 """Goes up with every change of what is written; the cache keeps a folder for each."""
 
-BENCHMARKS: Sequence[Callable[[], Files]] = (vqa.textvqa, vqa.gqa, yes_no.pope, choice.mmbench)
+BENCHMARKS: Sequence[Callable[[], Files]] = (
+    vqa.vqav2,
+    vqa.vqav2_val,
+    vqa.textvqa,
+    vqa.gqa,
+    vqa.vizwiz,
+    vqa.vizwiz_val,
+    yes_no.pope,
+    choice.mmbench,
+    choice.mmbench_cn,
+    letter.scienceqa,
+    letter.seed,
+    mme.mme,
+    open_ended.llava_bench,
+    open_ended.mm_vet,
+    quality.qbench,
+)
 """What makes the files of one benchmark, for each of them."""
 
 

@@ -1,7 +1,8 @@
 """Reads the files of a benchmark; what is wrong with them comes as one line each, all together."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,40 @@ MAX_FAULTS_SHOWN = 5
 _TYPE_NAMES = {int: "an integer", str: "a string", list: "a list", dict: "an object"}
 
 
-def require_files(source: LayoutSource, root: Path) -> list[Path]:
-    """Paths of a task's files, the question file first; all of them exist.
+def located(source: LayoutSource, root: Path) -> LayoutSource:
+    """The source with the other names of those of its paths that are there under them only."""
+
+    def locate(path: str) -> str:
+        for start, other in source.aliases.items():
+            renamed = other + path[len(start) :]
+            begins = path == start or path.startswith(f"{start}/")
+            if begins and not (root / path).exists() and (root / renamed).exists():
+                return renamed
+        return path
+
+    return replace(
+        source,
+        questions=locate(source.questions),
+        annotations=tuple(map(locate, source.annotations)),
+        images=source.images and locate(source.images),
+    )
+
+
+def require_files(
+    source: LayoutSource, root: Path, *, optional: Collection[str] = ()
+) -> list[Path]:
+    """Paths of a task's files, the question file first; all but optional ones exist.
+
+    Args:
+        optional: names of those that may be missing.
 
     Raises:
-        DataError: some do not; those that do are named as well.
+        DataError: others are missing; what is there and what is not are both named.
     """
     names = (source.questions, *source.annotations)
-    found = [name for name in names if (root / name).is_file()]
-    if missing := [name for name in names if name not in found]:
+    found = [name for name in names if (root / name).exists()]
+    missing = [name for name in names if name not in found]
+    if not set(missing) <= set(optional):
         raise DataError(
             f"{root}: missing {', '.join(missing)}; found {', '.join(found) or 'nothing'}; "
             "--data must be a folder laid out as LLaVA's playground/data/eval"

@@ -22,7 +22,13 @@ from llava_eval.sources.files import (
     require_files,
 )
 from llava_eval.sources.mmbench import read_mmbench
+from llava_eval.sources.mme import read_mme
+from llava_eval.sources.open_ended import read_llava_bench, read_mm_vet
+from llava_eval.sources.qbench import read_qbench
 from llava_eval.sources.questions import read_questions
+from llava_eval.sources.scienceqa import read_scienceqa
+from llava_eval.sources.seed import read_seed
+from llava_eval.sources.vqa import gqa_groups, read_vizwiz, read_vqav2
 from llava_eval.spec import LayoutSource
 
 _TEXTVQA_ROW: Fields = {
@@ -67,11 +73,7 @@ def _textvqa_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_gqa(source: LayoutSource, root: Path) -> list[Sample]:
-    """GQA: joined by question id; the official file may have more questions than are asked.
-
-    The official scorer calls a question open if its structure is `query`, else binary.
-    Source: eval.py of GQA 1.2.
-    """
+    """GQA: joined by question id; the official file may have more questions than are asked."""
     path, *annotation_paths = require_files(source, root)
     rows = {
         question_id: row
@@ -81,8 +83,8 @@ def _read_gqa(source: LayoutSource, root: Path) -> list[Sample]:
     samples = []
     for sample in read_questions(path, root / (source.images or "")):
         if row := rows.get(sample.sample_id):
-            group = "open" if row["types"]["structural"] == "query" else "binary"
-            samples.append(replace(sample, answers=(row["answer"],), group=group))
+            group, tags = gqa_groups(row["types"], (row.get("groups") or {}).get("global"))
+            samples.append(replace(sample, answers=(row["answer"],), group=group, tags=tags))
         else:
             samples.append(sample)
     return samples
@@ -158,9 +160,17 @@ def _pope_labels(path: Path, asked: Sequence[Sample]) -> dict[str, str]:
 
 
 READERS: Mapping[str, Callable[[LayoutSource, Path], list[Sample]]] = {
+    "vqav2": read_vqav2,
+    "vizwiz": read_vizwiz,
     "textvqa": _read_textvqa,
     "gqa": _read_gqa,
     "pope": _read_pope,
     "mmbench": read_mmbench,
+    "llava_bench": read_llava_bench,
+    "mm_vet": read_mm_vet,
+    "qbench": read_qbench,
+    "scienceqa": read_scienceqa,
+    "seed": read_seed,
+    "mme": read_mme,
 }
 """Name in a task file -> what reads these formats below a root folder."""

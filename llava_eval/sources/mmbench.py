@@ -29,25 +29,34 @@ _Row = Mapping[str, str | None]
 def read_mmbench(source: LayoutSource, root: Path) -> list[Sample]:
     """MMBench: one file; a row without picture is kept, it can be scored but not asked.
 
+    Groups are the categories, and where there are any the broader ones, `l2-category`.
+
     Raises:
         DataError: the file is missing, is no such table, or has broken rows.
     """
     path, *_ = require_files(source, root)
     samples, faults = [], []
-    for number, row in enumerate(_read_table(path), start=1):
+    for number, row in enumerate(read_table(path), start=1):
         try:
-            samples.append(_to_sample(row))
+            samples.append(mmbench_sample(row))
         except ValueError as error:
             faults.append(f"{path}: row {number}: {error}")
     refuse(faults)
     return samples
 
 
-def _read_table(path: Path) -> list[_Row]:
+def read_table(path: Path) -> list[_Row]:
+    """Reads every row with its cells as text; an empty cell is None.
+
+    Raises:
+        DataError: the file is missing, is no such table, or lacks a column.
+    """
     import pandas
 
     try:
         table = pandas.read_table(path, dtype=str)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path}: not a table of tab-separated values: {error}") from error
     columns = [str(name) for name in table.columns]
@@ -57,7 +66,12 @@ def _read_table(path: Path) -> list[_Row]:
     return [dict(zip(columns, row, strict=True)) for row in cells.itertuples(index=False)]
 
 
-def _to_sample(row: _Row) -> Sample:
+def mmbench_sample(row: Mapping[str, str | None]) -> Sample:
+    """The question of one row.
+
+    Raises:
+        ValueError: it has no index, no question, or a picture that is not base64.
+    """
     index, question = row["index"], row["question"]
     if index is None or not index.isdecimal():
         raise ValueError(f"index: expected a number, got {index!r}")
@@ -65,6 +79,7 @@ def _to_sample(row: _Row) -> Sample:
         raise ValueError(f"index {index} has no question")
     options = list(takewhile(_is_there, (row.get(letter) for letter in _LETTERS)))
     answer, hint = row.get("answer"), row.get("hint")
+    level_2 = row.get("l2-category")
     return Sample(
         sample_id=index,
         question_id=int(index),
@@ -74,6 +89,7 @@ def _to_sample(row: _Row) -> Sample:
         hint=hint if _is_there(hint) else None,
         answers=None if answer is None else (answer,),
         group=row.get("category"),
+        tags=() if level_2 is None else (level_2,),
         cluster=str(int(index) % ROTATION_STEP),
         extra={"round_id": 0, "options": options, "option_char": list(_LETTERS[: len(options)])},
     )
@@ -85,7 +101,7 @@ def _is_there(cell: str | None) -> bool:
 
 def _images(index: str, cell: str | None) -> tuple[ImageRef, ...]:
     if cell is None:
-        return ()
+        return (ImageRef(key=index),)
     try:
         return (ImageRef(key=index, data=b64decode(cell, validate=True)),)
     except binascii.Error as error:

@@ -64,6 +64,52 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path):
     assert [answer.question_id for answer in read_answers(path)] == [1]
 
 
+def test_the_form_of_seed_benchs_leaderboard_is_taken(tmp_path, caplog):
+    lines = ('{"question_id": "v1", "prediction": "B", "gt_answer": "C"},', record("2", "A"))
+    first, second = read_answers(write(tmp_path, *lines))
+    assert (first.question_id, first.text, first.extra) == ("v1", "B", {"gt_answer": "C"})
+    assert second.text == "A"
+    assert caplog.messages == [
+        f"{tmp_path / 'answers.jsonl'}: a comma at the end of 1 lines was passed over"
+    ]
+
+
+def qbench_record(number, **changes):
+    record = {"img_path": f"{number}.jpg", "question": "?", "response": f"{number} }}{{"}
+    return json.dumps(record | changes)
+
+
+@pytest.mark.parametrize("between", ["", "\n"])
+def test_responses_to_qbench_need_no_line_ends_between_them(between, tmp_path):
+    path = write(tmp_path, between.join(map(qbench_record, (1, 2, 3))))
+    answers = read_answers(path)
+    assert [answer.question_id for answer in answers] == ["1.jpg", "2.jpg", "3.jpg"]
+    assert [answer.text for answer in answers] == ["1 }{", "2 }{", "3 }{"]
+    assert answers[0].extra["question"] == "?"
+
+
+@pytest.mark.parametrize(
+    ("tail", "fault"),
+    [('{"img_path"', "not JSON: "), ('{"img_path": "4.jpg"}', "no question_id and no text")],
+)
+def test_a_broken_response_among_others_is_named(tail, fault, tmp_path):
+    path = write(tmp_path, qbench_record(1) + tail)
+    with pytest.raises(AnswersError, match=f"answers.jsonl:1: {fault}"):
+        read_answers(path)
+
+
+def test_answers_to_further_rounds_are_none_to_the_row(tmp_path):
+    answers = [record(1, text, round_id=n) for n, text in enumerate("ABC")]
+    matched = match(PLAIN, tmp_path, *answers, record(2, "D"))
+    assert texts(matched) == {"1": "A", "2": "D"}
+    assert (matched.unmatched, matched.duplicates) == (2, 0)
+
+
+def test_text_wins_over_a_prediction(tmp_path):
+    (answer,) = read_answers(write(tmp_path, record(1, "yes", prediction="no")))
+    assert (answer.text, answer.extra) == ("yes", {"prediction": "no"})
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -115,6 +161,15 @@ def test_a_shared_question_id_is_told_apart_by_the_question(tmp_path):
         record("img", "nokia", prompt="What brand?\nReference OCR token: A\n" + SUFFIX),
     )
     assert texts(match(SHARED, tmp_path, *lines)) == {"34602": "nokia", "34603": "1999"}
+
+
+def test_of_two_questions_with_one_id_that_of_the_prompt_is_answered(tmp_path):
+    # As in SEED-Bench: the first goes by its id, the second by id and question.
+    twins = task(("7", 7, "a\nA. x\nB. y\n" + SUFFIX), ("7 b", 7, "b\nA. x\nB. y\n" + SUFFIX))
+    prompts = [sample.question for sample in twins[0]]
+    lines = [record(7, "A", prompt=prompts[0]), record(7, "B", prompt=prompts[1])]
+    assert texts(match(twins, tmp_path, *lines)) == {"7": "A", "7 b": "B"}
+    assert texts(match(twins, tmp_path, record("7", "B"))) == {"7": "B"}
 
 
 def test_a_named_sample_wins_over_the_question_id(tmp_path):

@@ -1,11 +1,17 @@
 """kill -9 in the middle of a run, then the same command again: the same bytes as undisturbed."""
 
+import json
+import random
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.llava_eval import slow_run
@@ -52,6 +58,60 @@ def test_nothing_that_was_answered_is_asked_again(tmp_path: Path) -> None:
         kill_after(lines, [*SLOW_RUN, str(tmp_path)], part)
     slow_run.main(tmp_path, delay_s=0)
     assert count_lines(tmp_path / "task" / "timing.jsonl") <= slow_run.NUM_PROMPTS
+
+
+def answered(folder: Path) -> list[str]:
+    """Ids of all answers that were ever written, as often as they were."""
+    lines = (folder / "task" / "timing.jsonl").read_bytes().splitlines()
+    return [json.loads(line)["sample_id"] for line in lines]
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 25))]
+)
+def test_whichever_process_is_killed_whenever_nothing_is_lost_or_repeated(
+    tmp_path: Path, undisturbed: bytes, seed: int
+) -> None:
+    chosen = random.Random(seed)
+    finished = tmp_path / "task" / "responses.jsonl"
+    with subprocess.Popen([*SLOW_RUN, str(tmp_path), "3"], cwd=ROOT, stderr=subprocess.PIPE) as run:
+        while not finished.parent.exists():
+            time.sleep(0.01)
+        parent = psutil.Process(run.pid)
+        family = [parent, *parent.children()]
+        time.sleep(chosen.uniform(0, 0.4))
+        killed = family[seed % 2 and chosen.randrange(1, len(family))]
+        with suppress(psutil.NoSuchProcess):
+            killed.kill()
+        # A worker's death does not end the run; the parent's does, if it had not ended before.
+        assert run.wait() in ((-9, 0) if killed is parent else (0,))
+    gone, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+    slow_run.main(tmp_path, delay_s=0, processes=2)
+    assert finished.read_bytes() == undisturbed
+    assert len(set(answered(tmp_path))) == len(answered(tmp_path))
+
+
+def test_a_full_disk_stops_all_processes_and_the_run_goes_on_after(
+    tmp_path: Path, undisturbed: bytes
+) -> None:
+    """The system refuses to let a file grow, as a full disk would."""
+    limit = len(undisturbed) // 2
+    ended = subprocess.run(
+        [*SLOW_RUN, str(tmp_path), "3"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert ended.returncode != 0
+    assert "responses.part-0.jsonl: cannot be written: File too large" in ended.stderr
+    written = count_lines(tmp_path / "task" / "responses.part-0.jsonl")
+    assert 0 < written < slow_run.NUM_PROMPTS
+    slow_run.main(tmp_path, delay_s=0, processes=2)
+    assert (tmp_path / "task" / "responses.jsonl").read_bytes() == undisturbed
+    assert len(set(answered(tmp_path))) == len(answered(tmp_path))
 
 
 def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(

@@ -7,6 +7,7 @@ from llava_eval.leaderboard import (
     Run,
     build_leaderboard,
     interval_text,
+    next_step,
     number_text,
     samples_text,
     spread_text,
@@ -126,6 +127,21 @@ def test_unscored_samples_are_counted_in_the_cell():
     cell = board(run("a", summary("gqa", 0.5, counts=counts))).measured[0].cells[0]
     assert cell is not None
     assert cell.unscored == 3
+
+
+def test_answers_that_no_judge_has_read_say_what_to_do():
+    counts = Counts(samples=1200, scored=0, unscored={"failed": 1, "not_judged": 1199})
+    waiting = summary("mm_vet", None, counts=counts)
+    assert remarks_of(board(run("a", waiting))) == ("waits for a judge",)
+    assert next_step(waiting) == (
+        "1,199 answers are not judged; once a judge has reviewed them: llava-eval score --task "
+        "mm_vet --reviews FILE --output RUN"
+    )
+
+
+def test_nothing_is_left_to_do_where_nothing_waits():
+    counts = Counts(samples=4, scored=3, unscored={"unparsed_verdict": 1})
+    assert next_step(summary("mm_vet", 0.5, counts=counts)) is None
 
 
 def test_published_rows_come_only_when_asked_for():

@@ -14,8 +14,8 @@ from llava_eval.manifest import (
     describe_task,
     write_manifest,
 )
+from llava_eval.records import Origin
 from llava_eval.run import to_response
-from llava_eval.spec import LayoutSource
 from llava_eval.store import TaskStore
 from tests.llava_eval.fakes import make_prompt
 from tests.llava_eval.run_folders import task_spec
@@ -31,28 +31,39 @@ def manifest(*, model: Mapping[str, Any] = MODEL, **tasks: Any) -> dict[str, Any
 def test_a_task_is_described_by_its_version_and_the_hash_of_every_file(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_bytes(b"questions")
     (tmp_path / "a.json").write_bytes(b"annotations")
-    layout = LayoutSource(reader="gqa", questions="q.jsonl", annotations=("a.json",))
-    record = describe_task(task_spec("gqa", version=3, layout=layout), tmp_path)
-    assert record == {
+    origin = Origin(source="llava_layout", root=tmp_path, files=("q.jsonl", "a.json"))
+    assert describe_task(task_spec("gqa", version=3), origin) == {
         "version": 3,
         "protocol": "published",
+        "source": "llava_layout",
         "files": {
             "q.jsonl": hashlib.sha256(b"questions").hexdigest(),
             "a.json": hashlib.sha256(b"annotations").hexdigest(),
         },
+        "datasets": {},
+        "note": None,
     }
 
 
+def test_a_data_set_is_named_with_its_commit(tmp_path: Path) -> None:
+    commits = {"owner/GQA": "c0ffee" * 6}
+    origin = Origin(source="hub", root=tmp_path, commits=commits, note="Later questions.")
+    record = describe_task(task_spec("gqa"), origin)
+    assert (record["files"], record["datasets"]) == ({}, commits)
+    assert record["note"] == "Later questions."
+
+
 def test_files_that_are_not_there_decided_nothing(tmp_path: Path) -> None:
-    assert describe_task(task_spec("gqa"), tmp_path)["files"] == {}
+    origin = Origin(source="tsv", root=tmp_path, files=("q.jsonl",))
+    assert describe_task(task_spec("gqa"), origin)["files"] == {}
 
 
 def test_of_a_folder_every_text_file_is_named(tmp_path: Path) -> None:
     for name in ("b/2.txt", "1.txt", "1.png"):
         (tmp_path / "gt" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "gt" / name).write_text(name)
-    layout = LayoutSource(reader="gqa", questions="q.jsonl", annotations=("gt",))
-    record = describe_task(task_spec("gqa", layout=layout), tmp_path)
+    origin = Origin(source="llava_layout", root=tmp_path, files=("q.jsonl", "gt"))
+    record = describe_task(task_spec("gqa"), origin)
     assert list(record["files"]) == ["gt/1.txt", "gt/b/2.txt"]
 
 
@@ -84,6 +95,16 @@ def test_all_that_differs_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(RunError, match=expected):
         check_folder(tmp_path, manifest(gqa=changed))
+
+
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    hub = {**TASK, "source": "hub", "files": {}, "datasets": {"owner/GQA": "c0ffee" * 6}}
+    write_manifest(tmp_path, manifest(gqa=hub))
+    later = {**hub, "datasets": {"owner/GQA": "beef" * 10}}
+    with pytest.raises(RunError, match="data set owner/GQA c0ffeec0ffee, now beefbeefbeef; choose"):
+        check_folder(tmp_path, manifest(gqa=later))
+    with pytest.raises(RunError, match="made with gqa source hub, now tsv; choose"):
+        check_folder(tmp_path, manifest(gqa={**TASK, "source": "tsv"}))
 
 
 def test_before_the_model_loads_the_data_is_compared(tmp_path: Path) -> None:

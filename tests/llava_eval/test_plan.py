@@ -47,6 +47,13 @@ def test_a_limit_leaves_the_order_of_the_whole_task(data: Path) -> None:
     assert len(plan.order) > 3
 
 
+def test_a_limit_does_not_part_the_two_questions_about_a_picture_of_mme(data: Path) -> None:
+    (plan,) = plan_tasks([load_tasks()["mme"]], data=str(data), limit=3)
+    assert [prompt.sample.cluster for prompt in plan.prompts] == [
+        f"existence/000{n}.jpg" for n in (1, 1, 2, 2)
+    ]
+
+
 def test_pictures_that_are_not_there_are_told_before_a_model_loads(tmp_path: Path) -> None:
     write_mini(tmp_path / "data")
     pictures = tmp_path / "data/gqa/data/images"

@@ -27,6 +27,15 @@ def test_a_verbatim_question_is_left_as_it_is():
     assert (prompt.text, prompt.recorded, prompt.max_new_tokens) == ("Which?", "Which?", 128)
 
 
+@pytest.mark.parametrize(
+    "ocr_line", ["Reference OCR token: STOP, Exit\n", "Reference OCR token: \n", ""]
+)
+def test_textvqa_is_asked_without_ocr_tokens_on_request(ocr_line):
+    recorded = f"What is it?\n{ocr_line}Answer briefly."
+    prompt = build_prompt(replace(SAMPLE, question=recorded), TASKS["textvqa-noocr"])
+    assert prompt.recorded == prompt.text == "What is it?\nAnswer briefly."
+
+
 def test_options_are_lettered_and_the_suffix_is_not_recorded():
     prompt = build_prompt(SAMPLE, TASKS["mmbench"])
     assert prompt.recorded == "Which?\nA. x\nB. y"
@@ -38,6 +47,38 @@ def test_options_are_lettered_and_the_suffix_is_not_recorded():
 def test_a_hint_goes_first():
     prompt = build_prompt(replace(SAMPLE, hint="Look."), TASKS["mmbench"])
     assert prompt.recorded == "Look.\nWhich?\nA. x\nB. y"
+
+
+@pytest.mark.parametrize(("images", "mark"), [(SAMPLE.images, "<image>\n"), ((), "")])
+def test_scienceqa_records_the_suffix_and_the_mark_of_a_picture(images, mark):
+    prompt = build_prompt(replace(SAMPLE, images=images), TASKS["scienceqa"])
+    assert prompt.text == (
+        "Which?\nAnswer with the option's letter from the given choices directly."
+    )
+    assert prompt.recorded == mark + prompt.text
+    assert (prompt.max_new_tokens, prompt.pad) == (1024, False)
+    assert build_prompt(SAMPLE, TASKS["scienceqa-pad"]).pad
+
+
+@pytest.mark.parametrize(
+    ("task", "instruction"),
+    [
+        ("qbench", "\nChoose between one of the options as follows:"),
+        ("qbench_cn", "\\在下列选项中选择一个:"),
+        ("qbench_cn-clean", "\n在下列选项中选择一个:"),
+    ],
+)
+def test_qbench_is_asked_as_the_original_did(task, instruction):
+    """The Chinese one with the backslash that an escape which does not exist leaves behind."""
+    prompt = build_prompt(SAMPLE, TASKS[task])
+    assert prompt.recorded == prompt.text == f"Which?{instruction}\nA. x\nB. y\n"
+    assert (prompt.max_new_tokens, prompt.pad) == (1024, False)
+
+
+def test_mmbench_cn_ends_in_its_own_suffix():
+    prompt = build_prompt(replace(SAMPLE, hint="看图。"), TASKS["mmbench_cn"])
+    assert prompt.recorded == "看图。\nWhich?\nA. x\nB. y"
+    assert prompt.text == f"{prompt.recorded}\n请直接回答选项字母。"
 
 
 def test_the_hash_is_that_of_everything_asked():
@@ -80,7 +121,9 @@ def test_the_model_is_told_what_is_recorded_and_the_suffix(question, options, hi
     assert prompt.text == f"{prompt.recorded}\n{spec.prompt.suffix}"
 
 
-@pytest.mark.parametrize("task", ["gqa", "pope", "textvqa"])
+@pytest.mark.parametrize(
+    "task", ["gqa", "llava_bench_wild", "mm_vet", "mme", "pope", "scienceqa", "textvqa"]
+)
 def test_llava_recorded_the_same_prompts(task, reference):
     """Answers of llava-v1.5-13b, made by LLaVA's own script."""
     data = reference / "data"
@@ -91,14 +134,20 @@ def test_llava_recorded_the_same_prompts(task, reference):
     assert [(prompt.sample.question_id, prompt.recorded) for prompt in prompts] == recorded
 
 
-def test_llava_recorded_the_same_mmbench_prompts_after_its_hints(reference):
-    """The reference TSV has lost its hints, which come first."""
+def test_llava_recorded_the_same_mmbench_prompts(reference):
+    """The reference TSV has lost its hints, which come first; all rotations must show the same."""
     data = reference / "data"
     with (data / "answers" / "mmbench" / "llava-v1.5-13b.jsonl").open() as file:
         records = {record["question_id"]: record for record in map(json.loads, file)}
     samples = load_samples(TASKS["mmbench"], str(data / "eval"))
     assert len(samples) == len(records) == 4377
+    hints: dict[str, str | None] = {}
     for sample in samples:
         record = records[sample.question_id]
-        assert record["prompt"].endswith(build_prompt(sample, TASKS["mmbench"]).recorded)
+        without = build_prompt(sample, TASKS["mmbench"]).recorded
+        hint = record["prompt"].removesuffix(without).removesuffix("\n") or None
+        assert hints.setdefault(sample.cluster, hint) == hint
+        prompt = build_prompt(replace(sample, hint=hint), TASKS["mmbench"])
+        assert prompt.recorded == record["prompt"]
         assert {name: record[name] for name in sample.extra} == sample.extra
+    assert sum(hint is not None for hint in hints.values()) == 116

@@ -177,6 +177,15 @@ def test_a_verdict_follows_the_value(runs, tmp_path, value, verdict):
     assert rows[0]["verdict"] == verdict
 
 
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(120.0, "right"), (100.0, "right"), (1.0, "partly"), (0.0, "wrong")]
+)
+def test_a_verdict_on_points_is_out_of_a_hundred(runs, tmp_path, value, verdict):
+    write_samples(runs[1] / "mme", [score("1", None, metrics={"perception": value})])
+    (page,) = report(runs, tmp_path).glob("samples/*/mme.html")
+    assert rows_of(page)[0]["verdict"] == verdict
+
+
 def test_a_sample_without_the_headline_metric_is_judged_by_its_first(runs, tmp_path):
     write_samples(runs[0] / "pope", [score("1", 0.0)])
     rows = rows_of(report(runs, tmp_path) / "samples/llava-v1.5-13b/pope.html")

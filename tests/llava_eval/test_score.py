@@ -125,3 +125,11 @@ def test_values_do_not_depend_on_the_order_of_samples(texts, random):
     for name, estimate in forward.metrics.items():
         assert estimate.value == pytest.approx(shuffled.metrics[name].value)
         assert estimate.value is None or 0 <= estimate.value <= 1
+
+
+def test_missing_answers_are_wrong_only_where_that_is_asked_for():
+    samples, responses = [sample(0), sample(1)], {"0": response(0)}
+    assert score_task(GQA, samples, responses).summary.metrics["accuracy"].value == 1.0
+    summary = score_task(GQA, samples, responses, missing="wrong").summary
+    assert summary.metrics["accuracy"].value == 0.5
+    assert (summary.missing, summary.counts.unscored) == ("wrong", {})

@@ -47,6 +47,22 @@ def test_what_need_not_be_said_has_defaults():
     assert (spec.protocol, spec.prompt.suffix, spec.layout.images) == ("published", None, None)
 
 
+def test_other_sources_are_read_where_there_are_any():
+    more = """
+  hub: {reader: gqa, dataset: owner/toy, aliases: [old/toy], split: test}
+  tsv: {reader: gqa, file: Toy.tsv, md5: 99b62f22e224d9b2f32dcbe41359d1c9}
+prompt:"""
+    spec, _ = parse_task(read_fields(TASK.replace("\nprompt:", more)))
+    assert (spec.hub.dataset, spec.hub.aliases, spec.hub.revision) == (
+        "owner/toy",
+        ("old/toy",),
+        None,
+    )
+    assert (spec.tsv.file, spec.tsv.note) == ("Toy.tsv", None)
+    bare, _ = parse_task(read_fields(TASK))
+    assert (bare.hub, bare.tsv) == (None, None)
+
+
 def test_a_task_cannot_be_changed():
     spec, _ = parse_task(read_fields(TASK))
     with pytest.raises(FrozenInstanceError):
@@ -59,6 +75,11 @@ def test_a_task_cannot_be_changed():
         ("metric: gqa", "metrik: gqa", "metrik: unknown key; did you mean metric?"),
         ("  style:", "  styl:", "prompt.styl: unknown key; did you mean style?"),
         ("    reader:", "    xyz:", "sources.llava_layout.xyz: unknown key"),
+        (
+            "    reader:",
+            "    reader: gqa\n  hub:\n    reedr:",
+            "sources.hub.reedr: unknown key; did you mean reader?",
+        ),
         ("title: Toy\n", "", "title: missing"),
         (
             "_tokens: 16",

@@ -1,9 +1,10 @@
 import io
+from pathlib import Path
 
 from rich.console import Console
 
 from llava_eval.records import Counts
-from llava_eval.table import summary_table
+from llava_eval.table import next_steps, summary_table
 from tests.llava_eval.run_folders import summary, task_spec
 
 
@@ -33,3 +34,12 @@ def test_a_task_without_a_value_has_none() -> None:
 def test_the_models_warning_stands_below() -> None:
     text = shown(summary("gqa", 0.5, 0.1), warning="random weights")
     assert text.rstrip().splitlines()[-1].strip() == "random weights"
+
+
+def test_next_steps_are_those_of_tasks_that_wait_for_a_judge() -> None:
+    waiting = Counts(samples=4, scored=0, unscored={"not_judged": 4})
+    summaries = [summary("gqa", 0.5), summary("mm_vet", None, counts=waiting)]
+    steps = next_steps(summaries, Path("runs/my run"))
+    assert steps.startswith("mm_vet: 4 answers are not judged; ")
+    assert steps.endswith(" --reviews FILE --output 'runs/my run'\n")
+    assert next_steps(summaries, None).endswith(" --output RUN\n")

@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ import llava_core
 from llava_core.errors import CheckpointError, ConfigError, DataError
 from llava_eval.backends import local
 from llava_eval.backends.local import LocalBackend, load_model
-from llava_eval.errors import BackendError, ModelError
+from llava_eval.errors import BackendError, ModelError, SampleError
 from llava_eval.records import ImageRef, Prompt, Sample
 from tests.llava_eval.fakes import make_prompt
 
@@ -21,8 +21,13 @@ IDENTITY = SimpleNamespace(
     fingerprint="f00d",
     conversation="vicuna_v1",
     conversation_reason="asked for",
+    aspect_ratio="pad",
     placement=SimpleNamespace(
-        device=torch.device("cpu"), dtype=torch.float32, attention="sdpa", quantize=None
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        attention="sdpa",
+        quantize=None,
+        device_map=None,
     ),
     warning="random weights",
 )
@@ -34,17 +39,25 @@ class FakeLlava:
 
     identity = IDENTITY
 
-    def __init__(self, *, error: Exception | None = None) -> None:
+    def __init__(self, *, error: Exception | None = None, impossible: str | None = None) -> None:
         self.requests: list[Any] = []
         self.batch_tokens: int | None = None
         self._error = error
+        self._impossible = impossible
 
     def generate(
-        self, requests: Iterable[Any], *, batch_tokens: int | None
+        self,
+        requests: Iterable[Any],
+        *,
+        batch_tokens: int | None,
+        on_error: Callable[[str, DataError], None],
     ) -> Iterator[llava_core.Response]:
         self.batch_tokens = batch_tokens
         for request in requests:
             self.requests.append(request)
+            if request.id == self._impossible:
+                on_error(request.id, DataError("the prompt has\n9000 tokens"))
+                continue
             yield llava_core.Response(
                 id=request.id, text="yes", token_ids=(5, 2), stop_reason="eos", prompt_tokens=9
             )
@@ -52,9 +65,14 @@ class FakeLlava:
             raise self._error
 
 
-def prompt_about(sample_id: str, *pictures: Path | bytes) -> Prompt:
+def lacking(prompt: Prompt) -> Prompt:
+    """The prompt about a picture that the benchmark's files do not hold."""
+    return replace(prompt, sample=replace(prompt.sample, images=(ImageRef(key="k"),)))
+
+
+def prompt_about(sample_id: str, *pictures: Path | bytes | None) -> Prompt:
     images = tuple(
-        ImageRef(key="k", data=p) if isinstance(p, bytes) else ImageRef(key=p.name, path=p)
+        ImageRef(key=p.name, path=p) if isinstance(p, Path) else ImageRef(key="k", data=p)
         for p in pictures
     )
     sample = Sample(
@@ -118,13 +136,21 @@ def test_a_broken_picture_costs_its_own_samples(pictures: list[Path], tmp_path: 
         prompt_about("1", missing),
         prompt_about("2", broken),
         prompt_about("3", missing),
-        prompt_about("4"),
+        lacking(prompt_about("4")),
     ]
     answers = {a.sample_id: a for a in LocalBackend(FakeLlava()).generate(prompts)}
     assert answers["0"].error is None
     assert answers["1"].error == answers["3"].error == f"picture {missing} is not there"
     assert "broken.png" in str(answers["2"].error)
     assert answers["4"].error == "the benchmark's files hold no picture for it"
+
+
+def test_a_question_about_text_alone_is_asked_without_picture(pictures: list[Path]) -> None:
+    fake = FakeLlava()
+    prompts = [prompt_about("0", pictures[0]), prompt_about("1")]
+    answers = list(LocalBackend(fake).generate(prompts))
+    assert [answer.error for answer in answers] == [None, None]
+    assert [len(request.images) for request in fake.requests] == [1, 0]
 
 
 def test_a_stray_image_mark_costs_its_own_sample(pictures: list[Path]) -> None:
@@ -147,6 +173,36 @@ def test_pictures_are_opened_a_bounded_number_ahead(
     assert len(list(answers)) == 499
 
 
+def test_a_picture_is_read_when_its_turn_comes(pictures: list[Path]) -> None:
+    read = []
+
+    def load() -> bytes:
+        read.append(pictures[0])
+        return pictures[0].read_bytes()
+
+    image = ImageRef(key="k", load=load)
+    prompts = [
+        replace(prompt, sample=replace(prompt.sample, images=(image,)))
+        for prompt in (prompt_about("0"), prompt_about("1"))
+    ]
+    llava = FakeLlava()
+    assert {a.error for a in LocalBackend(llava).generate(prompts)} == {None}
+    assert len(read) == 1
+    assert llava.requests[0].images is llava.requests[1].images
+
+
+def test_a_picture_that_cannot_be_read_costs_its_own_samples(pictures: list[Path]) -> None:
+    def load() -> bytes:
+        raise SampleError("T.tsv: cannot be read")
+
+    broken = prompt_about("0")
+    image = ImageRef(key="k", load=load)
+    broken = replace(broken, sample=replace(broken.sample, images=(image,)))
+    prompts = [broken, prompt_about("1", pictures[0])]
+    answers = {a.sample_id: a.error for a in LocalBackend(FakeLlava()).generate(prompts)}
+    assert answers == {"0": "T.tsv: cannot be read", "1": None}
+
+
 def test_the_model_is_described() -> None:
     backend = LocalBackend(FakeLlava())
     assert (backend.model_id, backend.warning) == ("toy", "random weights")
@@ -154,25 +210,31 @@ def test_the_model_is_described() -> None:
         "fingerprint": "f00d",
         "conversation": "vicuna_v1",
         "conversation_reason": "asked for",
+        "image_aspect_ratio": "pad",
         "device": "cpu",
+        "threads": str(torch.get_num_threads()),
         "dtype": "float32",
         "attention": "sdpa",
         "quantize": "none",
+        "device_map": "none",
     }
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (DataError("two marks, one picture"), "the model failed: two marks, one picture"),
-        (torch.OutOfMemoryError("tried 2 GiB"), "out of memory; lower --batch-tokens"),
-    ],
-)
-def test_a_failure_of_the_model_is_one_line(
-    pictures: list[Path], error: Exception, message: str
+def test_a_prompt_that_the_model_cannot_be_given_costs_its_own_sample(
+    pictures: list[Path],
 ) -> None:
-    backend = LocalBackend(FakeLlava(error=error))
-    with pytest.raises(BackendError, match=message):
+    prompts = [prompt_about(name, pictures[0]) for name in ("0", "1", "2")]
+    answers = {a.sample_id: a for a in LocalBackend(FakeLlava(impossible="1")).generate(prompts)}
+    assert [answers[name].error for name in ("0", "1", "2")] == [
+        None,
+        "the prompt has 9000 tokens",
+        None,
+    ]
+
+
+def test_a_failure_of_the_model_is_one_line(pictures: list[Path]) -> None:
+    backend = LocalBackend(FakeLlava(error=ConfigError("4 tiles do not make a grid")))
+    with pytest.raises(BackendError, match="the model failed: 4 tiles do not make a grid"):
         list(backend.generate([prompt_about("0", pictures[0])]))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from llava_eval import cli
+from llava_eval.commands import backend as opening
 from llava_eval.commands import run
 from llava_eval.errors import ModelError
 from llava_eval.mini.write import write_mini
@@ -17,8 +18,8 @@ GQA = Path("runs/scripted-mini-limit4/gqa")
 def use_backend(monkeypatch: pytest.MonkeyPatch, **script) -> ScriptedBackend:
     """Puts a scripted backend in the place of the model."""
     backend = ScriptedBackend(**script)
-    monkeypatch.setattr(run, "load_model", lambda model, **settings: None)
-    monkeypatch.setattr(run, "LocalBackend", lambda llava, batch_tokens: backend)
+    monkeypatch.setattr(opening, "load_model", lambda model, **settings: None)
+    monkeypatch.setattr(opening, "LocalBackend", lambda llava, batch_tokens: backend)
     return backend
 
 
@@ -43,6 +44,43 @@ def test_a_run_folder_holds_all_that_later_stages_need(monkeypatch, capsys) -> N
     output = capsys.readouterr().out
     assert "pope" in output
     assert "report: runs/scripted-mini-limit4/leaderboard.html" in output
+
+
+@pytest.mark.parametrize("task", ["llava_bench_wild", "mm_vet"])
+def test_a_task_that_needs_a_judge_ends_with_what_to_do(task, monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    assert command(tasks=task) == 0
+    output = capsys.readouterr().out
+    folder = GQA.parent
+    assert f"llava-eval score --task {task} --reviews FILE --output {folder}\n" in output
+    assert f"--task {task} --reviews FILE" in (folder / "leaderboard.html").read_text()
+    assert "waits for a judge" in (folder / "leaderboard.md").read_text()
+    summary = json.loads((folder / task / "summary.json").read_bytes())
+    assert summary["counts"]["unscored"] == {"not_judged": 4}
+
+
+def test_reviews_of_a_run_complete_its_report(monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    command(tasks="mm_vet")
+    folder = GQA.parent
+    Path("g.json").write_text('{"v1_0": {"score": [0.5]}, "v1_1": {"score": [1.0]}}')
+    flags = ["--task", "mm_vet", "--data", "mini", "--output", str(folder)]
+    assert cli.main(["score", "--reviews", "g.json", *flags]) == 0
+    assert cli.main(["report", str(folder)]) == 0
+    assert "| 75.0<br>" in (folder / "leaderboard.md").read_text()
+    assert command(tasks="mm_vet,gqa") == 0
+    assert "| 75.0<br>" in (folder / "leaderboard.md").read_text()
+
+
+def test_verdicts_on_earlier_answers_are_forgotten(monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    command(tasks="mm_vet")
+    Path("g.json").write_text('{"v1_0": {"score": [0.5]}}')
+    flags = ["--task", "mm_vet", "--data", "mini", "--output", str(GQA.parent)]
+    assert cli.main(["score", "--reviews", "g.json", *flags]) == 0
+    assert command("--fresh", tasks="mm_vet") == 0
+    summary = json.loads((GQA.parent / "mm_vet" / "summary.json").read_bytes())
+    assert summary["counts"]["unscored"] == {"not_judged": 4}
 
 
 def test_the_manifest_says_what_the_run_was_made_with(monkeypatch) -> None:
@@ -112,7 +150,7 @@ def test_all_faults_are_told_before_the_model_loads(monkeypatch, capsys, tmp_pat
     write_mini(tmp_path / "data")
     (tmp_path / "data/gqa/llava_gqa_testdev_balanced.jsonl").unlink()
     (tmp_path / "data/mmbench/mmbench_dev_20230712.tsv").unlink()
-    monkeypatch.setattr(run, "load_model", lambda model, **settings: pytest.fail("loaded"))
+    monkeypatch.setattr(opening, "load_model", lambda model, **settings: pytest.fail("loaded"))
     assert command(tasks="gqa,mmbench,pope", data="data") == 2
     error = capsys.readouterr().err
     assert "llava_gqa_testdev_balanced.jsonl" in error
@@ -120,11 +158,20 @@ def test_all_faults_are_told_before_the_model_loads(monkeypatch, capsys, tmp_pat
     assert not Path("runs/scripted-data-limit4").exists()
 
 
+def test_a_device_map_reaches_the_model_and_the_manifest(capsys) -> None:
+    flags = ["--tasks", "pope", "--data", "mini", "--limit", "1", "--device-map", "auto"]
+    assert cli.main(["run", "--model", "tiny", *flags]) == 0
+    manifest = json.loads(Path("runs/tiny-mini-limit1/manifest.json").read_bytes())
+    assert manifest["model"]["device_map"] == manifest["settings"]["device_map"] == "auto"
+    assert cli.main(["run", "--model", "tiny", *flags, "--device", "cpu"]) == 2
+    assert "device cpu and device map auto exclude each other" in capsys.readouterr().err
+
+
 def test_a_model_that_is_not_there_leaves_no_folder(monkeypatch, capsys) -> None:
     def load_model(model: str, **settings: object) -> None:
         raise ModelError(f"--model {model}: no such folder")
 
-    monkeypatch.setattr(run, "load_model", load_model)
+    monkeypatch.setattr(opening, "load_model", load_model)
     assert command() == 2
     assert capsys.readouterr().err == "llava-eval: error: --model scripted: no such folder\n"
     assert not GQA.parent.exists()
@@ -153,6 +200,7 @@ def test_the_models_warning_stands_beside_its_scores(monkeypatch, capsys) -> Non
     [
         ("tiny", "mini", None, "runs/tiny-mini"),
         ("liuhaotian/llava-v1.5-13b", "/data/eval/", None, "runs/llava-v1.5-13b-eval"),
+        ("tiny", "hub", None, "runs/tiny-hub"),
         ("./out/checkpoint-500", "mini", 5, "runs/out_checkpoint-500-mini-limit5"),
     ],
 )

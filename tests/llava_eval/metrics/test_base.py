@@ -25,5 +25,15 @@ def test_scores_without_group_count_in_the_whole_only():
     assert list(groups) == ["y"]
 
 
+def test_groups_of_the_metric_alone_are_left_out():
+    _, groups = break_down([score(1.0, "a", group="_x", tags=("_y", "z"))], count)
+    assert list(groups) == ["z"]
+
+
+def test_a_family_judges_by_itself_or_needs_verdicts():
+    for family in FAMILIES.values():
+        assert (family.score is None) == (family.grade is not None) == (family.verdict_length > 0)
+
+
 def test_a_sample_has_a_value_of_a_known_metric():
     assert all(family.sample_metric in family.metrics for family in FAMILIES.values())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_eval.metrics.binary import METRICS, score, summarize
+from llava_eval.metrics.binary import METRICS, STRICT, score, summarize
 from tests.llava_eval.metrics.builders import sample
 
 NAMES = {"TP": ("Yes", "yes"), "FP": ("Yes", "no"), "TN": ("No", "no"), "FN": ("No", "yes")}
@@ -34,6 +34,29 @@ def values_of(estimates):
 def test_answer_and_label_are_kept(text, label, value, answer):
     result = score(sample(label), text)
     assert (result.metrics, result.extracted, result.label) == ({"accuracy": value}, answer, label)
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "outcome"),
+    [
+        ("NO", "no", (0, 0, 1, 0)),
+        ("yes!", "yes", (1, 0, 0, 0)),
+        ("", "no", (0, 1, 0, 0)),
+        ("Maybe", "yes", (0, 0, 0, 1)),
+        ("Yes and no", "yes", (0, 0, 0, 1)),
+    ],
+)
+def test_what_the_strict_rule_cannot_read_is_the_wrong_answer(text, label, outcome):
+    result = STRICT.score(sample(label), text)
+    true_yes, false_yes, true_no, false_no = outcome
+    metrics, _ = STRICT.summarize([result], 0)
+    assert metrics["accuracy"].value == true_yes + true_no == result.metrics["accuracy"]
+    assert metrics["yes_ratio"].value == true_yes + false_yes
+
+
+def test_the_published_rule_takes_for_a_yes_what_the_strict_one_cannot_read():
+    assert score(sample("no"), "").extracted == "yes"
+    assert STRICT.score(sample("no"), "").extracted is None
 
 
 def test_a_split_in_numbers():

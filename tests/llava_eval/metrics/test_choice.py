@@ -1,6 +1,6 @@
 import pytest
 
-from llava_eval.metrics.choice import score, summarize
+from llava_eval.metrics.choice import score, score_text, summarize
 from tests.llava_eval.metrics.builders import sample
 from tests.llava_eval.metrics.builders import score as scored
 
@@ -19,6 +19,15 @@ def values_of(estimates):
 )
 def test_only_the_letter_alone_is_right(text, value, letter):
     result = score(sample("B"), text)
+    assert (result.metrics, result.extracted) == ({"row_accuracy": value}, letter)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "letter"),
+    [("(B)", 1.0, "B"), ("a dog", 1.0, "B"), ("A. cat", 0.0, "A"), ("a bird", 0.0, None)],
+)
+def test_letters_and_texts_count_in_the_variant(text, value, letter):
+    result = score_text(sample("B", options=("cat", "dog")), text)
     assert (result.metrics, result.extracted) == ({"row_accuracy": value}, letter)
 
 

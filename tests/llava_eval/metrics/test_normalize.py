@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_eval.metrics.normalize import CONTRACTIONS, normalize_answer
+from llava_eval.metrics.normalize import CONTRACTIONS, normalize_answer, normalize_official
 from tests.llava_eval.metrics.builders import cases
 
 
@@ -61,3 +61,15 @@ def test_nothing_is_remembered():
     before = dict(CONTRACTIONS)
     normalize_answer("quite unheard-of words")
     assert before == CONTRACTIONS
+
+
+@pytest.mark.parametrize("case", cases("normalize_official"), ids=lambda case: repr(case["text"]))
+def test_official_cases(case):
+    assert normalize_official(case["text"]) == case["normalized"]
+
+
+# Fewer periods than the original's limit.
+@given(st.text(max_size=32) | st.text("anthe019 .,?-;'s!()", max_size=32))
+def test_the_official_form_is_normal_after_one_pass(text):
+    normalized = normalize_official(text)
+    assert normalize_official(normalized) == normalized

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from llava_eval.metrics.statistics import (
     bootstrap,
     clustered_mean,
+    deviation,
     mean,
     mean_score,
     student_t_bound,
@@ -23,6 +24,13 @@ def share(totals):
     """Column 0 by column 1; NaN where column 1 is 0."""
     part, whole = totals[..., 0], totals[..., 1]
     return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([], None), ([3.0], None), ([1.0, 3.0], 1.0), ([2.0, 2.0], 0.0)]
+)
+def test_the_deviation_is_that_of_all_there_is(values, expected):
+    assert deviation(values) == expected
 
 
 def test_sums_are_not_corrected():

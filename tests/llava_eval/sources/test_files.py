@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava_eval.errors import DataError
-from llava_eval.sources.files import read_json, read_json_lines, refuse, require_files
+from llava_eval.sources.files import located, read_json, read_json_lines, refuse, require_files
 from llava_eval.spec import LayoutSource
 
 FIELDS = {"id": (int, str), "text": (str,)}
@@ -91,3 +91,23 @@ def test_missing_files_are_named_with_all_that_were_looked_for(tmp_path):
         f"{tmp_path}: missing q, b; found a; "
         "--data must be a folder laid out as LLaVA's playground/data/eval"
     )
+
+
+def test_files_are_looked_for_under_their_other_names(tmp_path):
+    (tmp_path / "b").mkdir()
+    for name in ("q", "a"):
+        (tmp_path / "b" / name).touch()
+    source = LayoutSource(
+        reader="gqa", questions="a/q", annotations=("a/a", "a/z"), images="a", aliases={"a": "b"}
+    )
+    found = located(source, tmp_path)
+    assert (found.questions, found.annotations) == ("b/q", ("b/a", "a/z"))
+    assert found.images == "b"
+
+
+def test_a_file_under_its_own_name_is_taken_first(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "q").touch()
+    source = LayoutSource(reader="gqa", questions="a/q", annotations=("ab/q",), aliases={"a": "b"})
+    assert located(source, tmp_path) == source

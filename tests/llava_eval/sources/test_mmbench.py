@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from llava_eval.errors import DataError
-from llava_eval.records import Sample
+from llava_eval.records import ImageRef, Sample
 from llava_eval.sources.mmbench import read_mmbench
 from llava_eval.spec import LayoutSource
 
@@ -33,9 +33,22 @@ def test_a_row_becomes_a_sample(tmp_path):
     assert (sample.images[0].key, sample.images[0].data) == ("1000241", b"hi")
 
 
+def test_the_broader_category_is_a_group_too(tmp_path):
+    header = "index question A B answer category l2-category"
+    (sample,) = read(tmp_path, "1|Which?|x|y|A|ocr|perception", header=header)
+    assert (sample.group, sample.tags) == ("ocr", ("perception",))
+
+
+def test_columns_that_newer_tables_lack_are_not_needed(tmp_path):
+    header = "index question A B answer category"
+    (sample,) = read(tmp_path, "1|图中是什么？|x|y|A|风景", header=header)
+    assert (sample.hint, sample.tags, sample.images[0].data) == (None, (), None)
+
+
 def test_empty_cells_are_nothing(tmp_path):
     (sample,) = read(tmp_path, "1|Which?||x|y|||||")
-    assert (sample.hint, sample.answers, sample.group, sample.images) == (None, None, None, ())
+    assert (sample.hint, sample.answers, sample.group) == (None, None, None)
+    assert sample.images == (ImageRef(key=sample.sample_id),)
 
 
 @pytest.mark.parametrize("word", ["", "None", "NA", "N/A", "nan", "none", "NONE", "null"])
@@ -107,10 +120,11 @@ def test_what_is_no_table_is_refused(content, tmp_path):
         read_mmbench(SOURCE, tmp_path)
 
 
-def test_a_rotation_moves_options_and_answer_together(mini):
-    samples = read_mmbench(
-        LayoutSource(reader="", questions="mmbench/mmbench_dev_20230712.tsv"), mini
-    )
+@pytest.mark.parametrize(
+    "table", ["mmbench/mmbench_dev_20230712.tsv", "mmbench_cn/mmbench_dev_cn_20231003.tsv"]
+)
+def test_a_rotation_moves_options_and_answer_together(table, mini):
+    samples = read_mmbench(LayoutSource(reader="", questions=table), mini)
     clusters: dict[str, list[Sample]] = {}
     for sample in samples:
         clusters.setdefault(sample.cluster, []).append(sample)
@@ -124,7 +138,7 @@ def test_the_published_table_is_read_without_pictures(reference):
     source = LayoutSource(reader="", questions="mmbench/mmbench_dev_20230712.tsv")
     samples = read_mmbench(source, reference / "data" / "eval")
     assert (len(samples), len({sample.cluster for sample in samples})) == (4377, 1176)
-    assert not any(sample.images for sample in samples)
+    assert not any(sample.images[0].data for sample in samples)
     assert Counter(len(s.options) for s in samples if s.sample_id == s.cluster) == {
         2: 89,
         3: 96,
@@ -146,5 +160,9 @@ def test_real_rows_have_pictures_and_the_options_that_were_recorded(reference):
 
 def test_chinese_rows_are_read(reference):
     source = LayoutSource(reader="", questions="ccbench_samples/ccbench_samples.tsv")
-    first, *_ = read_mmbench(source, reference / "data" / "eval")
-    assert first.options == ("天坛", "故宫", "黄鹤楼", "少林寺")
+    samples = read_mmbench(source, reference / "data" / "eval")
+    assert samples[0].options == ("天坛", "故宫", "黄鹤楼", "少林寺")
+    assert len(samples) == 12
+    for sample in samples:
+        Image.open(BytesIO(sample.images[0].data)).verify()
+        assert (len(sample.options), sample.hint, sample.tags) == (4, None, ())

@@ -25,7 +25,7 @@ def test_anything_else_is_a_folder(tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_mini_data_have_every_task_and_no_warning(task, caplog):
-    assert 40 <= len(load_samples(TASKS[task], "mini")) <= 70
+    assert 16 <= len(load_samples(TASKS[task], "mini")) <= 70
     assert caplog.records == []
 
 

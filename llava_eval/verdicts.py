@@ -1,0 +1,237 @@
+"""Files with a judge's verdicts, read and matched with the samples whose answers were judged.
+
+Two kinds are known, and told apart by what is in them: the reviews that LLaVA's scripts write, one
+a line, with two scores, the reference answer's first; and the grade file of MM-Vet's evaluator, one
+JSON object with a grade from 0 to 1 for each run. Every file of reviews is a run of the judge, and
+so is every grade a sample has. Verdicts are matched by id, and what fits nothing is counted.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llava_eval.errors import VerdictsError
+from llava_eval.records import Sample, Verdict
+
+MAX_FAULTS_SHOWN = 5
+
+# Under which a review keeps its scores; older ones call them `score`.
+_SCORES = ("tuple", "scores", "score")
+_MAX_SCORE = 10
+# MM-Vet's evaluator calls the question 17 `v1_17`.
+_GRADED_PREFIX = "v1_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a judge said in one run."""
+
+    verdicts: Mapping[str, Verdict | None]
+    """Question id, as text -> verdict; None where it could not be read."""
+    answer_ids: Mapping[str, str] = field(default_factory=dict)
+    """Question id -> id of the answer that was judged, where the file says it."""
+    duplicates: int = 0
+    """Verdicts that a later one on the same question replaces."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchedVerdicts:
+    """Which verdicts belong to which sample."""
+
+    by_sample: Mapping[str, tuple[Verdict | None, ...]]
+    """Sample id -> one verdict a run; samples that no run has are left out."""
+    unmatched: int
+    """Verdicts that belong to no sample."""
+    unread: int
+    """Verdicts on samples that are there but could not be read."""
+    absent: int
+    """Verdicts that are missing on samples that other runs have."""
+    duplicates: int
+    """Verdicts that a later one of the same run replaces."""
+
+
+def holds_verdicts(path: Path) -> bool:
+    """Whether a file begins like one of the two kinds; False for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.readline()
+            whole = beginning if _object(beginning) else beginning + file.read()
+    except OSError:
+        return False
+    record = _object(whole)
+    return record is not None and (_is_review(record) or _is_grades(record))
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _is_review(record: Mapping[str, Any]) -> bool:
+    return "question_id" in record and any(name in record for name in _SCORES)
+
+
+def _is_grades(record: Mapping[str, Any]) -> bool:
+    first = next(iter(record.values()), None)
+    return isinstance(first, dict) and isinstance(first.get("score"), list)
+
+
+def read_runs(paths: Sequence[Path], *, length: int) -> list[Run]:
+    """Reads files of verdicts: a file of reviews is one run, a grade file may hold several.
+
+    Args:
+        length: how many numbers a verdict of the task has: 2 in a review, 1 in a grade file.
+
+    Raises:
+        VerdictsError: files that cannot be read, hold something else or the other kind, or faulty
+            verdicts.
+    """
+    return [run for path in paths for run in _read(path, length)]
+
+
+def _read(path: Path, length: int) -> list[Run]:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise VerdictsError(f"{path}: cannot be read: {error.strerror}") from error
+    record = _object(text)
+    grades = record if record and _is_grades(record) else None
+    if length == 2 and grades is None:
+        return [_review_run(path, text)]
+    if length == 1 and grades is not None:
+        return _grade_runs(path, grades)
+    if grades is not None:
+        raise VerdictsError(f"{path}: MM-Vet's grades; the task takes reviews of two scores a line")
+    raise VerdictsError(
+        f"{path}: not MM-Vet's grades; expected one JSON object, question -> score -> [grade]"
+    )
+
+
+def _review_run(path: Path, text: bytes) -> Run:
+    verdicts: dict[str, Verdict | None] = {}
+    answer_ids: dict[str, str] = {}
+    faults, duplicates = [], 0
+    for number, line in enumerate(text.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            review = _review(line)
+            verdict = _review_verdict(review)
+        except ValueError as error:
+            faults.append(f"{path}:{number}: {error}")
+            continue
+        question_id = str(review["question_id"])
+        duplicates += question_id in verdicts
+        verdicts[question_id] = verdict
+        if isinstance(answer_id := review.get("answer2_id"), str):
+            answer_ids[question_id] = answer_id
+    _refuse(faults)
+    if not verdicts:
+        raise VerdictsError(f"{path}: empty; expected a review a line or MM-Vet's grades")
+    return Run(verdicts=verdicts, answer_ids=answer_ids, duplicates=duplicates)
+
+
+def _review(line: bytes) -> dict[str, Any]:
+    record = _object(line)
+    if record is None:
+        raise ValueError("not a JSON object; expected a review a line or MM-Vet's grades")
+    if not _is_review(record):
+        raise ValueError(f"no review: expected question_id and {' or '.join(_SCORES)}")
+    return record
+
+
+def _review_verdict(review: Mapping[str, Any]) -> Verdict | None:
+    """The two scores; None where LLaVA's scripts put [-1, -1] for what they could not read."""
+    scores = next(review[name] for name in _SCORES if name in review)
+    if not isinstance(scores, list) or len(scores) != 2 or not all(map(_is_number, scores)):
+        raise ValueError(f"expected two scores, got {json.dumps(scores)[:40]}")
+    if not all(0 <= score <= _MAX_SCORE for score in scores):
+        return None
+    return (float(scores[0]), float(scores[1]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _grade_runs(path: Path, record: Mapping[str, Any]) -> list[Run]:
+    grades, faults = {}, []
+    for name, given in record.items():
+        try:
+            grades[name.removeprefix(_GRADED_PREFIX)] = _grades(given)
+        except ValueError as error:
+            faults.append(f"{path}: {name}: {error}")
+    _refuse(faults)
+    num_runs = max(map(len, grades.values()))
+    if num_runs == 0:
+        raise VerdictsError(f"{path}: no grades in it yet; let MM-Vet's evaluator finish")
+    by_run = [
+        {name: own[run] for name, own in grades.items() if run < len(own)}
+        for run in range(num_runs)
+    ]
+    return [Run(verdicts=verdicts) for verdicts in by_run]
+
+
+def _grades(given: Any) -> list[Verdict | None]:
+    """The grades of one sample, one a run."""
+    grades = given.get("score") if isinstance(given, dict) else None
+    if not isinstance(grades, list) or not all(map(_is_number, grades)):
+        raise ValueError(f"expected score and a list of grades, got {json.dumps(given)[:60]}")
+    return [(float(grade),) if 0 <= grade <= 1 else None for grade in grades]
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    shown = list(faults[:MAX_FAULTS_SHOWN])
+    if hidden := len(faults) - len(shown):
+        shown.append(f"and {hidden} more faults like these")
+    if shown:
+        raise VerdictsError("\n".join(shown))
+
+
+def match_verdicts(samples: Sequence[Sample], runs: Sequence[Run]) -> MatchedVerdicts:
+    """Finds the sample of every verdict.
+
+    Raises:
+        VerdictsError: not one verdict belongs to the task.
+    """
+    known = {str(sample.question_id): sample.sample_id for sample in samples}
+    judged = dict.fromkeys(name for run in runs for name in run.verdicts)
+    by_sample = {
+        known[name]: tuple(run.verdicts.get(name) for run in runs)
+        for name in judged
+        if name in known
+    }
+    if not by_sample:
+        raise VerdictsError(_no_match(samples, runs))
+    own = [(run, name) for run in runs for name in run.verdicts if name in known]
+    return MatchedVerdicts(
+        by_sample=by_sample,
+        unmatched=sum(len(run.verdicts) for run in runs) - len(own),
+        unread=sum(run.verdicts[name] is None for run, name in own),
+        absent=len(by_sample) * len(runs) - len(own),
+        duplicates=sum(run.duplicates for run in runs),
+    )
+
+
+def _no_match(samples: Sequence[Sample], runs: Sequence[Run]) -> str:
+    names = [name for run in runs for name in run.verdicts]
+    first = f", the first sample {samples[0].question_id!r}" if samples else ""
+    return (
+        f"none of the {len(names)} verdicts belongs to a sample of the task: the first has the id "
+        f"{names[0]!r}{first}; are they about another task?"
+    )
+
+
+def num_other_answers(runs: Sequence[Run], answer_ids: Mapping[str, str]) -> int:
+    """How many verdicts are on answers with other ids than these, which are not those judged.
+
+    Args:
+        answer_ids: question id, as text -> id of the answer; verdicts on others are passed over.
+    """
+    judged = [pair for run in runs for pair in run.answer_ids.items()]
+    return sum(answer_ids.get(name, answer_id) != answer_id for name, answer_id in judged)

@@ -1,0 +1,113 @@
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llava_eval.backends.base import Answer
+from llava_eval.backends.team import TeamBackend
+from llava_eval.backends.worker import Died, Finished, Message, Ready
+from llava_eval.errors import BackendError, ModelError
+from llava_eval.records import Prompt
+from tests.llava_eval.fakes import make_prompt
+
+
+def ready(**facts: str) -> Ready:
+    return Ready(model_id="toy", warning="random", facts={"fingerprint": "f", **facts})
+
+
+class FakeCrew:
+    """Workers that answer what they are lent, one message a turn, and die when the script says."""
+
+    size = 2
+
+    def __init__(self, *, deaths: Sequence[int] = (), first: Message | None = None) -> None:
+        self.asked: list[str] = []
+        self.replaced: list[int] = []
+        self._said: dict[int, deque[Message]] = {n: deque([first or ready()]) for n in range(2)}
+        self._deaths = set(deaths)
+        self._num_messages = 0
+
+    def lend(self, worker: int, prompts: Sequence[Prompt]) -> None:
+        ids = [prompt.sample.sample_id for prompt in prompts]
+        self.asked += ids
+        self._said[worker] += [Answer(sample_id=name, text=f"yes {name}") for name in ids]
+        self._said[worker].append(Finished())
+
+    def wait(self) -> Iterator[tuple[int, Message]]:
+        for worker, messages in self._said.items():
+            self._num_messages += 1
+            if self._num_messages in self._deaths:
+                messages.clear()
+                yield worker, Died(reason="SIGKILL")
+            elif messages:
+                yield worker, messages.popleft()
+
+    def replace(self, worker: int) -> None:
+        self.replaced.append(worker)
+        self._said[worker].append(ready())
+
+    def close(self) -> None:
+        pass
+
+
+def prompts(count: int) -> list[Prompt]:
+    return [make_prompt(str(number), picture=f"{number}.jpg") for number in range(count)]
+
+
+def texts(team: TeamBackend, count: int) -> list[str]:
+    return sorted((answer.text for answer in team.generate(prompts(count))), key=lambda t: t[3:])
+
+
+def test_the_team_is_what_its_first_worker_is() -> None:
+    team = TeamBackend(FakeCrew())
+    assert (team.model_id, team.warning) == ("toy", "random")
+    assert team.describe() == {"fingerprint": "f", "processes": "2"}
+
+
+def test_workers_share_the_prompts_of_every_task() -> None:
+    crew = FakeCrew()
+    team = TeamBackend(crew)
+    for count in (100, 0, 30):
+        crew.asked.clear()
+        assert len(texts(team, count)) == count
+        assert sorted(crew.asked, key=int) == [str(number) for number in range(count)]
+
+
+@given(deaths=st.lists(st.integers(3, 200), max_size=3))
+def test_deaths_lose_nothing_and_repeat_no_answer(deaths: list[int]) -> None:
+    crew = FakeCrew(deaths=deaths)
+    answers = texts(TeamBackend(crew), 60)
+    assert sorted(answers) == sorted(f"yes {number}" for number in range(60))
+
+
+def test_a_death_is_told_and_the_worker_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    crew = FakeCrew(deaths=[8])
+    texts(TeamBackend(crew), 60)
+    assert crew.replaced == [1]
+    assert "worker 1 died (SIGKILL) with 13 prompts unanswered" in caplog.text
+
+
+def test_workers_that_only_die_end_the_run() -> None:
+    crew = FakeCrew(deaths=range(3, 1000))
+    with pytest.raises(BackendError, match=r"4 workers in a row died .* SIGKILL.*--processes"):
+        texts(TeamBackend(crew), 60)
+
+
+def test_a_model_that_cannot_be_loaded_is_the_workers_own_error() -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        TeamBackend(FakeCrew(first=ModelError("no such folder")))
+
+
+def test_a_worker_with_another_model_is_refused() -> None:
+    crew = FakeCrew(deaths=[4])
+    crew.replace = lambda worker: crew._said[worker].append(ready(fingerprint="g"))  # type: ignore[method-assign]
+    with pytest.raises(BackendError, match="another model: fingerprint g instead of f"):
+        texts(TeamBackend(crew), 60)
+
+
+def test_workers_may_sit_on_different_devices() -> None:
+    crew = FakeCrew(deaths=[4])
+    crew.replace = lambda worker: crew._said[worker].append(ready(device="cuda:1"))  # type: ignore[method-assign]
+    assert len(texts(TeamBackend(crew), 60)) == 60
