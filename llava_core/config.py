@@ -21,6 +21,8 @@ BACKBONES = {
     "LlavaLlamaForCausalLM": "llama",
     "LlavaMistralForCausalLM": "mistral",
     "LlavaQwenForCausalLM": "qwen2",
+    "LlavaMptForCausalLM": "mpt",
+    "LlavaMPTForCausalLM": "mpt",
 }
 # Field names of the original that belong to the multimodal part but do not begin with `mm_`.
 _MULTIMODAL = {
@@ -37,6 +39,23 @@ _PROJECTORS = ("linear", "identity", _MLP)
 _NUMBERED = {_MLP: r"mlp[1-9]\d*x_gelu", _ANYRES_MAX: r"anyres_max_[1-9]\d*"}
 # What the original takes where `s2` is set without them.
 _S2_SCALES = "336,672,1008"
+# MPT's names of fields.
+_MPT_NAMES = {"hidden_size": "d_model", "num_hidden_layers": "n_layers"}
+# Of MPT's settings, the values that transformers' class computes, whatever a config says; they are
+# those of all published models. `attn_config` holds the second table.
+_MPT_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "expansion_ratio": (4,),
+    "logit_scale": (None,),
+    "no_bias": (True,),
+    "norm_type": ("low_precision_layernorm", "layernorm"),
+}
+_MPT_ATTENTION: Mapping[str, tuple[Any, ...]] = {
+    "alibi": (True,),
+    "attn_type": ("multihead_attention",),
+    "attn_uses_sequence_id": (False,),
+    "prefix_lm": (False,),
+    "qk_ln": (False,),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +66,7 @@ class LlavaConfig:
     """
 
     backbone: str
-    """transformers' model_type of the language model: llama, mistral or qwen2."""
+    """transformers' model_type of the language model: llama, mistral, qwen2 or mpt."""
     text: Mapping[str, Any]
     """The language model's own fields, as transformers' config of that type takes them."""
     vision_tower: str
@@ -120,6 +139,18 @@ class LlavaConfig:
         return int(self.text["vocab_size"])
 
     @property
+    def num_positions(self) -> int | None:
+        """Longest sequence that the language model was made for; None: the config does not say.
+
+        Where it is stretched, what `max_position_embeddings` counts depends on how.
+        """
+        scaling = self.text.get("rope_scaling") or self.text.get("rope_parameters") or {}
+        if scaling.get("rope_type", scaling.get("type", "default")) != "default":
+            return None
+        name = "max_seq_len" if self.backbone == "mpt" else "max_position_embeddings"
+        return self.text.get(name)
+
+    @property
     def uses_tiles(self) -> bool:
         """Whether a picture is cut into tiles of the tower's own resolution."""
         return self.image_aspect_ratio is not None and self.image_aspect_ratio.startswith("anyres")
@@ -146,10 +177,19 @@ def read_config(folder: Path) -> LlavaConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it has no config.json")
-    return _parse(read_object(path), path=path)
+    return parse_config(read_object(path), path=path)
 
 
-def _parse(fields: Mapping[str, Any], *, path: Path) -> LlavaConfig:
+def parse_config(fields: Mapping[str, Any], *, path: Path) -> LlavaConfig:
+    """Reads the fields of a `config.json`.
+
+    Args:
+        path: what errors call it.
+
+    Raises:
+        CheckpointError: they are not a LLaVA checkpoint's.
+        ConfigError: a field has a value that no published code knows.
+    """
     tower = fields.get("mm_vision_tower") or fields.get("vision_tower")
     if not isinstance(tower, str) or "vision_config" in fields:
         raise CheckpointError(
@@ -158,12 +198,15 @@ def _parse(fields: Mapping[str, Any], *, path: Path) -> LlavaConfig:
             f"model_type: {fields.get('model_type')})"
         )
     text = {k: v for k, v in fields.items() if k not in _MULTIMODAL and not k.startswith("mm_")}
+    backbone = _backbone(fields, path=path)
+    if backbone == "mpt":
+        text = _mpt_text(text, path=path)
     missing = [k for k in ("hidden_size", "vocab_size", "num_hidden_layers") if k not in text]
     missing += [k for k in ("mm_hidden_size",) if k not in fields]
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")
     return LlavaConfig(
-        backbone=_backbone(fields, path=path),
+        backbone=backbone,
         text=text,
         vision_tower=tower,
         vision_hidden_size=fields["mm_hidden_size"],
@@ -193,6 +236,7 @@ def _backbone(fields: Mapping[str, Any], *, path: Path) -> str:
         "llava_llama": "llama",
         "llava_mistral": "mistral",
         "llava_qwen": "qwen2",
+        "llava_mpt": "mpt",
     }
     if not names and fields.get("model_type") in by_type:
         return by_type[fields["model_type"]]
@@ -200,6 +244,28 @@ def _backbone(fields: Mapping[str, Any], *, path: Path) -> str:
         f"{path}: architecture {names or fields.get('model_type')} is not supported; "
         f"known are {', '.join(BACKBONES)}"
     )
+
+
+def _mpt_text(fields: Mapping[str, Any], *, path: Path) -> dict[str, Any]:
+    """MPT's fields with the names that all backbones share beside its own.
+
+    Raises:
+        ConfigError: a setting that transformers' MPT would pass over.
+    """
+    # Dropout is for training only, and transformers refuses it as a fraction.
+    attention = {k: v for k, v in (fields.get("attn_config") or {}).items() if k != "attn_pdrop"}
+    for where, given, table in (
+        ("", fields, _MPT_VALUES),
+        ("attn_config.", attention, _MPT_ATTENTION),
+    ):
+        for name, values in table.items():
+            if name in given and given[name] not in values:
+                raise ConfigError(
+                    f"{path}: {where}{name} is {given[name]!r}; MPT is supported with "
+                    f"{' or '.join(map(str, values))} only"
+                )
+    shared = {ours: fields[theirs] for ours, theirs in _MPT_NAMES.items() if theirs in fields}
+    return {**fields, **shared, "attn_config": attention}
 
 
 def _s2_scales(fields: Mapping[str, Any]) -> tuple[int, ...]:

@@ -26,10 +26,15 @@ from llava_core.errors import CheckpointError, ConfigError, DataError
 from llava_core.json_files import read_object
 
 _PROCESSOR_FILE = "preprocessor_config.json"
+# Where transformers 5 puts it, below `image_processor`, when it saves a whole processor.
+_JOINT_FILE = "processor_config.json"
 # transformers fills in those of another resolution where these are missing.
 _PROCESSOR_FIELDS = ("size", "crop_size", "image_mean", "image_std")
 # SigLIP resizes to a square of its own and crops nothing.
 _SIGLIP_FIELDS = ("size", "image_mean", "image_std")
+# Of the files of LLaVA's own image processors, the part that is the tower's.
+_TOWER_FIELDS = ("do_convert_rgb", "do_resize", "resample", "do_center_crop", "do_rescale",
+                 "rescale_factor", "do_normalize", *_PROCESSOR_FIELDS)  # fmt: skip
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 # LLaVA-NeXT's way to write a list of resolutions: corners of a range, in tiles.
 _TILE_COUNTS = re.compile(r"\((\d+)x(\d+)\)")
@@ -86,7 +91,9 @@ def open_image(source: str | Path | bytes) -> Image.Image:
 
 
 def load_processor(folder: Path, *, side: int | None = None) -> Any:
-    """Builds the image processor that a vision tower's folder describes.
+    """Builds the image processor that a vision tower's or a checkpoint's folder describes.
+
+    Padding and tiles are `preprocess`'s, whatever the folder says of them.
 
     Args:
         side: of the pixels it makes, instead of the described one; S2 towers need it.
@@ -99,10 +106,7 @@ def load_processor(folder: Path, *, side: int | None = None) -> Any:
     """
     from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 
-    path = folder / _PROCESSOR_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{folder} has no {_PROCESSOR_FILE}, which a vision tower needs")
-    fields = read_object(path)
+    path, fields = read_processor(folder)
     is_siglip = str(fields.get("image_processor_type")).startswith("Siglip")
     name, wanted = ("SigLIP", _SIGLIP_FIELDS) if is_siglip else ("CLIP", _PROCESSOR_FIELDS)
     if missing := [field for field in wanted if field not in fields]:
@@ -114,9 +118,24 @@ def load_processor(folder: Path, *, side: int | None = None) -> Any:
         fields |= {"size": square if is_siglip else {"shortest_edge": side}, "crop_size": square}
     kind = SiglipImageProcessorPil if is_siglip else CLIPImageProcessorPil
     try:
-        return kind.from_dict(fields)
+        return kind.from_dict({name: fields[name] for name in _TOWER_FIELDS if name in fields})
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} describes no {name} image processor: {error}") from error
+
+
+def read_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Reads the description of an image processor: the file, and its fields.
+
+    Raises:
+        CheckpointError: there is none, or its file is not JSON.
+    """
+    path, joint = folder / _PROCESSOR_FILE, folder / _JOINT_FILE
+    if path.is_file():
+        return path, read_object(path)
+    fields = read_object(joint).get("image_processor") if joint.is_file() else None
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{folder} has no {_PROCESSOR_FILE}, which a vision tower needs")
+    return joint, fields
 
 
 def preprocess(

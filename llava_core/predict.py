@@ -7,10 +7,10 @@
 once, groups requests that share a beginning, and answers groups of like length together.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -18,29 +18,31 @@ from torch import Tensor
 
 from llava_core.checkpoint.extra_tokens import add_extra_tokens
 from llava_core.checkpoint.fingerprint import fingerprint
+from llava_core.checkpoint.generation import end_ids
 from llava_core.checkpoint.load import load_model
 from llava_core.checkpoint.open import open_checkpoint
-from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.placement import Placement, choose_placement
 from llava_core.checkpoint.template import choose_template
 from llava_core.conversation import Message, Template, place_image_mark, render
 from llava_core.errors import DataError
 from llava_core.generate.engine import Engine, Finished
 from llava_core.generate.features import FeatureCache, picture_key
-from llava_core.generate.plan import Encoded, Group, plan_batches, plan_groups
+from llava_core.generate.plan import Encoded
 from llava_core.generate.request import Request, Response
+from llava_core.generate.schedule import Schedule, default_batch_tokens
 from llava_core.images import Size, load_processor, parse_pinpoints, preprocess
-from llava_core.json_files import read_object
+from llava_core.memory import is_out_of_memory
 from llava_core.model.llava import LlavaModel, Output, Picture
 from llava_core.templates import get_template
 from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer, tokenize_prompt
+
+OnError = Callable[[str | int, DataError], None]
+"""Takes the id of a request that cannot be answered, and why."""
 
 # Requests that are planned together. More find more to share; each holds its pictures in memory.
 _WINDOW = 256
 # Rows of features kept for pictures that come again: some hundred pictures of 576.
 _FEATURE_TOKENS = 65_536
-# Tokens of a batch on a CPU, where larger ones are no faster.
-_CPU_BATCH_TOKENS = 8_192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +55,18 @@ class Identity:
     """Changes with the weights, the config or the tower; 16 hex digits."""
     conversation: str
     conversation_reason: str
+    aspect_ratio: str
+    """How pictures get their shape: pad, square (cropped), anyres or anyres_max_N."""
     placement: Placement
     warning: str | None
     """What a reader of this model's scores must know."""
+
+
+class _Shown(NamedTuple):
+    """A picture and how a request wants it shown."""
+
+    image: Image.Image
+    cropped: bool
 
 
 class Llava:
@@ -81,29 +92,44 @@ class Llava:
         self._features = FeatureCache(self._encode_images, max_tokens=_FEATURE_TOKENS)
 
     def generate(
-        self, requests: Iterable[Request], *, batch_tokens: int | None = None
+        self,
+        requests: Iterable[Request],
+        *,
+        batch_tokens: int | None = None,
+        on_error: OnError | None = None,
     ) -> Iterator[Response]:
         """Answers requests, in the order in which they finish.
 
         Args:
             batch_tokens: most tokens computed together, padding included; None: by the device's
-                memory.
+                memory. Where memory does not suffice, less is.
+            on_error: is told of a request that cannot be answered, and the others go on; None: the
+                first such request raises its error.
 
         Raises:
-            DataError: a request whose pictures do not match its `<image>` marks.
+            DataError: a request whose pictures do not match its `<image>` marks or cannot be read,
+                that is longer than what the model reads, or for which alone memory is too small.
         """
-        limit = batch_tokens or self._default_batch_tokens()
+
+        def fail(name: str | int, error: DataError) -> None:
+            if on_error is None:
+                raise error
+            on_error(name, error)
+
+        placement = self.identity.placement
+        limit = batch_tokens or default_batch_tokens(
+            self.model.language_model.config, device=placement.device, dtype=placement.dtype
+        )
+        schedule = Schedule(self._engine, batch_tokens=limit)
         numbered = enumerate(requests)
         while window := list(islice(numbered, _WINDOW)):
-            yield from self._answer(
-                [(request, index) for index, request in window], batch_tokens=limit
-            )
+            yield from self._answer(window, schedule, fail)
 
     @torch.inference_mode()
     def logits(self, request: Request) -> Tensor:
         """Logits at every position of the spliced prompt, float32[T, V]; for checks of parity."""
         encoded = self._encode(request, 0)
-        pictures = [self.picture(image) for image in request.images]
+        pictures = [self.picture(image, pad=request.pad) for image in request.images]
         output: Output = self.model([torch.tensor(encoded.ids)], pictures)
         return output.logits[0].float().cpu()
 
@@ -122,8 +148,12 @@ class Llava:
             return request.prompt
         return render(self._template, self._turns(request.messages or (), len(request.images)))
 
-    def picture(self, image: Image.Image) -> Picture:
-        """Prepares a picture for the tower, as this checkpoint wants it."""
+    def picture(self, image: Image.Image, *, pad: bool = True) -> Picture:
+        """Prepares a picture for the tower, as this checkpoint wants it.
+
+        Args:
+            pad: False crops the centre where the checkpoint pads.
+        """
         pinpoints = (
             parse_pinpoints(
                 self.config.grid_pinpoints, patch_size=self.model.vision_tower.image_size
@@ -134,10 +164,13 @@ class Llava:
         pixels = preprocess(
             image,
             processor=self._processor,
-            aspect_ratio=self.config.image_aspect_ratio,
+            aspect_ratio=None if self._crops(pad) else self.config.image_aspect_ratio,
             pinpoints=pinpoints,
         )
         return Picture(torch.from_numpy(pixels), Size(*image.size))
+
+    def _crops(self, pad: bool) -> bool:
+        return not pad and self.config.image_aspect_ratio == "pad"
 
     def _turns(self, messages: Sequence[Mapping[str, str]], num_images: int) -> list[Message]:
         start_end = self.config.use_im_start_end
@@ -156,6 +189,7 @@ class Llava:
 
     def _encode(self, request: Request, index: int) -> Encoded:
         ids = tuple(tokenize_prompt(self.render(request), self.tokenizer))
+        kind = "cropped " if self._crops(request.pad) else ""
         wanted = ids.count(IMAGE_TOKEN_ID)
         if wanted != len(request.images):
             raise DataError(
@@ -164,27 +198,49 @@ class Llava:
             )
         return Encoded(
             request=request,
-            id=index if request.id is None else request.id,
+            id=_name(request, index),
             ids=ids,
-            pictures=tuple(picture_key(image) for image in request.images),
+            pictures=tuple(f"{kind}{picture_key(image)}" for image in request.images),
         )
 
     def _answer(
-        self, window: Sequence[tuple[Request, int]], *, batch_tokens: int
+        self, window: Sequence[tuple[int, Request]], schedule: Schedule, fail: OnError
     ) -> Iterator[Response]:
-        encoded = [self._encode(request, index) for request, index in window]
+        encoded = []
+        for index, request in window:
+            try:
+                encoded.append(self._encode(request, index))
+            except DataError as error:
+                fail(_name(request, index), error)
         images = {
-            key: image
+            key: _Shown(image, cropped=self._crops(item.request.pad))
             for item in encoded
             for key, image in zip(item.pictures, item.request.images, strict=True)
         }
-        features = self._features.get(images)
-        groups = plan_groups(encoded, max_own_tokens=batch_tokens)
-        lengths = [_prefix_length(group, features) for group in groups]
-        by_group = {id(group): [features[key] for key in group.pictures] for group in groups}
-        for batch in plan_batches(groups, lengths=lengths, batch_tokens=batch_tokens):
-            for finished in self._engine.run(batch, [by_group[id(group)] for group in batch]):
-                yield self._respond(finished)
+        features, faults = self._features.get(images)
+        possible = []
+        for item in encoded:
+            fault = next((faults[key] for key in item.pictures if key in faults), None)
+            fault = fault or self._too_long(item, features)
+            if fault is None:
+                possible.append(item)
+            else:
+                fail(item.id, fault)
+        for finished in schedule.run(
+            possible, features, fail=lambda item, error: fail(item.id, error)
+        ):
+            yield self._respond(finished)
+
+    def _too_long(self, item: Encoded, features: Mapping[str, Tensor]) -> DataError | None:
+        limit = self.config.num_positions
+        length = len(item.ids) + sum(len(features[key]) - 1 for key in item.pictures)
+        # Under `max_length` the prompt is cut, as in the original.
+        if limit is None or self.config.max_length is not None or length <= limit:
+            return None
+        return DataError(
+            f"the prompt has {length} tokens, pictures included, and the model reads {limit}; ask "
+            "with fewer pictures or less text"
+        )
 
     def _respond(self, finished: Finished) -> Response:
         text = self._decode(finished.token_ids)
@@ -202,24 +258,17 @@ class Llava:
         return decode(self.tokenizer, ids)
 
     @torch.inference_mode()
-    def _encode_images(self, images: Sequence[Image.Image]) -> list[Tensor]:
-        return self.model.encode_pictures([self.picture(image) for image in images])
-
-    def _default_batch_tokens(self) -> int:
-        device = self.identity.placement.device
-        if device.type != "cuda":
-            return _CPU_BATCH_TOKENS
-        free, _ = torch.cuda.mem_get_info(device)
-        text = self.model.language_model.config
-        # A token costs its keys and values in every layer, and about 16 widths of activations.
-        width = (
-            2
-            * text.num_hidden_layers
-            * text.num_key_value_heads
-            * (text.hidden_size // text.num_attention_heads)
-        )
-        bytes_per_token = (width + 16 * text.hidden_size) * self.identity.placement.dtype.itemsize
-        return max(_CPU_BATCH_TOKENS, int(free // 2 // bytes_per_token))
+    def _encode_images(self, shown: Sequence[_Shown]) -> list[Tensor]:
+        try:
+            return self.model.encode_pictures(
+                [self.picture(image, pad=not cropped) for image, cropped in shown]
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = _first_line(error)
+        # Not in the block above: its error would be kept as the cause, and the pixels with it.
+        raise DataError(f"too little memory for a picture: {reason}")
 
 
 def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
@@ -231,6 +280,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     device: str = "auto",
     dtype: str = "auto",
     quantize: str | None = None,
+    device_map: str | None = None,
     attention: str = "auto",
     conversation: str | None = None,
 ) -> Llava:
@@ -244,6 +294,8 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto, float32, bfloat16 or float16.
         quantize: 4bit or 8bit, for the language model; needs bitsandbytes.
+        device_map: auto spreads the language model over all GPUs, offload also over the CPU's
+            memory and the disk where they are too small; None: all on `device`.
         attention: auto, sdpa, flash_attention_2 or eager.
         conversation: template to use instead of the one that fits the checkpoint.
 
@@ -253,7 +305,12 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     """
     parts = open_checkpoint(path, base=base, revision=revision, vision_tower=vision_tower)
     placement = choose_placement(
-        parts.config, device=device, dtype=dtype, attention=attention, quantize=quantize
+        parts.config,
+        device=device,
+        dtype=dtype,
+        attention=attention,
+        quantize=quantize,
+        device_map=device_map,
     )
     tokenizer = load_tokenizer(parts.tokenizer)
     add_extra_tokens(tokenizer, parts.config)
@@ -267,16 +324,20 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
             fingerprint=fingerprint(parts.files),
             conversation=choice.name,
             conversation_reason=choice.reason,
+            aspect_ratio=parts.config.image_aspect_ratio or "square",
             placement=placement,
             warning=parts.config.warning,
         ),
-        eos_ids=_eos_ids(parts, tokenizer, get_template(choice.name)),
+        eos_ids=end_ids(parts, tokenizer, get_template(choice.name)),
     )
 
 
-def _prefix_length(group: Group, features: Mapping[str, Tensor]) -> int:
-    pictures = sum(len(features[key]) for key in group.pictures)
-    return len(group.prefix) - len(group.pictures) + pictures
+def _name(request: Request, index: int) -> str | int:
+    return index if request.id is None else request.id
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _model_id(path: str) -> str:
@@ -284,16 +345,3 @@ def _model_id(path: str) -> str:
     if parts[-1].startswith("checkpoint-") and len(parts) > 1:
         return f"{parts[-2]}_{parts[-1]}"
     return parts[-1]
-
-
-def _eos_ids(parts: Parts, tokenizer: Any, template: Template) -> frozenset[int]:
-    """Tokens that end an answer: the generation config's, the config's or the tokenizer's.
-
-    A template's end mark is one too where it is a special token: Llama 3's config may name another.
-    """
-    path = parts.tokenizer / "generation_config.json"
-    fields = read_object(path) if path.is_file() else {}
-    known = parts.config.text.get("eos_token_id", tokenizer.eos_token_id)
-    ids = fields.get("eos_token_id", known)
-    end = tokenizer.get_added_vocab().get(template.end.strip())
-    return frozenset(ids if isinstance(ids, list) else [ids]) | ({end} - {None})

@@ -7,6 +7,7 @@ give for a text that begins with a space; `_keep_leading_space` makes up for it.
 Source: LLaVA c121f04, `tokenizer_image_token`, under transformers 4.37.2 with `use_fast=False`.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -32,6 +33,8 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 _SETTINGS = "tokenizer_config.json"
 _SENTENCEPIECE = "tokenizer.model"
 _SERIALIZED = "tokenizer.json"
+# Where processors of transformers 4 keep the chat template; later ones' is the tokenizer's too.
+_CHAT_TEMPLATE = "chat_template.json"
 
 
 def tokenize_prompt(prompt: str, tokenizer: Any) -> list[int]:
@@ -46,6 +49,35 @@ def tokenize_prompt(prompt: str, tokenizer: Any) -> list[int]:
     for chunk in chunks[1:]:
         ids += [IMAGE_TOKEN_ID, *chunk[has_bos:]]
     return ids
+
+
+def tokenize_with_offsets(
+    prompt: str, tokenizer: Any, *, has_marks: bool = True
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Tokenises as `tokenize_prompt` does and says where in the prompt each token stands.
+
+    Args:
+        has_marks: whether `<image>` stands for a picture; else it is text like any other.
+
+    Returns:
+        Ids and, beside each, (start, end) in characters; empty for a token of no text, as BOS.
+    """
+    ids: list[int] = []
+    offsets: list[tuple[int, int]] = []
+    chunks = prompt.split(IMAGE_MARK) if has_marks else [prompt]
+    start, has_bos = 0, False
+    for index, text in enumerate(chunks):
+        chunk_ids, chunk_offsets = _encode_with_offsets(text, tokenizer)
+        if index == 0:
+            has_bos = chunk_ids[:1] == [tokenizer.bos_token_id]
+        else:
+            ids.append(IMAGE_TOKEN_ID)
+            offsets.append((start - len(IMAGE_MARK), start))
+        skipped = 1 if index and has_bos else 0
+        ids += chunk_ids[skipped:]
+        offsets += [(start + first, start + last) for first, last in chunk_offsets[skipped:]]
+        start += len(text) + len(IMAGE_MARK)
+    return ids, offsets
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -88,9 +120,12 @@ def load_tokenizer(folder: Path) -> Any:
         raise CheckpointError(f"{folder} has no tokenizer: it lacks {' and '.join(missing)}")
     settings = read_object(folder / _SETTINGS)
     if _SENTENCEPIECE in found:
-        return _load_sentencepiece(folder, settings)
-    read_object(folder / _SERIALIZED)
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        tokenizer = _load_sentencepiece(folder, settings)
+    else:
+        tokenizer = _load_serialized(folder, settings)
+    if tokenizer.chat_template is None and (folder / _CHAT_TEMPLATE).is_file():
+        tokenizer.chat_template = read_object(folder / _CHAT_TEMPLATE).get("chat_template")
+    return tokenizer
 
 
 def _load_sentencepiece(folder: Path, settings: Mapping[str, Any]) -> Any:
@@ -103,6 +138,34 @@ def _load_sentencepiece(folder: Path, settings: Mapping[str, Any]) -> Any:
     legacy = settings.get("legacy") is not False
     # Most models were trained with a space in front of every text; Yi's, in v1.6-34b, was not.
     has_prefix = library.encode("x", out_type=str)[0].startswith(_SPACE)
+    return _load_llama(folder, settings, legacy=legacy, has_prefix=has_prefix)
+
+
+def _load_serialized(folder: Path, settings: Mapping[str, Any]) -> Any:
+    """Loads a `tokenizer.json`.
+
+    One that stands for a sentencepiece model is taken for its vocabulary only. How it writes spaces
+    differs from the library, in another way with every version of transformers that wrote it.
+    """
+    serialized = read_object(folder / _SERIALIZED)
+    if not (serialized.get("model") or {}).get("byte_fallback"):
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    splitter = serialized.get("pre_tokenizer") or {}
+    # Until 4.39 a normalizer put the space in front, whatever `legacy` was; now it may say it.
+    scheme = splitter.get("prepend_scheme")
+    legacy = settings.get("legacy")
+    return _load_llama(
+        folder,
+        settings,
+        legacy=scheme != "first" if legacy is None else legacy,
+        has_prefix='"Prepend"' in json.dumps(serialized.get("normalizer"))
+        or scheme in ("first", "always"),
+    )
+
+
+def _load_llama(
+    folder: Path, settings: Mapping[str, Any], *, legacy: bool, has_prefix: bool
+) -> Any:
     return LlamaTokenizer.from_pretrained(
         folder,
         local_files_only=True,
@@ -115,6 +178,17 @@ def _load_sentencepiece(folder: Path, settings: Mapping[str, Any]) -> Any:
 def _encode(text: str, tokenizer: Any) -> list[int]:
     ids: list[int] = tokenizer(_keep_leading_space(text, tokenizer))["input_ids"]
     return ids
+
+
+def _encode_with_offsets(text: str, tokenizer: Any) -> tuple[list[int], list[tuple[int, int]]]:
+    doubled = _keep_leading_space(text, tokenizer)
+    encoded = tokenizer(doubled, return_offsets_mapping=True)
+    # Position in the text with doubled spaces -> position in the text.
+    origins = [0]
+    for character in doubled:
+        place = origins[-1]
+        origins.append(place + (place < len(text) and text[place] == character))
+    return encoded["input_ids"], [(origins[a], origins[b]) for a, b in encoded["offset_mapping"]]
 
 
 def _keep_leading_space(text: str, tokenizer: Any) -> str:

@@ -6,8 +6,9 @@ full names, so the vision tower, whose layers have the same last names, is never
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from llava_core.checkpoint.files import read_file, read_tensors, weight_files
 from llava_core.checkpoint.keys import from_original, to_original
+from llava_core.checkpoint.lazy import LazyTensors
 from llava_core.checkpoint.original import assemble
 from llava_core.checkpoint.parts import Parts, rename
 from llava_core.config import read_config
@@ -27,7 +29,10 @@ PROJECTOR = "mm_projector.bin"
 _LORA_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _NON_LORA = "non_lora_trainables.bin"
 _PEFT = "base_model.model."
-_EMBEDDING = "language_model.model.embed_tokens.weight"
+_EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.transformer.wte.weight")
+_HEAD = "language_model.lm_head.weight"
+_PROJECTOR_PREFIX = "projector."
+_NEWLINE = "image_newline"
 # Kinds of adapter that are not read: field of adapter_config.json -> the only value that is.
 _PLAIN = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False,
           "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}  # fmt: skip
@@ -35,6 +40,8 @@ _PLAIN = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_ou
 
 def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> Parts:
     """Reads a LoRA folder and merges it into its base, in float32 and back to the base's type.
+
+    That an update fits is checked at once; it is added whenever its weight is read.
 
     Args:
         base: a language model's folder, or a whole LLaVA checkpoint's.
@@ -49,16 +56,20 @@ def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> P
     if adapter is None:
         raise CheckpointError(f"{folder} has no adapter: looked for {', '.join(_LORA_FILES)}")
     tensors = rename(read_tensors(base), from_original)
-    updates = _pair(read_file(adapter))
-    tensors = _merge(tensors, updates, scale=_scale(settings), adapter=adapter)
     files = [*weight_files(base), folder / LORA_CONFIG, adapter]
     if (folder / _NON_LORA).is_file():
         trained = read_file(folder / _NON_LORA)
         tensors |= rename({_without_peft(name): t for name, t in trained.items()}, from_original)
         files.append(folder / _NON_LORA)
+    updates = _pair(read_file(adapter))
+    changes = _changes(tensors, updates, scale=_scale(settings), adapter=adapter)
     config = read_config(folder)
     parts = assemble(folder, config, tensors, files=files, vision_tower=vision_tower)
-    return replace(parts, tokenizer=_tokenizer_folder(folder, base))
+    return replace(
+        parts,
+        tensors=LazyTensors(parts.tensors, changes),
+        tokenizer=_tokenizer_folder(folder, base),
+    )
 
 
 def read_projector_only(folder: Path, *, base: Path, vision_tower: str | None = None) -> Parts:
@@ -71,14 +82,50 @@ def read_projector_only(folder: Path, *, base: Path, vision_tower: str | None = 
     """
     tensors = rename(read_tensors(base), from_original)
     projector = rename(read_file(folder / PROJECTOR), from_original)
-    embedding = projector.pop(_EMBEDDING, None)
-    if embedding is not None and _EMBEDDING in tensors:
-        # The file has the whole table, or the rows of <im_start> and <im_end>, which are the last.
-        tensors[_EMBEDDING] = torch.cat([tensors[_EMBEDDING][: -len(embedding)], embedding])
-    files = [*weight_files(base), folder / PROJECTOR]
     config = read_config(folder)
+    for name in tensors.keys() & projector.keys() & set(_EMBEDDINGS):
+        rows = projector.pop(name)
+        tensors |= _with_rows(tensors, name, rows, num_rows=config.vocab_size)
+    files = [*weight_files(base), folder / PROJECTOR]
     parts = assemble(folder, config, tensors | projector, files=files, vision_tower=vision_tower)
     return replace(parts, tokenizer=_tokenizer_folder(folder, base))
+
+
+def projector_names(parts: Parts) -> list[str]:
+    """Our names of the tensors that a projector-only folder holds.
+
+    They are the projector's, and what is trained beside it: the newline of tiles and, where the
+    prompt has start and end marks, the table of embeddings with their rows.
+
+    Raises:
+        CheckpointError: the checkpoint has no projector.
+    Source: LLaVA c121f04, `safe_save_model_for_hf_trainer`.
+    """
+    config = parts.config
+    names = [name for name in parts.tensors if name.startswith(_PROJECTOR_PREFIX)]
+    if not names:
+        raise CheckpointError(
+            f"{parts.name} has no projector: its mm_projector_type is {config.projector_type}"
+        )
+    names += [_NEWLINE] if config.has_newline else []
+    return names + [n for n in _EMBEDDINGS if config.use_im_start_end and n in parts.tensors]
+
+
+def write_projector(parts: Parts, path: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Writes the tensors of `projector_names` into one file, as LLaVA reads them.
+
+    Args:
+        dtype: of the tensors; None: as they are.
+
+    Raises:
+        CheckpointError: there is no projector.
+        OSError: the file cannot be written.
+    """
+    original = partial(to_original, backbone=parts.config.backbone)
+    tensors = {original(n): _own(parts.tensors[n], dtype) for n in projector_names(parts)}
+    # Through Python's file, because torch's own says of a full disk only that a position is wrong.
+    with path.open("wb") as file:
+        torch.save(tensors, file)
 
 
 def need_base(folder: Path) -> CheckpointError:
@@ -87,6 +134,27 @@ def need_base(folder: Path) -> CheckpointError:
     name = read_object(path).get("base_model_name_or_path") if path.is_file() else None
     trained_on = f"; it was trained on {name}" if name else ""
     return CheckpointError(f"{folder} holds only what was trained: give --model-base{trained_on}")
+
+
+def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A copy: pickle writes the whole memory of a tensor, which may be a mapped file's."""
+    return tensor.to(dtype or tensor.dtype, copy=True).contiguous()
+
+
+def _with_rows(
+    base: Mapping[str, Tensor], name: str, rows: Tensor, *, num_rows: int
+) -> dict[str, Tensor]:
+    """The base's tables with the embeddings that came with a projector.
+
+    These are the whole table or its last rows, those of <im_start> and <im_end>. A base without
+    rows for them gets them; its head's new rows are the mean of the others, as when training began.
+    """
+    table = torch.cat([base[name][: num_rows - len(rows)], rows])
+    head = base.get(_HEAD)
+    if head is None or len(head) >= num_rows:
+        return {name: table}
+    mean = head.mean(dim=0, keepdim=True, dtype=torch.float32).to(head.dtype)
+    return {name: table, _HEAD: torch.cat([head, mean.expand(num_rows - len(head), -1)])}
 
 
 def _read_settings(path: Path) -> Mapping[str, Any]:
@@ -128,24 +196,29 @@ def _pair(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return pairs
 
 
-def _merge(
+def _changes(
     weights: Mapping[str, Tensor],
     updates: Mapping[str, Mapping[str, Tensor]],
     *,
     scale: float,
     adapter: Path,
-) -> dict[str, Tensor]:
-    merged = dict(weights)
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Name of each updated weight -> what merges its update, once it is known to fit."""
+    changes: dict[str, Callable[[Tensor], Tensor]] = {}
     for name, update in updates.items():
         original = to_original(name)
-        if name not in merged or update.keys() != {"A", "B"}:
+        if name not in weights or update.keys() != {"A", "B"}:
             raise CheckpointError(f"{adapter} updates {original}, which the base does not have")
-        weight, shape = merged[name], (len(update["B"]), update["A"].shape[1])
+        weight, shape = weights[name], (len(update["B"]), update["A"].shape[1])
         if weight.shape != shape:
             raise CheckpointError(
                 f"{adapter} is for another base: {original} is {tuple(weight.shape)} there, "
                 f"the update is {shape}"
             )
-        change = update["B"].float() @ update["A"].float() * scale
-        merged[name] = (weight.float() + change).to(weight.dtype)
-    return merged
+        changes[name] = partial(_merge, a=update["A"], b=update["B"], scale=scale)
+    return changes
+
+
+def _merge(weight: Tensor, *, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    # In place, for the float32 matrix is the largest thing in memory while a model is converted.
+    return (b.float() @ a.float()).mul_(scale).add_(weight).to(weight.dtype)

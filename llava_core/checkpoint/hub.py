@@ -7,7 +7,7 @@ from llava_core.errors import CheckpointError
 
 TINY = "tiny"
 # What a checkpoint is made of; weights in other frameworks' formats stay where they are.
-_PATTERNS = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
+_PATTERNS = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
@@ -40,13 +40,13 @@ def resolve_checkpoint(name: str, *, revision: str | None = None) -> Path:
 
 
 def resolve_vision_tower(name: str, *, checkpoint: Path) -> Path:
-    """Finds a vision tower: as given, then beside the checkpoint, then on the Hub.
+    """Finds a vision tower: inside the checkpoint, as given, beside it, then on the Hub.
 
     Raises:
         CheckpointError: it is in none of these places.
     """
     beside = checkpoint.resolve().parent / name
-    for path in (Path(name).expanduser(), beside):
+    for path in (checkpoint / name, Path(name).expanduser(), beside):
         if path.is_dir():
             return path
     hub_id = _HUB_ID.fullmatch(name)

@@ -6,7 +6,8 @@
     vision_model.X  (a CLIP repository of its own)        vision_tower.clip.X
     anything else                                         language_model.<the same>
 
-transformers 5 has dropped the level `vision_model` inside CLIPVisionModel. Source of the names:
+On an MPT the first level is `transformer` instead of `model`. transformers 5 has dropped the level
+`vision_model` inside CLIPVisionModel. Source of the names:
 LLaVA c121f04 and the files of its published checkpoints.
 """
 
@@ -16,23 +17,23 @@ TOWER = "vision_tower.clip."
 LANGUAGE = "language_model."
 
 _RENAMES = (
-    (re.compile(r"^model\.mm_projector\."), "projector."),
-    (re.compile(r"^model\.image_newline$"), "image_newline"),
-    (re.compile(r"^model\.vision_tower\.vision_tower\.vision_model\."), TOWER),
+    (re.compile(r"^(model|transformer)\.mm_projector\."), "projector."),
+    (re.compile(r"^(model|transformer)\.image_newline$"), "image_newline"),
+    (re.compile(r"^(model|transformer)\.vision_tower\.vision_tower\.vision_model\."), TOWER),
 )
 _BACK = (
-    (re.compile(r"^projector\."), "model.mm_projector."),
-    (re.compile(r"^image_newline$"), "model.image_newline"),
-    (re.compile(rf"^{re.escape(TOWER)}"), "model.vision_tower.vision_tower.vision_model."),
+    (re.compile(r"^projector\."), "{root}.mm_projector."),
+    (re.compile(r"^image_newline$"), "{root}.image_newline"),
+    (re.compile(rf"^{re.escape(TOWER)}"), "{root}.vision_tower.vision_tower.vision_model."),
     (re.compile(rf"^{re.escape(LANGUAGE)}"), ""),
 )
-# Buffers that old files carry and nobody reads: they follow from the config.
-_DERIVED = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
+DERIVED = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
+"""Buffers that old files carry and nobody reads: they follow from the config."""
 
 
 def from_original(name: str) -> str | None:
     """Our name of a tensor of the original layout; None for one that is not needed."""
-    if _DERIVED.search(name):
+    if DERIVED.search(name):
         return None
     for pattern, replacement in _RENAMES:
         if pattern.match(name):
@@ -40,16 +41,17 @@ def from_original(name: str) -> str | None:
     return LANGUAGE + name
 
 
-def to_original(name: str) -> str:
+def to_original(name: str, *, backbone: str = "llama") -> str:
     """The original layout's name of one of our tensors."""
+    root = "transformer" if backbone == "mpt" else "model"
     for pattern, replacement in _BACK:
         if pattern.match(name):
-            return pattern.sub(replacement, name)
+            return pattern.sub(replacement.format(root=root), name)
     raise ValueError(f"{name} is no tensor of the model")
 
 
 def from_clip(name: str) -> str | None:
     """Our name of a tensor of a CLIP repository; None for the text half and what is not needed."""
-    if _DERIVED.search(name) or not name.startswith("vision_model."):
+    if DERIVED.search(name) or not name.startswith("vision_model."):
         return None
     return TOWER + name.removeprefix("vision_model.")

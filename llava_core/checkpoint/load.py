@@ -4,8 +4,13 @@ The tensors found in the files are compared with those the config asks for befor
 built, and every difference is named.
 """
 
+import atexit
+import logging
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,55 +24,131 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from llava_core.checkpoint.keys import LANGUAGE, TOWER, to_original
+from llava_core.checkpoint.lazy import outline
 from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.placement import Placement
+from llava_core.checkpoint.spread import spread
 from llava_core.errors import CheckpointError
+from llava_core.memory import free_on, in_gib, is_out_of_memory
 from llava_core.model.llava import LlavaModel
+from llava_core.model.mpt import PlacedMpt
 
 # How many names an error lists before it only counts.
 _NAMES_SHOWN = 8
+
+_logger = logging.getLogger(__name__)
 
 
 def load_model(parts: Parts, placement: Placement) -> LlavaModel:
     """Builds a model and gives it its weights.
 
     Raises:
-        CheckpointError: weights missing, unexpected or mis-shaped, each named.
+        CheckpointError: weights missing, unexpected or mis-shaped, each named, or too little
+            memory for them.
     """
+    skeleton = build_skeleton(parts)
+    needed = _num_bytes(parts.tensors, placement)
+    free = free_on(placement.device)
+    if placement.device_map is None and needed > free:
+        # No error: a system may have more to give than it says. Others end the process without one.
+        _logger.warning("%s", _too_large(needed, free, placement))
+    try:
+        return _fill(skeleton, parts, placement)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CheckpointError(f"{parts.name}: {_too_large(needed, free, placement)}") from error
+
+
+def _fill(skeleton: LlavaModel, parts: Parts, placement: Placement) -> LlavaModel:
     config, tensors = parts.config, parts.tensors
-    text_config = CONFIG_MAPPING[config.backbone](**config.text)
-    with torch.device("meta"):
-        skeleton = LlavaModel(
-            config,
-            clip=AutoModel.from_config(parts.tower_config),
-            language_model=AutoModelForCausalLM.from_config(text_config),
-        )
-    _compare(skeleton, tensors, name=parts.name)
+    language_model = _materialize(
+        skeleton.language_model,
+        _below(tensors, LANGUAGE),
+        placement,
+        quantization_config=_quantization(placement),
+        **_destination(skeleton.language_model, placement),
+    )
+    # Tower, projector and embeddings are on one device, whatever a map does with the layers.
+    device = language_model.get_input_embeddings().weight.device
     model = LlavaModel(
         config,
         clip=_materialize(
-            type(skeleton.vision_tower.clip),
-            parts.tower_config,
+            skeleton.vision_tower.clip,
             _below(tensors, TOWER),
             placement,
+            device_map={"": device},
         ),
-        language_model=_materialize(
-            type(skeleton.language_model),
-            text_config,
-            _below(tensors, LANGUAGE),
-            placement,
-            quantization_config=_quantization(placement),
-        ),
+        language_model=language_model,
     )
     _keep_layout(model.language_model)
     own = {
         name: tensors[name] for name in model.state_dict() if not name.startswith((TOWER, LANGUAGE))
     }
     model.load_state_dict(own, strict=False)
-    model.projector.to(placement.device, placement.dtype)
+    model.projector.to(device, placement.dtype)
     if model.image_newline is not None:
-        model.image_newline.data = model.image_newline.data.to(placement.device, placement.dtype)
+        model.image_newline.data = model.image_newline.data.to(device, placement.dtype)
     return model.eval()
+
+
+def _num_bytes(tensors: Mapping[str, Tensor], placement: Placement) -> float:
+    """About what the weights take."""
+    whole = placement.dtype.itemsize
+    small = {None: whole, "8bit": 1.0, "4bit": 0.5}[placement.quantize]
+    return sum(
+        outline(tensors, name).numel() * (small if name.startswith(LANGUAGE) else whole)
+        for name in tensors
+    )
+
+
+def _too_large(needed: float, free: int, placement: Placement) -> str:
+    ways_out = [
+        *(["--dtype bfloat16"] if placement.dtype == torch.float32 else []),
+        *(["--quantize 4bit or 8bit"] if placement.quantize is None else []),
+        *(["--device-map auto"] if placement.device_map is None else []),
+    ]
+    return (
+        f"the weights take about {in_gib(needed)} as "
+        f"{placement.quantize or str(placement.dtype).removeprefix('torch.')}, "
+        f"{placement.device} has {in_gib(free)} free; "
+        f"try {', '.join([*ways_out, 'a machine with more memory'])}"
+    )
+
+
+def _destination(language_model: Any, placement: Placement) -> dict[str, Any]:
+    """Where transformers puts the weights of the language model."""
+    if placement.device_map is None:
+        return {"device_map": {"": placement.device}}
+    device_map = spread(language_model, placement)
+    if "disk" not in device_map.values():
+        return {"device_map": device_map}
+    folder = tempfile.mkdtemp(prefix="llava-offload-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"device_map": device_map, "offload_folder": folder}
+
+
+def build_skeleton(parts: Parts) -> LlavaModel:
+    """Builds a model without weights, and makes sure that the checkpoint's fit it.
+
+    Raises:
+        CheckpointError: weights missing, unexpected or mis-shaped, each named.
+    """
+    text_config = CONFIG_MAPPING[parts.config.backbone](**parts.config.text)
+    with torch.device("meta"):
+        skeleton = LlavaModel(
+            parts.config,
+            clip=AutoModel.from_config(parts.tower_config),
+            language_model=_language_skeleton(text_config),
+        )
+    _compare(skeleton, parts)
+    return skeleton
+
+
+def _language_skeleton(config: Any) -> Any:
+    if config.model_type == "mpt":
+        return PlacedMpt(config)
+    return AutoModelForCausalLM.from_config(config)
 
 
 def _quantization(placement: Placement) -> BitsAndBytesConfig | None:
@@ -98,47 +179,43 @@ def _keep_layout(language_model: Any) -> None:
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): tensor for n, tensor in tensors.items() if n.startswith(prefix)}
+    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
 
 
-def _compare(skeleton: LlavaModel, tensors: Mapping[str, Tensor], *, name: str) -> None:
+def _compare(skeleton: LlavaModel, parts: Parts) -> None:
+    tensors = parts.tensors
+    spell = parts.spell or partial(to_original, backbone=parts.config.backbone)
     wanted = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
     tied = skeleton.language_model.config.tie_word_embeddings
     optional = {f"{LANGUAGE}lm_head.weight"} if tied else set()
     faults = []
     for title, names in (
-        ("missing", sorted(map(to_original, wanted.keys() - tensors.keys() - optional))),
-        ("unexpected", sorted(map(to_original, tensors.keys() - wanted.keys()))),
+        ("missing", sorted(map(spell, wanted.keys() - tensors.keys() - optional))),
+        ("unexpected", sorted(map(spell, tensors.keys() - wanted.keys()))),
         ("mis-shaped", [
-            f"{to_original(name)} {tuple(tensors[name].shape)} instead of {shape}"
+            f"{spell(name)} {tuple(outline(tensors, name).shape)} instead of {shape}"
             for name, shape in wanted.items()
-            if name in tensors and tuple(tensors[name].shape) != shape
+            if name in tensors and tuple(outline(tensors, name).shape) != shape
         ]),
     ):  # fmt: skip
         if names:
             more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
             faults.append(f"{title}: {', '.join(names[:_NAMES_SHOWN])}{more}")
     if faults:
-        raise CheckpointError(f"{name} does not fit its config.json; {'; '.join(faults)}")
+        raise CheckpointError(f"{parts.name} does not fit its config.json; {'; '.join(faults)}")
 
 
 def _materialize(
-    kind: Any,
-    config: Any,
-    tensors: Mapping[str, Tensor],
-    placement: Placement,
-    *,
-    quantization_config: BitsAndBytesConfig | None = None,
+    skeleton: Any, tensors: Mapping[str, Tensor], placement: Placement, **options: Any
 ) -> Any:
     with _no_progress_bar():
-        return kind.from_pretrained(
+        return type(skeleton).from_pretrained(
             None,
-            config=config,
+            config=skeleton.config,
             state_dict=dict(tensors),
             dtype=placement.dtype,
-            device_map={"": placement.device},
             attn_implementation=placement.attention,
-            quantization_config=quantization_config,
+            **options,
         )
 
 

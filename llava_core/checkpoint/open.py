@@ -10,11 +10,13 @@ from llava_core.checkpoint.adapters import (
     read_lora,
     read_projector_only,
 )
+from llava_core.checkpoint.delta import is_delta
 from llava_core.checkpoint.files import has_weights
 from llava_core.checkpoint.hub import resolve_checkpoint
+from llava_core.checkpoint.hugging_face import is_hugging_face, read_hugging_face
 from llava_core.checkpoint.original import read_original
 from llava_core.checkpoint.parts import Parts
-from llava_core.errors import ConfigError
+from llava_core.errors import CheckpointError, ConfigError
 
 
 def open_checkpoint(
@@ -37,11 +39,17 @@ def open_checkpoint(
         ConfigError: a config that no published code knows, or a base that is not needed.
     """
     folder = resolve_checkpoint(str(path), revision=revision)
+    if is_delta(folder):
+        raise CheckpointError(
+            f"{folder} holds delta weights, which are no model yet: add their base with "
+            "`python -m llava_core.convert apply-delta`"
+        )
     read = _reader_of_parts(folder)
     if read is None:
         if base is not None:
             raise ConfigError(f"{folder} is a whole checkpoint; --model-base has no effect on it")
-        return read_original(folder, vision_tower=vision_tower)
+        read_whole = read_hugging_face if is_hugging_face(folder) else read_original
+        return read_whole(folder, vision_tower=vision_tower)
     if base is None:
         raise need_base(folder)
     return read(folder, base=resolve_checkpoint(base), vision_tower=vision_tower)

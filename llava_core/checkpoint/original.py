@@ -5,6 +5,7 @@ carries them when the tower was tuned, which the original's loader ignores unles
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -56,10 +57,12 @@ def assemble(
     Raises:
         CheckpointError: files of the tower are missing or broken.
     """
-    tower = find_tower(config, checkpoint=folder, vision_tower=vision_tower)
+    config = replace(config, vision_tower=vision_tower or config.vision_tower)
+    tower = find_tower(config, checkpoint=folder)
     tower_config = read_tower_config(tower)
     files = [folder / "config.json", *files, tower / "config.json"]
-    if not any(name.startswith(TOWER) for name in tensors):
+    has_tower = any(name.startswith(TOWER) for name in tensors)
+    if not has_tower:
         rule = partial(from_tower, config=tower_config)
         tensors = {**tensors, **rename(read_tensors(tower), rule)}
         files += weight_files(tower)
@@ -71,16 +74,17 @@ def assemble(
         tokenizer=folder,
         processor=tower,
         files=tuple(files),
+        has_tower=has_tower,
     )
 
 
-def find_tower(config: LlavaConfig, *, checkpoint: Path, vision_tower: str | None) -> Path:
+def find_tower(config: LlavaConfig, *, checkpoint: Path) -> Path:
     """Finds the vision tower's repository.
 
     Raises:
         CheckpointError: it is nowhere, or has no config.
     """
-    folder = resolve_vision_tower(vision_tower or config.vision_tower, checkpoint=checkpoint)
+    folder = resolve_vision_tower(config.vision_tower, checkpoint=checkpoint)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"vision tower {folder} has no config.json")
     return folder

@@ -31,6 +31,14 @@ class Parts:
     """Folder of preprocessor_config.json."""
     files: tuple[Path, ...]
     """Configs and weights: what the answers depend on."""
+    has_tower: bool = True
+    """Whether the tower's weights came with the model's, and not from a repository of its own."""
+    spell: Callable[[str], str] | None = None
+    """From our name of a tensor to the one in the files; None: as in the original layout."""
+    image_token_id: int | None = None
+    """Row of the embedding table that is `<image>`'s; None: pictures have no token, as with us."""
+    original_vocab_size: int | None = None
+    """Rows that the table had in the original layout, where the files say so."""
 
 
 def rename(tensors: Mapping[str, Tensor], rule: Callable[[str], str | None]) -> dict[str, Tensor]:

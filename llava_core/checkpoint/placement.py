@@ -11,6 +11,7 @@ from llava_core.errors import ConfigError
 
 ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 QUANTIZATIONS = ("4bit", "8bit")
+DEVICE_MAPS = ("auto", "offload")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _logger = logging.getLogger(__name__)
@@ -21,15 +22,25 @@ class Placement:
     """Where and how the weights live."""
 
     device: torch.device
+    """Of everything; under a device map of the language model's embeddings and all before them."""
     dtype: torch.dtype
     attention: str
     """sdpa, flash_attention_2 or eager."""
     quantize: str | None = None
     """4bit or 8bit: how the language model's linear layers are kept; the rest is in `dtype`."""
+    device_map: str | None = None
+    """auto: the language model's layers are spread over all GPUs; offload: also over the CPU's
+    memory and the disk where the GPUs are too small; None: all is on `device`."""
 
 
-def choose_placement(
-    config: LlavaConfig, *, device: str, dtype: str, attention: str, quantize: str | None = None
+def choose_placement(  # noqa: PLR0913 - as flat as the settings of `predict.load`
+    config: LlavaConfig,
+    *,
+    device: str,
+    dtype: str,
+    attention: str,
+    quantize: str | None = None,
+    device_map: str | None = None,
 ) -> Placement:
     """Turns `auto` into what this machine has.
 
@@ -39,6 +50,7 @@ def choose_placement(
     Raises:
         ConfigError: an unknown name, a device that is not there, or a library that is not.
     """
+    _check_device_map(device_map, device=device)
     chosen = _choose_device(device)
     if dtype == "auto":
         dtype = "float32" if chosen.type == "cpu" else str(config.torch_dtype or "float16")
@@ -48,9 +60,22 @@ def choose_placement(
     return Placement(
         device=chosen,
         dtype=DTYPES[dtype],
-        attention=_choose_attention(attention),
+        attention=_choose_attention(attention, backbone=config.backbone),
         quantize=quantize,
+        device_map=device_map,
     )
+
+
+def _check_device_map(device_map: str | None, *, device: str) -> None:
+    if device_map not in (None, *DEVICE_MAPS):
+        raise ConfigError(
+            f"device map {device_map!r} is unknown, expected {' or '.join(DEVICE_MAPS)}"
+        )
+    if device_map is not None and device != "auto":
+        raise ConfigError(
+            f"device {device} and device map {device_map} exclude each other: a map decides about "
+            "all devices; drop one"
+        )
 
 
 def _choose_device(device: str) -> torch.device:
@@ -64,14 +89,17 @@ def _choose_device(device: str) -> torch.device:
         raise ConfigError(
             f"device {device!r} is unknown, expected auto, cpu, cuda, cuda:N or mps"
         ) from error
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there.get(chosen.type, False):
-        raise ConfigError(f"device {device!r} is not available on this machine")
+    there = _available()
+    if str(chosen) not in there:
+        raise ConfigError(f"device {device!r} is not available here; there is {', '.join(there)}")
     return chosen
+
+
+def _available() -> list[str]:
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    return [*there, "mps"] if torch.backends.mps.is_available() else there
 
 
 def _check_quantize(quantize: str | None) -> None:
@@ -85,9 +113,13 @@ def _check_quantize(quantize: str | None) -> None:
         )
 
 
-def _choose_attention(attention: str) -> str:
+def _choose_attention(attention: str, *, backbone: str) -> str:
     if attention not in ATTENTIONS:
         raise ConfigError(f"attention {attention!r} is unknown, expected {', '.join(ATTENTIONS)}")
+    if backbone == "mpt":
+        if attention not in ("auto", "eager"):
+            _logger.warning("MPT has no %s attention; eager is used instead", attention)
+        return "eager"
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         _logger.warning(
             "flash_attention_2 is not installed or has no device here; sdpa is used instead"

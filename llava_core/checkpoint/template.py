@@ -16,6 +16,15 @@ _LLAMA_2_CHAT = {
 }
 
 
+# What only chat templates of a family have in them; and templates by the language model.
+_MARKS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("<|start_header_id|>", {"llama": "llava_llama_3"}),
+    ("[INST]", {"llama": "llava_llama_2", "mistral": "mistral_instruct"}),
+    ("<|im_start|>", {"llama": "chatml_direct", "mistral": "chatml_direct", "qwen2": "qwen_1_5"}),
+    ("USER", {"llama": "vicuna_v1", "mistral": "vicuna_v1", "qwen2": "vicuna_v1"}),
+)
+
+
 class Choice(NamedTuple):
     """A template and the reason for it."""
 
@@ -40,6 +49,8 @@ def choose_template(
     """
     if wanted is not None:
         return Choice(get_template(wanted).name, "asked for")
+    if by_chat_template := _by_chat_template(config, tokenizer):
+        return by_chat_template
     vocabulary = tokenizer.get_added_vocab()
     if "<|eot_id|>" in vocabulary:
         return Choice("llava_llama_3", "the tokenizer has Llama 3's <|eot_id|>")
@@ -47,8 +58,21 @@ def choose_template(
         return Choice("qwen_1_5", "the language model is a Qwen")
     if config.backbone == "mistral":
         return Choice("mistral_instruct", "the language model is a Mistral")
+    if config.backbone == "mpt":
+        return Choice("mpt", "the language model is an MPT")
     if tokenizer.eos_token == "<|im_end|>":
         return Choice("chatml_direct", "the tokenizer ends a turn with <|im_end|>")
     if model_id in _LLAMA_2_CHAT:
         return Choice("llava_llama_2", f"published for {model_id}")
     return Choice("vicuna_v1", "what LLaVA's evaluation scripts use for Llama checkpoints")
+
+
+def _by_chat_template(config: LlavaConfig, tokenizer: Any) -> Choice | None:
+    """Goes by a chat template that knows of pictures; the language model's own says nothing."""
+    text = str(tokenizer.chat_template or "")
+    if "image" not in text:
+        return None
+    for mark, names in _MARKS:
+        if mark in text and config.backbone in names:
+            return Choice(names[config.backbone], f"its chat template has {mark}")
+    return None

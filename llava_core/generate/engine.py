@@ -80,7 +80,8 @@ class _Cache:
 
     def keep_rows(self, rows: list[int]) -> None:
         """Forgets all other rows."""
-        index = torch.tensor(rows, device=self.branch.device)
+        # On the CPU: the layers' keys may be on several devices.
+        index = torch.tensor(rows)
         self.states.batch_select_indices(index)
         self.branch, self.position = self.branch[index], self.position[index]
 
@@ -171,7 +172,7 @@ class Engine:
         position = torch.arange(embeds.shape[1], device=embeds.device).expand(len(prefixes), -1)
         is_real = position < lengths[:, None]
         # Without a mask the plain causal kernel runs; no real token sees padding on its right.
-        self._language.set_attn_implementation(self._prefix_attention)
+        self._use(self._prefix_attention)
         self._language.base_model(
             inputs_embeds=embeds,
             position_ids=position,
@@ -254,17 +255,25 @@ class Engine:
             # Eager attention adds its mask to the scores.
             lowest = torch.finfo(embeds.dtype).min
             mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(~mask, lowest)
-        self._language.set_attn_implementation(self._branch_attention)
+        self._use(self._branch_attention)
+        # An MPT's attention goes by the positions of the keys.
+        keys = {"key_positions": cache.position} if self._model.config.backbone == "mpt" else {}
         hidden = self._language.base_model(
             inputs_embeds=embeds,
             attention_mask=mask,
             position_ids=position,
             past_key_values=cache.states,
             use_cache=True,
+            **keys,
         ).last_hidden_state
         row, column = torch.tensor(last, device=hidden.device).unbind(1)
         logits: Tensor = self._language.get_output_embeddings()(hidden[row, column])
         return logits.float()
+
+    def _use(self, attention: str) -> None:
+        # An MPT cannot change its attention, and says so whenever it is asked.
+        if self._language.config._attn_implementation != attention:
+            self._language.set_attn_implementation(attention)
 
     def _why_stop(self, branch: _Branch) -> StopReason | None:
         request = branch.encoded.request

@@ -3,45 +3,85 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from PIL import Image
 from torch import Tensor
 
+from llava_core.errors import DataError
+
+
+class Found(NamedTuple):
+    """What became of pictures; each is in one of the two."""
+
+    features: dict[str, Tensor]
+    """float[T_i, D] by key."""
+    faults: dict[str, DataError]
+    """Why a picture has none, by key."""
+
 
 def picture_key(image: Image.Image) -> str:
-    """A name for a picture's content: equal pictures have equal keys, whatever their files."""
+    """A name for a picture's content: equal pictures have equal keys, whatever their files.
+
+    Raises:
+        DataError: it cannot be read; Pillow finds out now what is wrong with a file.
+    """
+    if 0 in image.size:
+        raise DataError(f"a picture has the size {image.size}, expected one pixel at least")
     digest = hashlib.blake2b(f"{image.mode} {image.size} ".encode(), digest_size=16)
-    digest.update(image.tobytes())
+    try:
+        digest.update(image.tobytes())
+    # Pillow's decoders report broken files by all of these.
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"a picture cannot be read: {error}") from error
     return digest.hexdigest()
 
 
-class FeatureCache:
+Shown = TypeVar("Shown")
+
+
+class FeatureCache(Generic[Shown]):
     """Encodes each picture once; the least recently used leave when there are too many."""
 
     def __init__(
-        self, encode: Callable[[Sequence[Image.Image]], Sequence[Tensor]], *, max_tokens: int
+        self, encode: Callable[[Sequence[Shown]], Sequence[Tensor]], *, max_tokens: int
     ) -> None:
         """Wraps the encoder.
 
         Args:
-            encode: pictures to features float[T_i, D].
+            encode: pictures to features float[T_i, D]; raises DataError if one cannot be encoded,
+                or not all of them at once.
             max_tokens: most rows of features that are kept between calls.
         """
         self._encode = encode
         self._max_tokens = max_tokens
         self._features: OrderedDict[str, Tensor] = OrderedDict()
 
-    def get(self, pictures: Mapping[str, Image.Image]) -> dict[str, Tensor]:
-        """Features float[T_i, D] of pictures given by their keys."""
-        missing = [key for key in pictures if key not in self._features]
-        encoded = self._encode([pictures[key] for key in missing])
-        self._features.update(zip(missing, encoded, strict=True))
-        for key in pictures:
+    def get(self, pictures: Mapping[str, Shown]) -> Found:
+        """Features of pictures given by their keys; one that has none does not cost the others."""
+        missing = {key: image for key, image in pictures.items() if key not in self._features}
+        encoded, faults = self._encode_apart(missing)
+        self._features.update(encoded)
+        wanted = {key: self._features[key] for key in pictures if key not in faults}
+        for key in wanted:
             self._features.move_to_end(key)
-        wanted = {key: self._features[key] for key in pictures}
         while len(self._features) > 1 and self._num_tokens() > self._max_tokens:
             self._features.popitem(last=False)
-        return wanted
+        return Found(wanted, faults)
+
+    def _encode_apart(self, pictures: Mapping[str, Shown]) -> Found:
+        """Encodes pictures together, and those of a call that fails in two halves."""
+        try:
+            return Found(dict(zip(pictures, self._encode([*pictures.values()]), strict=True)), {})
+        except DataError as error:
+            if len(pictures) == 1:
+                return Found({}, dict.fromkeys(pictures, error))
+        items = list(pictures.items())
+        middle = len(items) // 2
+        first, second = (
+            self._encode_apart(dict(half)) for half in (items[:middle], items[middle:])
+        )
+        return Found(first.features | second.features, first.faults | second.faults)
 
     def _num_tokens(self) -> int:
         return sum(len(feature) for feature in self._features.values())

@@ -95,6 +95,25 @@ def plan_batches(
     return batches
 
 
+def num_tokens(batch: Sequence[Group], lengths: Sequence[int]) -> int:
+    """Tokens of a batch, padding included, with what the answers are expected to take.
+
+    Args:
+        lengths: tokens of each group's prefix, pictures included.
+    """
+    return len(batch) * (max(lengths) + max(group.num_own_tokens for group in batch))
+
+
+def halve(groups: Sequence[Group]) -> list[list[Group]]:
+    """Makes two batches of one, or one of the same where there is a single request."""
+    middle = len(groups) // 2
+    if middle:
+        return [list(groups[:middle]), list(groups[middle:])]
+    members = groups[0].members
+    middle = len(members) // 2
+    return [[_group(half)] for half in (members[:middle], members[middle:]) if half]
+
+
 def _through_last_picture(ids: tuple[int, ...]) -> tuple[int, ...]:
     if IMAGE_TOKEN_ID not in ids:
         return ()
@@ -113,7 +132,7 @@ def _split(members: list[Encoded], *, max_own_tokens: int) -> list[Group]:
     ]
 
 
-def _group(members: list[Encoded]) -> Group:
+def _group(members: Sequence[Encoded]) -> Group:
     # The last token of each prompt stays its own: its output is the first token of the answer.
     shortest = min(len(member.ids) for member in members) - 1
     columns = zip(*(member.ids[:shortest] for member in members), strict=True)

@@ -22,6 +22,8 @@ class Request:
     messages: Sequence[Mapping[str, str]] | None = None
     """Turns with `role` (user or assistant) and `content`; the conversation template is applied.
     Pictures without a mark go before the first user turn."""
+    pad: bool = True
+    """False: where the checkpoint pads pictures to a square, their centre is cropped instead."""
     max_new_tokens: int = 128
     """Answers are cut after this many tokens."""
     temperature: float = 0.0

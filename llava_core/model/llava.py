@@ -76,8 +76,13 @@ class LlavaModel(nn.Module):
         embedding: nn.Embedding = self.language_model.get_input_embeddings()
         return embedding
 
-    def encode_pictures(self, pictures: Sequence[Picture]) -> list[Tensor]:
+    def encode_pictures(
+        self, pictures: Sequence[Picture], *, tiles_at_once: int = _TOWER_BATCH
+    ) -> list[Tensor]:
         """Encodes pictures, all their tiles in as few passes as memory allows.
+
+        Args:
+            tiles_at_once: most tiles that go through the tower together.
 
         Returns:
             float[T_i, D] for each picture, in the language model's type and on its device.
@@ -90,7 +95,7 @@ class LlavaModel(nn.Module):
         # The original rounds the tower's output to the pixels' type, which is the language model's.
         features = torch.cat([
             self.projector(self.vision_tower(chunk.to(device)).to(weight.dtype))
-            for chunk in tiles.split(_TOWER_BATCH)
+            for chunk in tiles.split(tiles_at_once)
         ]).to(weight.device)  # fmt: skip
         parts = features.split([len(picture.pixels) for picture in pictures])
         return [
@@ -124,9 +129,9 @@ class LlavaModel(nn.Module):
             )
         remaining = iter(features)
         embeds, targets = [], []
-        for index, row in enumerate(rows):
+        for index, (row, words) in enumerate(zip(rows, self._embed(rows), strict=True)):
             row_labels = torch.full_like(row, IGNORE_INDEX) if labels is None else labels[index]
-            row_embeds, row_targets = self._splice_row(row, row_labels, remaining)
+            row_embeds, row_targets = self._splice_row(row, words, row_labels, remaining)
             embeds.append(row_embeds[: self.config.max_length])
             targets.append(row_targets[: self.config.max_length])
         mask = [torch.ones(len(row), dtype=torch.bool, device=row.device) for row in embeds]
@@ -178,17 +183,27 @@ class LlavaModel(nn.Module):
             max_tiles=self.config.max_tiles,
         )
 
-    def _splice_row(self, row: Tensor, labels: Tensor, features: Any) -> tuple[Tensor, Tensor]:
-        weight = self.embedding.weight
-        row, labels = row.to(weight.device), labels.to(weight.device)
+    def _embed(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        """float[T_b, D] of each row in one lookup, with anything where a picture goes.
+
+        One, because processes that share the table must all ask for it equally often.
+        """
+        ids = torch.cat(list(rows)).to(self.embedding.weight.device)
+        embeds: Tensor = self.embedding(ids.masked_fill(ids == IMAGE_TOKEN_ID, 0))
+        return list(embeds.split([len(row) for row in rows]))
+
+    def _splice_row(
+        self, row: Tensor, words: Tensor, labels: Tensor, features: Any
+    ) -> tuple[Tensor, Tensor]:
+        labels = labels.to(words.device)
         places = (row == IMAGE_TOKEN_ID).nonzero().flatten().tolist()
         embeds, targets, start = [], [], 0
         for place in places:
-            picture = next(features).to(weight)
-            embeds += [self.embedding(row[start:place]), picture]
+            picture = next(features).to(words)
+            embeds += [words[start:place], picture]
             targets += [labels[start:place], labels.new_full((len(picture),), IGNORE_INDEX)]
             start = place + 1
-        embeds.append(self.embedding(row[start:]))
+        embeds.append(words[start:])
         targets.append(labels[start:])
         return torch.cat(embeds), torch.cat(targets)
 

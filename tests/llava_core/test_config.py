@@ -54,6 +54,9 @@ def test_the_name_that_transformers_took_still_means_the_original(tmp_path):
         ({"architectures": ["LlavaMistralForCausalLM"], "model_type": "llava_mistral"}, "mistral"),
         ({"architectures": ["LlavaQwenForCausalLM"], "model_type": "llava_qwen"}, "qwen2"),
         ({"architectures": None, "model_type": "llava_llama"}, "llama"),
+        ({"architectures": ["LlavaMptForCausalLM"], "model_type": "llava_mpt"}, "mpt"),
+        ({"architectures": ["LlavaMPTForCausalLM"], "model_type": "llava_mpt"}, "mpt"),
+        ({"architectures": None, "model_type": "llava_mpt"}, "mpt"),
     ],
 )
 def test_the_backbone_is_decided_by_content(tmp_path, changes, backbone):
@@ -82,6 +85,43 @@ def test_the_number_in_anyres_max_is_the_limit(tmp_path, aspect_ratio, limit):
 )
 def test_s2_scales_ascend_and_have_a_default(tmp_path, fields, scales):
     assert read_config(write(tmp_path, **fields)).s2_scales == scales
+
+
+def test_mpt_names_of_widths_and_depths_are_understood(tmp_path):
+    changes = {"architectures": ["LlavaMptForCausalLM"], "d_model": 64, "n_layers": 2}
+    changes |= {"hidden_size": None, "num_hidden_layers": None, "max_seq_len": 2048}
+    config = read_config(write(tmp_path, **changes))
+    assert (config.hidden_size, config.text["num_hidden_layers"]) == (64, 2)
+    assert config.num_positions == 2048
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"expansion_ratio": 2}, "expansion_ratio is 2; MPT is supported with 4 only"),
+        ({"norm_type": "rmsnorm"}, "norm_type is 'rmsnorm'; .* low_precision_layernorm or layer"),
+        ({"logit_scale": "inv_sqrt_d_model"}, "logit_scale is 'inv_sqrt_d_model'; .* None only"),
+        ({"no_bias": False}, "no_bias is False; MPT is supported with True only"),
+        ({"attn_config": {"alibi": False}}, r"attn_config\.alibi is False; .* with True only"),
+        ({"attn_config": {"qk_ln": True}}, r"attn_config\.qk_ln is True; .* with False only"),
+    ],
+)
+def test_what_transformers_mpt_would_pass_over_is_refused(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        read_config(write(tmp_path, architectures=["LlavaMptForCausalLM"], **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 4096),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, None),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, 4096),
+        ({"max_position_embeddings": None}, None),
+    ],
+)
+def test_the_number_of_positions_is_known_unless_they_are_stretched(tmp_path, changes, expected):
+    assert read_config(write(tmp_path, **changes)).num_positions == expected
 
 
 def test_a_missing_patch_token_field_means_yes(tmp_path):

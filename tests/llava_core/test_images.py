@@ -240,6 +240,17 @@ def test_sizes_may_be_single_numbers(tmp_path):
     assert pixels.sum(dtype=np.float64) == pytest.approx(41.2949, abs=1e-4)
 
 
+def test_a_processor_that_transformers_5_saved_with_its_tokenizers_is_read(tmp_path, processor):
+    folder = tmp_path / "joint"
+    folder.mkdir()
+    own = {"do_pad": True, "image_grid_pinpoints": [[28, 56]], "data_format": "channels_first"}
+    fields = PROCESSOR | own | {"image_processor_type": "LlavaNextImageProcessor"}
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": fields}))
+    settings = {"aspect_ratio": "square", "pinpoints": ()}
+    pixels = preprocess(gradient(), processor=load_processor(folder), **settings)
+    assert np.array_equal(pixels, preprocess(gradient(), processor=processor, **settings))
+
+
 def test_a_folder_without_a_processor_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="has no preprocessor_config.json, which a vision"):
         load_processor(tmp_path)

@@ -1,6 +1,10 @@
+import json
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import llava_core
@@ -87,6 +91,91 @@ def test_pictures_and_marks_must_match(tiny, num_images):
     )
     with pytest.raises(DataError, match=f"has 1 <image> marks, {num_images} pictures were given"):
         list(tiny.generate([request]))
+
+
+@pytest.fixture
+def cut_off(tmp_path):
+    """A picture whose file ends too early, which Pillow finds out when it reads the pixels."""
+    path = tmp_path / "cut.png"
+    toy_image(0, 200, 200).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with Image.open(path) as image:
+        yield image
+
+
+def test_what_cannot_be_answered_does_not_cost_the_others(tiny, cut_off):
+    requests = [
+        question("a", id="good", images=[toy_image(0)]),
+        question("a <image> b <image>", id="marks", images=[toy_image(0)]),
+        question("b", id="cut off", images=[cut_off]),
+        question("c", id="empty", images=[Image.new("RGB", (0, 3))]),
+        Request(id="turns", messages=[{"role": "assistant", "content": "Hello"}]),
+        question("d", id="text"),
+        question("e", id="shares a picture", images=[toy_image(0)]),
+    ]
+    failed = {}
+    answers = {r.id: r for r in tiny.generate(requests, on_error=failed.__setitem__)}
+    assert answers.keys() == {"good", "text", "shares a picture"}
+    assert {name: str(error)[:24] for name, error in failed.items()} == {
+        "marks": "the prompt has 2 <image>",
+        "cut off": "a picture cannot be read",
+        "empty": "a picture has the size (",
+        "turns": "turn 1 of a conversation",
+    }
+
+
+def test_a_picture_that_memory_does_not_suffice_for_costs_its_own_request(tiny, monkeypatch):
+    def encode(pictures):
+        if any(picture.size.width == 200 for picture in pictures):
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB")
+        return plain(pictures)
+
+    plain = tiny.model.encode_pictures
+    monkeypatch.setattr(tiny.model, "encode_pictures", encode)
+    requests = [question("a", images=[toy_image(40 + i, width=200 + i)]) for i in range(3)]
+    failed = {}
+    answers = list(tiny.generate(requests, on_error=failed.__setitem__))
+    assert {answer.id for answer in answers} == {1, 2}
+    assert str(failed[0]) == "too little memory for a picture: CUDA out of memory."
+
+
+def test_a_prompt_over_the_number_of_positions_is_refused(tiny, monkeypatch):
+    text = replace(tiny.config, max_length=None)
+    monkeypatch.setattr(tiny, "config", text)
+    long = question("word " * 3000, images=[toy_image(0)], id="long")
+    failed = {}
+    (answer,) = tiny.generate([long, question("short")], on_error=failed.__setitem__)
+    assert answer.id == 1
+    assert "tokens, pictures included, and the model reads 2048; ask" in str(failed["long"])
+
+
+def test_text_and_several_pictures_are_answered_in_one_batch(tiny):
+    requests = [
+        question("Hi", id=0),
+        question("What?", id=1, images=[toy_image(0)]),
+        question("Which is red?", id=2, images=[toy_image(1), toy_image(0), toy_image(2)]),
+        question("Is <image> like <image>?", id=3, images=[toy_image(0, 20, 50), toy_image(1)]),
+        question("Hello", id=4),
+    ]
+    together = {r.id: r.token_ids for r in tiny.generate(requests, batch_tokens=10_000)}
+    assert together == {r.id: next(tiny.generate([r])).token_ids for r in requests}
+
+
+def test_a_request_may_have_its_picture_cropped_where_the_checkpoint_pads(tiny, tmp_path):
+    wide = Image.effect_noise((200, 90), 80).convert("RGB")
+    folder = shutil.copytree(bundled_tiny(), tmp_path / "cropping")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "image_aspect_ratio": None}))
+    tower = str(bundled_tiny().parent / "tiny-clip")
+    cropping = llava_core.load(str(folder), vision_tower=tower, device="cpu")
+    padded, cropped = (question("What?", images=[wide], pad=pad) for pad in (True, False))
+    assert not torch.equal(tiny.logits(padded), tiny.logits(cropped))
+    assert torch.equal(tiny.logits(cropped), cropping.logits(padded))
+    assert torch.equal(cropping.logits(cropped), cropping.logits(padded))
+    # Together in one batch neither gets the other's features.
+    together = {response.id: response.token_ids for response in tiny.generate([padded, cropped])}
+    alone = [next(tiny.generate([each])).token_ids for each in (padded, cropped)]
+    assert [together[0], together[1]] == alone
 
 
 def test_a_template_can_be_asked_for():

@@ -27,9 +27,11 @@ SENTENCES = [
     "A chat between a curious user and an assistant.",
     "Answer the question next using a single word or phrase.",
 ]
-# What can go wrong: spaces at beginnings, special tokens, the sign that stands for a space, bytes.
+# What can go wrong: spaces at beginnings, special tokens, the sign that stands for a space, bytes,
+# and anything that the vocabulary does not have.
 texts = st.lists(
     st.sampled_from([" ", "  ", "\n", "▁", "x", "USER", "is", "a red bus", "é", "🙂", *SPECIAL])
+    | st.text(max_size=3)
 ).map("".join)
 
 
@@ -127,6 +129,14 @@ def test_a_mark_becomes_one_id_between_texts_of_their_own(tokenizers):
     assert ids.count(tokenizer.bos_token_id) == 1
 
 
+@given(parts=st.lists(texts, min_size=2, max_size=4), legacy=st.booleans())
+def test_every_stretch_between_marks_has_the_ids_of_a_text_of_its_own(tokenizers, parts, legacy):
+    ids = library_ids(parts[0], legacy=legacy, prefix=True)
+    for part in parts[1:]:
+        ids += [IMAGE_TOKEN_ID, *library_ids(part, legacy=legacy, prefix=True)[1:]]
+    assert tokenize_prompt("<image>".join(parts), tokenizers[legacy, True]) == ids
+
+
 @pytest.mark.parametrize(
     ("prompt", "ids"),
     [
@@ -173,6 +183,58 @@ def test_ids_of_the_original(reference, tmp_path, key):
     tokenizer = load_tokenizer(tmp_path)
     for prompt, ids in golden["text"]["tok_img"][key]:
         assert tokenize_prompt(prompt, tokenizer) == ids
+
+
+def serialize(folder, tokenizer, *, form, legacy):
+    """Writes `tokenizer.json` and no sentencepiece model, as versions of transformers did."""
+    tokenizer.save_pretrained(folder)
+    if form == "until 4.39":
+        fields = json.loads((folder / "tokenizer.json").read_text())
+        replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+        normalizers = [{"type": "Prepend", "prepend": "▁"}, replace]
+        fields |= {
+            "normalizer": {"type": "Sequence", "normalizers": normalizers},
+            "pre_tokenizer": None,
+        }
+        (folder / "tokenizer.json").write_text(json.dumps(fields))
+        (folder / "tokenizer_config.json").write_text(json.dumps(SETTINGS | {"legacy": legacy}))
+    return load_tokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def serialized(tokenizers, tmp_path_factory):
+    """By (form, legacy); all of one model."""
+    return {
+        (form, legacy): serialize(
+            tmp_path_factory.mktemp("json"), tokenizers[legacy, True], form=form, legacy=legacy
+        )
+        for form in ("until 4.39", "5")
+        for legacy in (True, False)
+    }
+
+
+@given(text=texts, form=st.sampled_from(["until 4.39", "5"]), legacy=st.booleans())
+def test_ids_of_a_serialized_model_are_those_of_the_library(serialized, text, form, legacy):
+    ids = tokenize_prompt(text, serialized[form, legacy])
+    assert ids == library_ids(text, legacy=legacy, prefix=True)
+
+
+@pytest.mark.parametrize("form", ["until 4.39", "5"])
+@pytest.mark.parametrize("key", ["llama_legacy", "llama_new"])
+def test_serialized_ids_of_the_original(reference, tmp_path, form, key):
+    golden = json.loads((reference / "spec" / "core_golden.json").read_text())
+    model = zlib.decompress(base64.b64decode(golden["tiny_tokenizer"]["zlib_base64"]))
+    legacy = key == "llama_legacy"
+    (write(tmp_path, legacy=legacy) / "tokenizer.model").write_bytes(model)
+    folder = tmp_path / "json"
+    tokenizer = serialize(folder, load_tokenizer(tmp_path), form=form, legacy=legacy)
+    for prompt, ids in golden["text"]["tok_img"][key]:
+        assert tokenize_prompt(prompt, tokenizer) == ids
+
+
+def test_a_processors_chat_template_is_the_tokenizers(tmp_path):
+    (byte_level(tmp_path) / "chat_template.json").write_text('{"chat_template": "USER: <image>"}')
+    assert load_tokenizer(tmp_path).chat_template == "USER: <image>"
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

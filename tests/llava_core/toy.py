@@ -10,6 +10,7 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MptConfig,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -17,6 +18,7 @@ from transformers import (
 from llava_core.config import LlavaConfig
 from llava_core.images import Size
 from llava_core.model.llava import LlavaModel, Picture
+from llava_core.model.mpt import PlacedMpt
 
 TEXT = {
     "hidden_size": 48,
@@ -30,6 +32,17 @@ TEXT = {
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
+}
+MPT_TEXT = {
+    "hidden_size": 48,
+    "d_model": 48,
+    "n_heads": 6,
+    "n_layers": 2,
+    "max_seq_len": 256,
+    "vocab_size": 100,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "attn_config": {"alibi": True, "clip_qkv": 6.0, "alibi_bias_max": 8},
 }
 CLIP = {
     "hidden_size": 32,
@@ -62,6 +75,7 @@ def toy_model(config=None, *, seed=0, attention="sdpa", **text):
         "llama": (LlamaConfig, LlamaForCausalLM),
         "mistral": (MistralConfig, MistralForCausalLM),
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "mpt": (MptConfig, PlacedMpt),
     }
     text_config, language_model = kinds[config.backbone]
     fields = {**config.text, **text, "attn_implementation": attention, "initializer_range": 0.3}

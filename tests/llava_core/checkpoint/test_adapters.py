@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llava_core.checkpoint.adapters import write_projector
 from llava_core.checkpoint.hub import bundled_tiny
+from llava_core.checkpoint.lazy import outline
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.errors import CheckpointError, ConfigError
 
@@ -60,6 +63,13 @@ def expected_query(folder, scale):
 def test_an_update_is_added_to_the_base(lora):
     merged = read(lora)[f"language_model.{QUERY}.weight"]
     torch.testing.assert_close(merged, expected_query(lora, ALPHA / RANK), atol=0, rtol=0)
+
+
+def test_nothing_is_merged_before_it_is_read_or_kept_after(lora):
+    tensors, name = read(lora), f"language_model.{QUERY}.weight"
+    assert torch.equal(outline(tensors, name), base_weights()[f"{QUERY}.weight"])
+    assert tensors[name] is not tensors[name]
+    assert torch.equal(tensors[name], tensors[name])
 
 
 def test_rank_stabilised_updates_are_scaled_by_the_root(lora):
@@ -156,6 +166,51 @@ def test_embeddings_beside_a_projector_are_the_last_rows_or_all(projector_only, 
     assert torch.equal(embedding[:-2], base_weights()["model.embed_tokens.weight"][:-2]) == (
         num_rows == 2
     )
+
+
+def test_a_base_without_rows_for_the_marks_gets_them(projector_only):
+    config = json.loads((projector_only / "config.json").read_text())
+    (projector_only / "config.json").write_text(json.dumps({**config, "vocab_size": 514}))
+    rows = torch.full((2, 96), 7.0).half()
+    torch.save({"model.embed_tokens.weight": rows}, projector_only / "mm_projector.bin")
+    tensors, base = read(projector_only), base_weights()
+    embedding = tensors["language_model.model.embed_tokens.weight"]
+    assert torch.equal(embedding, torch.cat([base["model.embed_tokens.weight"], rows]))
+    head = tensors["language_model.lm_head.weight"]
+    assert torch.equal(head[:512], base["lm_head.weight"])
+    mean = base["lm_head.weight"].float().mean(dim=0).half()
+    assert torch.equal(head[512:], torch.stack([mean, mean]))
+
+
+def test_a_projector_is_written_with_the_names_of_the_original(tmp_path, reference):
+    golden = reference / "golden"
+    parts = open_checkpoint(golden / "llava-v15-pretrain", base=str(golden / "vicuna-base"))
+    write_projector(parts, tmp_path / "mm_projector.bin")
+    written = torch.load(tmp_path / "mm_projector.bin", weights_only=True)
+    file = golden / "llava-v15-pretrain" / "mm_projector.bin"
+    theirs = torch.load(file, weights_only=True)
+    assert written.keys() == theirs.keys()
+    assert all(torch.equal(written[name], tensor) for name, tensor in theirs.items())
+    # The tensors are views of a mapped file, which must not be written with them.
+    assert (tmp_path / "mm_projector.bin").stat().st_size < 1.2 * file.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("v16_vicuna", "model.image_newline"), ("v1_linear_startend", "model.embed_tokens.weight")],
+)
+def test_what_is_trained_beside_a_projector_goes_with_it(tmp_path, reference, name, extra):
+    parts = open_checkpoint(reference / "golden" / name)
+    write_projector(parts, tmp_path / "mm_projector.bin", dtype=torch.bfloat16)
+    written = torch.load(tmp_path / "mm_projector.bin", weights_only=True)
+    assert {n for n in written if not n.startswith("model.mm_projector.")} == {extra}
+    assert {tensor.dtype for tensor in written.values()} == {torch.bfloat16}
+
+
+def test_a_checkpoint_without_a_projector_has_none_to_write(tmp_path):
+    parts = replace(open_checkpoint("tiny"), tensors={})
+    with pytest.raises(CheckpointError, match="tiny has no projector: its mm_projector_type is"):
+        write_projector(parts, tmp_path / "mm_projector.bin")
 
 
 def test_a_base_for_a_whole_checkpoint_is_refused():

@@ -94,6 +94,14 @@ def test_a_tower_is_looked_for_beside_the_checkpoint(tmp_path):
     assert resolve_vision_tower("clip", checkpoint=tmp_path / "checkpoint") == tmp_path / "clip"
 
 
+def test_a_tower_inside_the_checkpoint_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("checkpoint/clip", "clip"):
+        (tmp_path / name).mkdir(parents=True)
+    found = resolve_vision_tower("clip", checkpoint=tmp_path / "checkpoint")
+    assert found == tmp_path / "checkpoint" / "clip"
+
+
 def test_a_tower_that_is_nowhere_is_refused(tmp_path):
     with pytest.raises(
         CheckpointError, match=f"vision tower clip is no folder, is not at {tmp_path / 'clip'}"

@@ -26,6 +26,28 @@ def test_names_go_both_ways(original, ours):
 
 
 @pytest.mark.parametrize(
+    ("original", "ours"),
+    [
+        ("transformer.wte.weight", "language_model.transformer.wte.weight"),
+        (
+            "transformer.blocks.0.attn.Wqkv.weight",
+            "language_model.transformer.blocks.0.attn.Wqkv.weight",
+        ),
+        ("transformer.norm_f.weight", "language_model.transformer.norm_f.weight"),
+        ("transformer.mm_projector.bias", "projector.bias"),
+        ("transformer.image_newline", "image_newline"),
+        (
+            "transformer.vision_tower.vision_tower.vision_model.pre_layrnorm.bias",
+            "vision_tower.clip.pre_layrnorm.bias",
+        ),
+    ],
+)
+def test_names_of_an_mpt_go_both_ways(original, ours):
+    assert from_original(original) == ours
+    assert to_original(ours, backbone="mpt") == original
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "model.layers.3.self_attn.rotary_emb.inv_freq",

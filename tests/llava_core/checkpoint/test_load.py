@@ -1,12 +1,15 @@
 """Loading the bundled checkpoint, whole and damaged."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import llava_core
+from llava_core import Request
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.checkpoint.keys import from_original
 from llava_core.checkpoint.load import load_model
@@ -14,6 +17,7 @@ from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.placement import choose_placement
 from llava_core.config import read_config
 from llava_core.errors import CheckpointError, ConfigError
+from tests.llava_core.toy import MPT_TEXT, toy_config, toy_image
 
 EMBEDDING = "model.embed_tokens.weight"
 TOWER_BIAS = "model.vision_tower.vision_tower.vision_model.pre_layrnorm.bias"
@@ -136,6 +140,13 @@ def test_a_broken_file_is_named(folder, name):
         load(folder)
 
 
+def test_a_file_that_is_cut_off_is_named(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=r"tiny/model\.safetensors cannot be read: "):
+        load(folder)
+
+
 def test_a_file_with_code_is_not_run(folder, tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -152,7 +163,10 @@ def test_a_file_with_code_is_not_run(folder, tmp_path):
     ("fields", "message"),
     [
         ({"device": "gpu"}, "device 'gpu' is unknown, expected auto, cpu"),
-        ({"device": "mps"}, "device 'mps' is not available"),
+        ({"device": "mps"}, "device 'mps' is not available here; there is cpu"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not available here; there is cpu"),
+        ({"device_map": "balanced"}, "device map 'balanced' is unknown, expected auto or offload"),
+        ({"device_map": "auto"}, "device cpu and device map auto exclude each other: .*; drop one"),
         ({"dtype": "float8"}, "dtype 'float8' is unknown, expected auto, float32"),
         ({"attention": "fast"}, "attention 'fast' is unknown, expected auto, sdpa"),
         ({"quantize": "2bit"}, "quantize '2bit' is unknown, expected 4bit or 8bit"),
@@ -180,12 +194,78 @@ def test_the_language_model_can_be_quantized(folder, quantize, error):
     assert 0 < (logits - expected).norm() / expected.norm() < error
 
 
+@pytest.mark.parametrize("quantize", ["4bit", "8bit"])
+@pytest.mark.filterwarnings("ignore")  # bitsandbytes tells of its casts
+def test_a_quantized_model_with_an_s2_tower_answers(folder, quantize):
+    pytest.importorskip("bitsandbytes")
+    side = json.loads((folder.with_name("tiny-clip") / "config.json").read_text())["image_size"]
+    fields = json.loads((folder / "config.json").read_text())
+    fields |= {"s2": True, "s2_scales": f"{side},{2 * side}"}
+    fields["mm_hidden_size"] *= 2
+    (folder / "config.json").write_text(json.dumps(fields))
+    name = "model.mm_projector.0.weight"
+    change(folder, lambda tensors: tensors.update({name: tensors[name].repeat(1, 2) / 2}))
+    llava = llava_core.load(str(folder), device="cpu", quantize=quantize)
+    assert llava.model.projector[0].in_features == fields["mm_hidden_size"]
+    request = Request(images=[toy_image(0)], prompt="<image>\nWhat?", max_new_tokens=4)
+    (response,) = llava.generate([request])
+    assert response.prompt_tokens == len(llava.logits(request))
+    first = int(llava.logits(request)[-1].argmax())
+    assert response.token_ids[0] == first
+
+
 def test_quantization_without_its_library_says_what_to_install(folder, monkeypatch):
     module = "llava_core.checkpoint.placement.is_bitsandbytes_available"
     monkeypatch.setattr(module, lambda: False)
     settings = {"device": "cpu", "dtype": "auto", "attention": "auto"}
     with pytest.raises(ConfigError, match=r"needs the library bitsandbytes: pip install 'llava-"):
         choose_placement(read_config(folder), quantize="4bit", **settings)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+)
+def test_too_little_memory_for_the_weights_says_what_to_do(folder, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("llava_core.checkpoint.load._materialize", fail)
+    with pytest.raises(CheckpointError) as caught:
+        load(folder)
+    assert re.fullmatch(
+        r".*tiny: the weights take about 0\.0 GiB as float32, cpu has \d+\.\d GiB free; try "
+        r"--dtype bfloat16, --quantize 4bit or 8bit, --device-map auto, a machine with more memory",
+        str(caught.value),
+    )
+
+
+def test_another_error_is_no_lack_of_memory(folder, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr("llava_core.checkpoint.load._materialize", fail)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        load(folder)
+
+
+def test_weights_larger_than_what_is_free_are_loaded_with_a_warning(folder, caplog, monkeypatch):
+    monkeypatch.setattr("llava_core.checkpoint.load.free_on", lambda device: 1_000_000)
+    load(folder)
+    assert "cpu has 0.0 GiB free; try --dtype bfloat16" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("attention", "warns"), [("auto", False), ("eager", False), ("sdpa", True)]
+)
+def test_an_mpt_has_one_attention_and_says_so(caplog, attention, warns):
+    config = toy_config(backbone="mpt", text=MPT_TEXT)
+    placement = choose_placement(config, device="cpu", dtype="auto", attention=attention)
+    assert placement.attention == "eager"
+    assert ("MPT has no sdpa attention; eager is used instead" in caplog.text) == warns
 
 
 def test_missing_flash_attention_falls_back_with_a_reason(folder, caplog, monkeypatch):

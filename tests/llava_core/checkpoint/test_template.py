@@ -5,8 +5,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from llava_core.checkpoint.chat_template import chat_template
 from llava_core.checkpoint.template import choose_template
 from llava_core.errors import ConfigError
+from llava_core.templates import get_template
 from tests.llava_core.toy import toy_config
 
 LLAMA_2 = "llava-llama-2-13b-chat-lightning-preview"
@@ -28,6 +30,7 @@ def tokenizer(eos, *others):
         ("mistral", ["</s>"], "mistral_instruct", "is a Mistral"),
         ("qwen2", ["<|im_end|>"], "qwen_1_5", "is a Qwen"),
         ("qwen2", ["<|endoftext|>"], "qwen_1_5", "is a Qwen"),
+        ("mpt", ["<|endoftext|>", "<|im_end|>"], "mpt", "is an MPT"),
     ],
 )
 def test_content_decides_whatever_the_name_is(backbone, tokens, name, reason):
@@ -47,3 +50,36 @@ def test_what_is_asked_for_wins():
     assert choice == ("vicuna_v1", "asked for")
     with pytest.raises(ConfigError, match="no conversation template 'v9'"):
         choose_template(toy_config(), tokenizer("</s>"), model_id=LLAMA_2, wanted="v9")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "text", "name"),
+    [
+        ("llama", "USER: {{ m }} ASSISTANT:", "vicuna_v1"),
+        ("mistral", "USER: {{ m }} ASSISTANT:", "vicuna_v1"),
+        ("mistral", "[INST] {{ m }} [/INST]", "mistral_instruct"),
+        ("llama", "[INST] {{ m }} [/INST]", "llava_llama_2"),
+        ("llama", "<|im_start|>user\n{{ m }}<|im_end|>", "chatml_direct"),
+        ("qwen2", "<|im_start|>user\n{{ m }}<|im_end|>", "qwen_1_5"),
+        ("llama", "<|start_header_id|>user<|end_header_id|>{{ m }}", "llava_llama_3"),
+    ],
+)
+def test_a_chat_template_that_knows_of_pictures_decides(backbone, text, name):
+    made = tokenizer("</s>")
+    made.chat_template = "{{ '<image>' }}" + text
+    choice = choose_template(toy_config(backbone=backbone), made, model_id="x", wanted=None)
+    assert choice.name == name
+    assert choice.reason.startswith("its chat template has ")
+
+
+def test_the_language_models_own_chat_template_says_nothing():
+    made = tokenizer("</s>")
+    made.chat_template = "[INST] {{ m }} [/INST]"
+    assert choose_template(toy_config(), made, model_id="x", wanted=None).name == "vicuna_v1"
+
+
+@pytest.mark.parametrize("name", ["vicuna_v1", "llava_llama_2", "chatml_direct", "llava_llama_3"])
+def test_a_chat_template_of_our_own_is_known_again(name):
+    made = tokenizer("</s>")
+    made.chat_template = chat_template(get_template(name))
+    assert choose_template(toy_config(), made, model_id="x", wanted=None).name == name

@@ -6,12 +6,19 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+from transformers import (
+    CLIPVisionConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 import llava_core
 from llava_core import Request
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.checkpoint.open import open_checkpoint
+from llava_core.checkpoint.tower import published_tower
 from llava_core.errors import CheckpointError
 from tests.llava_core.toy import toy_image
 
@@ -160,3 +167,17 @@ def test_a_templates_end_mark_ends_an_answer_too(folder):
     assert llava.identity.conversation == "llava_llama_3"
     mark = llava.tokenizer.convert_tokens_to_ids("<|eot_id|>")
     assert llava._engine._eos_ids == {2, mark}
+
+
+def published_clip(**changes):
+    fields = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
+    return CLIPVisionConfig(
+        **{**fields, "num_hidden_layers": 24, "image_size": 336, "patch_size": 14, **changes}
+    )
+
+
+def test_a_published_tower_is_known_by_its_shape():
+    assert published_tower(published_clip()) == "openai/clip-vit-large-patch14-336"
+    assert published_tower(published_clip(image_size=224)) == "openai/clip-vit-large-patch14"
+    assert published_tower(published_clip(num_hidden_layers=23)) is None
+    assert published_tower(published_clip(hidden_act="gelu")) is None

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from transformers import MptForCausalLM
 
 from llava_core.generate.engine import Engine
 from llava_core.generate.plan import Encoded, plan_batches, plan_groups
 from llava_core.generate.request import Request
 from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
-from tests.llava_core.toy import EOS, TEXT, toy_config, toy_model, toy_picture
+from tests.llava_core.toy import EOS, MPT_TEXT, TEXT, toy_config, toy_model, toy_picture
 
 PICTURES = {"a": toy_picture(1), "b": toy_picture(2)}
 # Prompts of many lengths: several about one picture, one without, one about two.
@@ -49,10 +50,10 @@ def answer(model, encoded, *, batch_tokens=10_000, eos_ids=EOS):
 
 
 @torch.inference_mode()
-def reference(model, ids, pictures, max_new_tokens=12):
+def reference(model, ids, pictures, max_new_tokens=12, language_model=None):
     features = model.encode_pictures([PICTURES[key] for key in pictures])
     embeds = model.splice([torch.tensor(ids)], features).embeds
-    output = model.language_model.generate(
+    output = (language_model or model.language_model).generate(
         inputs_embeds=embeds,
         attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
         max_new_tokens=max_new_tokens,
@@ -89,6 +90,17 @@ def test_grouped_query_attention_with_biases_of_qwen_agrees():
     assert all(
         answers[i].token_ids == reference(model, *prompt) for i, prompt in enumerate(PROMPTS)
     )
+
+
+@pytest.mark.parametrize("batch_tokens", [10_000, 60])
+def test_the_biases_of_mpt_agree(batch_tokens):
+    model = toy_model(toy_config(backbone="mpt", text=MPT_TEXT), attention="eager")
+    theirs = MptForCausalLM(model.language_model.config).eval()
+    theirs.load_state_dict(model.language_model.state_dict())
+    answers = answer(model, encode(PROMPTS), batch_tokens=batch_tokens)
+    assert {i: item.token_ids for i, item in answers.items()} == {
+        i: reference(model, *prompt, language_model=theirs) for i, prompt in enumerate(PROMPTS)
+    }
 
 
 def test_an_answer_ends_with_the_end_token():

@@ -1,5 +1,8 @@
+import pytest
 import torch
+from PIL import Image
 
+from llava_core.errors import DataError
 from llava_core.generate.features import FeatureCache, picture_key
 from tests.llava_core.toy import toy_image
 
@@ -19,7 +22,7 @@ def test_a_picture_is_encoded_once():
     encoder = Encoder()
     cache = FeatureCache(encoder, max_tokens=100)
     cache.get({"a": toy_image(0), "b": toy_image(1)})
-    features = cache.get({"b": toy_image(1)})
+    features = cache.get({"b": toy_image(1)}).features
     assert encoder.num_encoded == 2
     assert features["b"].shape == (10, 2)
 
@@ -36,8 +39,39 @@ def test_the_least_recently_used_leaves():
 
 def test_a_request_over_the_bound_still_gets_all_its_pictures():
     cache = FeatureCache(Encoder(), max_tokens=10)
-    features = cache.get({str(i): toy_image(i) for i in range(5)})
+    features = cache.get({str(i): toy_image(i) for i in range(5)}).features
     assert len(features) == 5
+
+
+@pytest.mark.parametrize("bad", [set(), {0}, {2, 3}, {0, 1, 2, 3, 4}])
+def test_a_picture_that_cannot_be_encoded_does_not_cost_the_others(bad):
+    images = {str(i): toy_image(i, width=10 + i) for i in range(5)}
+
+    def encode(pictures):
+        if wrong := [image.width - 10 for image in pictures if image.width - 10 in bad]:
+            raise DataError(f"picture {wrong[0]} is odd")
+        return Encoder()(pictures)
+
+    features, faults = FeatureCache(encode, max_tokens=100).get(images)
+    assert {key: str(fault) for key, fault in faults.items()} == {
+        str(i): f"picture {i} is odd" for i in bad
+    }
+    assert {key: float(f[0, 0]) for key, f in features.items()} == {
+        str(i): 10.0 + i for i in range(5) if i not in bad
+    }
+
+
+def test_a_picture_without_pixels_has_no_key():
+    with pytest.raises(DataError, match=r"has the size \(0, 4\), expected one pixel at least"):
+        picture_key(Image.new("RGB", (0, 4)))
+
+
+def test_a_file_that_is_cut_off_has_no_key(tmp_path):
+    path = tmp_path / "cut.png"
+    toy_image(0, 200, 200).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with Image.open(path) as image, pytest.raises(DataError, match="a picture cannot be read: "):
+        picture_key(image)
 
 
 def test_a_key_is_of_the_content():

@@ -2,7 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_core.generate.plan import Encoded, plan_batches, plan_groups
+from llava_core.generate.plan import (
+    Encoded,
+    halve,
+    num_tokens,
+    plan_batches,
+    plan_groups,
+)
 from llava_core.generate.request import Request
 from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
 
@@ -93,3 +99,34 @@ def test_every_request_is_planned_once_and_keeps_its_prompt(prompts, limit):
     for group, member in planned:
         assert member.ids[: len(group.prefix)] == group.prefix
         assert len(group.prefix) < len(member.ids)
+
+
+def test_the_tokens_of_a_batch_count_its_padding():
+    groups = plan_groups(
+        [encoded([1, 2], max_new_tokens=1), encoded([3, 4, 5, 6], "a", max_new_tokens=3)],
+        max_own_tokens=100,
+    )
+    # Two rows as long as the longest prefix and the longest rest: one token and three to write.
+    assert num_tokens(groups, [1, 3]) == 2 * (3 + 4)
+
+
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=5))
+def test_halving_keeps_every_request_and_ends(sizes):
+    members = [
+        encoded([1, IMAGE, 5, i], str(picture), index=(picture, i))
+        for picture, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    batches, seen = [plan_groups(members, max_own_tokens=10_000)], []
+    while batches:
+        batch = batches.pop()
+        ids = [member.id for group in batch for member in group.members]
+        halves = halve(batch)
+        if len(ids) == 1:
+            seen += ids
+            continue
+        parts = [[m.id for group in half for m in group.members] for half in halves]
+        assert sum(parts, []) == ids
+        assert all(0 < len(part) < len(ids) for part in parts)
+        batches += halves
+    assert sorted(seen) == sorted(member.id for member in members)

@@ -1,0 +1,352 @@
+"""How fast questions about pictures are answered: this engine beside its peers, on the same work.
+
+    python benchmarks/throughput.py [--models tiny small] [--repeats 5] [--vllm PYTHON]
+
+Random weights, pictures of 576 tokens, and questions whose answers have a given length, for the end
+token is never the likeliest. All engines read one checkpoint in the layout of transformers and the
+same finished prompts, start from decoded pictures, and are timed in turn, so that other work on the
+machine slows all of them. `--vllm` names an interpreter that has vLLM, which needs versions of its
+own; it is measured by `throughput_vllm.py` after the others. The tables go to standard output.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from transformers import (
+    AutoProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+import llava_core
+from llava_core.checkpoint.hub import bundled_tiny
+from llava_core.tokens import load_tokenizer
+
+_SIDE, _PATCH = 336, 14
+_IMAGE_SIZE = (640, 480)
+_PROMPT = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+    "USER: <image>\n{question} ASSISTANT:"
+)
+_SUFFIX = "Answer the question using a single word or phrase."
+_WORDS = ("red", "blue", "green", "square", "circle", "star", "big", "small", "left", "upper")
+_BATCH = 8
+_VLLM = Path(__file__).with_name("throughput_vllm.py")
+
+Answers = list[tuple[int, ...]]
+"""New tokens of each question."""
+Engine = Callable[[Sequence["Question"], Sequence[Image.Image]], Answers]
+
+
+class Shape(NamedTuple):
+    """Widths and depths of a model; feed-forward layers are 8/3 as wide in the language model."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    tower_width: int
+    tower_layers: int
+
+
+SHAPES = {"tiny": Shape(2_048, 128, 4, 64, 4), "small": Shape(32_000, 640, 12, 256, 12)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """Questions about pictures, and how long their answers are."""
+
+    name: str
+    pictures: int
+    questions: int
+    """About each picture."""
+    answers: tuple[int, int]
+    """Fewest and most new tokens."""
+
+
+WORKLOADS = (
+    Workload(name="1 a picture", pictures=16, questions=1, answers=(2, 5)),
+    Workload(name="4 a picture", pictures=4, questions=4, answers=(2, 5)),
+    Workload(name="16 a picture", pictures=2, questions=16, answers=(2, 5)),
+    Workload(name="31 a picture", pictures=1, questions=31, answers=(2, 5)),
+    Workload(name="long answers", pictures=8, questions=1, answers=(32, 96)),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One prompt."""
+
+    picture: int
+    prompt: str
+    new_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """One engine on one workload; medians of the repeats, a sample."""
+
+    wall_s: float
+    cpu_s: float
+    same: float
+    """Share of questions with the tokens of one-by-one generation."""
+
+
+def write_checkpoint(folder: Path, shape: Shape) -> int:
+    """Writes random weights as transformers does; returns the number of parameters."""
+    tokenizer = load_tokenizer(bundled_tiny())
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    torch.manual_seed(0)
+    tower = CLIPVisionConfig(
+        hidden_size=shape.tower_width,
+        intermediate_size=4 * shape.tower_width,
+        num_hidden_layers=shape.tower_layers,
+        num_attention_heads=shape.tower_width // 32,
+        image_size=_SIDE,
+        patch_size=_PATCH,
+    )
+    text = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.width * 8 // 3 // 64 * 64,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.width // 64,
+        max_position_embeddings=4096,
+        initializer_range=0.1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    image_token = tokenizer.convert_tokens_to_ids("<image>")
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=tower, text_config=text, image_token_index=image_token)
+    )
+    # Its logit is 0, and of thousands of others some are above.
+    model.lm_head.weight.data[tokenizer.eos_token_id] = 0
+    model.save_pretrained(folder)
+    LlavaProcessor(
+        LlavaImageProcessorPil(
+            size={"shortest_edge": _SIDE},
+            crop_size={"height": _SIDE, "width": _SIDE},
+            do_pad=True,
+        ),
+        tokenizer,
+        patch_size=_PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def make_questions(workload: Workload) -> list[Question]:
+    """Questions of several lengths, no two about a picture alike."""
+    random = Random(0)
+    return [
+        Question(
+            picture=picture,
+            prompt=_PROMPT.format(
+                question=f"What {' '.join(random.choices(_WORDS, k=random.randint(2, 10)))} "
+                f"thing number {number} is this?\n{_SUFFIX}"
+            ),
+            new_tokens=random.randint(*workload.answers),
+        )
+        for picture in range(workload.pictures)
+        for number in range(workload.questions)
+    ]
+
+
+def make_pictures(count: int, *, repeat: int) -> list[Image.Image]:
+    """Noise, other in each repeat: an engine that keeps pictures shall have nothing of it."""
+    width, height = _IMAGE_SIZE
+    random = np.random.default_rng(repeat)
+    return [
+        Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for _ in range(count)
+    ]
+
+
+def this_engine(folder: Path) -> Engine:
+    """`llava_core` as anybody uses it."""
+    llava = llava_core.load(str(folder), device="cpu", dtype="float32")
+
+    def answer(questions: Sequence[Question], pictures: Sequence[Image.Image]) -> Answers:
+        requests = [
+            llava_core.Request(
+                images=[pictures[question.picture]],
+                prompt=question.prompt,
+                max_new_tokens=question.new_tokens,
+                id=index,
+            )
+            for index, question in enumerate(questions)
+        ]
+        ids = {response.id: response.token_ids for response in llava.generate(requests)}
+        return [ids[index] for index in range(len(questions))]
+
+    return answer
+
+
+def peer(folder: Path, *, batch: int) -> Engine:
+    """transformers' own class and processor; a batch ends with its longest answer."""
+    processor: Any = AutoProcessor.from_pretrained(folder)
+    processor.tokenizer.padding_side = "left"
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+
+    @torch.inference_mode()
+    def answer(questions: Sequence[Question], pictures: Sequence[Image.Image]) -> Answers:
+        answers: Answers = []
+        for start in range(0, len(questions), batch):
+            chunk = questions[start : start + batch]
+            inputs = processor(
+                images=[pictures[question.picture] for question in chunk],
+                text=[question.prompt for question in chunk],
+                padding=True,
+                return_tensors="pt",
+            )
+            longest = max(question.new_tokens for question in chunk)
+            output = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
+            new = output[:, inputs["input_ids"].shape[1] :].tolist()
+            answers += [
+                tuple(row[: question.new_tokens])
+                for row, question in zip(new, chunk, strict=True)
+            ]
+        return answers
+
+    return answer
+
+
+def measure(
+    engines: dict[str, Engine], workload: Workload, *, repeats: int
+) -> dict[str, Timing]:
+    """Runs every engine once to warm it, then all of them in turn."""
+    questions = make_questions(workload)
+    pictures = make_pictures(workload.pictures, repeat=0)
+    answers = {name: engine(questions, pictures) for name, engine in engines.items()}
+    wall: dict[str, list[float]] = {name: [] for name in engines}
+    cpu: dict[str, list[float]] = {name: [] for name in engines}
+    for repeat in range(repeats):
+        pictures = make_pictures(workload.pictures, repeat=1 + repeat)
+        for name, engine in engines.items():
+            started, cpu_started = time.perf_counter(), time.process_time()
+            engine(questions, pictures)
+            wall[name].append((time.perf_counter() - started) / len(questions))
+            cpu[name].append((time.process_time() - cpu_started) / len(questions))
+    truth = answers["one by one"]
+    return {
+        name: Timing(
+            wall_s=statistics.median(wall[name]),
+            cpu_s=statistics.median(cpu[name]),
+            same=sum(map(tuple.__eq__, truth, answers[name])) / len(truth),
+        )
+        for name in engines
+    }
+
+
+def measure_vllm(
+    python: str, folder: Path, workloads: Sequence[Workload], *, repeats: int
+) -> dict[str, Timing]:
+    """vLLM's timings of all workloads by name; what it says goes to standard error."""
+    tasks = []
+    for workload in workloads:
+        pictures = []
+        for index, picture in enumerate(make_pictures(workload.pictures)):
+            path = folder / f"picture_{index}.png"
+            picture.save(path)
+            pictures.append(str(path))
+        questions = [asdict(question) for question in make_questions(workload)]
+        tasks.append({"name": workload.name, "pictures": pictures, "questions": questions})
+    job = {"folder": str(folder), "repeats": repeats, "tasks": tasks}
+    job["threads"] = torch.get_num_threads()
+    done = subprocess.run(
+        [python, str(_VLLM)],
+        input=json.dumps(job),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return {name: Timing(**timing) for name, timing in found.items()}
+
+
+def show(model: str, size: int, table: dict[str, dict[str, Timing]]) -> None:
+    """Prints one model's table: a row for each workload and engine."""
+    print(f"\n## {model}: {size / 1e6:.0f} million parameters\n")
+    print("| workload | engine | samples/s | CPU s a sample | times one by one | same tokens |")
+    print("|---|---|---|---|---|---|")
+    for workload, timings in table.items():
+        base = timings["one by one"]
+        for name, timing in timings.items():
+            print(
+                f"| {workload} | {name} | {1 / timing.wall_s:.2f} | {timing.cpu_s:.3f} "
+                f"| {base.wall_s / timing.wall_s:.1f} (CPU {base.cpu_s / timing.cpu_s:.1f}) "
+                f"| {timing.same:.0%} |"
+            )
+    sys.stdout.flush()
+
+
+def parse() -> Namespace:
+    """Reads the flags."""
+    parser = ArgumentParser(description="Measures answers a second, beside peers.")
+    parser.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES))
+    names = [workload.name for workload in WORKLOADS]
+    parser.add_argument("--workloads", nargs="+", choices=names, default=names)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--vllm", metavar="PYTHON", help="an interpreter that has vLLM")
+    parser.add_argument("--only-this", action="store_true", help="beside one by one only")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures what the flags ask for."""
+    flags = parse()
+    torch.set_num_threads(flags.threads)
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, {flags.threads} threads; Python "
+        f"{platform.python_version()}, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}; float32, median of {flags.repeats}"
+    )
+    workloads = [workload for workload in WORKLOADS if workload.name in flags.workloads]
+    for model in flags.models:
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            size = write_checkpoint(folder, SHAPES[model])
+            engines = {
+                "this": this_engine(folder),
+                "one by one": peer(folder, batch=1),
+                f"padded batch of {_BATCH}": peer(folder, batch=_BATCH),
+            }
+            table = {
+                workload.name: measure(engines, workload, repeats=flags.repeats)
+                for workload in workloads
+            }
+            if flags.vllm:
+                engines.clear()
+                found = measure_vllm(flags.vllm, folder, workloads, repeats=flags.repeats)
+                for workload_name, timing in found.items():
+                    table[workload_name]["vLLM"] = timing
+            show(model, size, table)
+
+
+if __name__ == "__main__":
+    main()

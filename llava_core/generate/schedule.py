@@ -1,0 +1,119 @@
+"""Runs requests in batches as large as memory allows.
+
+A batch that memory does not suffice for is halved until it does; batches after it are planned
+smaller. No answer depends on what else is in its batch, so none changes.
+"""
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llava_core.errors import DataError
+from llava_core.generate.engine import Engine, Finished
+from llava_core.generate.plan import Encoded, Group, halve, num_tokens, plan_batches, plan_groups
+from llava_core.memory import free_on, is_out_of_memory
+
+Fail = Callable[[Encoded, DataError], None]
+"""Takes a request that cannot be answered, and why."""
+
+# Tokens of a batch on a CPU, where larger ones are no faster.
+_CPU_BATCH_TOKENS = 8_192
+
+_logger = logging.getLogger(__name__)
+
+
+def default_batch_tokens(text_config: Any, *, device: torch.device, dtype: torch.dtype) -> int:
+    """Tokens that about half of a device's free memory is enough for.
+
+    Args:
+        text_config: of the language model.
+    """
+    if device.type != "cuda":
+        return _CPU_BATCH_TOKENS
+    num_heads = text_config.num_attention_heads
+    num_key_heads = getattr(text_config, "num_key_value_heads", num_heads)
+    width = text_config.hidden_size
+    # A token costs its keys and values in every layer, and about 16 widths of activations.
+    cached = 2 * text_config.num_hidden_layers * num_key_heads * (width // num_heads)
+    bytes_per_token = (cached + 16 * width) * dtype.itemsize
+    return max(_CPU_BATCH_TOKENS, int(free_on(device) // 2 // bytes_per_token))
+
+
+class Schedule:
+    """Plans batches and runs them."""
+
+    def __init__(self, engine: Engine, *, batch_tokens: int) -> None:
+        """Wraps an engine.
+
+        Args:
+            batch_tokens: most tokens computed together, padding included.
+        """
+        self._engine = engine
+        self._batch_tokens = batch_tokens
+
+    def run(
+        self, requests: Sequence[Encoded], features: Mapping[str, Tensor], *, fail: Fail
+    ) -> Iterator[Finished]:
+        """Answers requests, those of like length together.
+
+        Args:
+            features: float[T_i, D] of their pictures, by key.
+            fail: is told of a request for which alone memory does not suffice.
+        """
+        lengths = {key: len(feature) for key, feature in features.items()}
+        waiting = self._plan(plan_groups(requests, max_own_tokens=self._batch_tokens), lengths)
+        while waiting:
+            batch = waiting.pop(0)
+            unfinished = yield from self._try(batch, features)
+            if not unfinished:
+                continue
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            tokens = num_tokens(batch, [_length(group, lengths) for group in batch])
+            if sum(len(group.members) for group in batch) == 1:
+                fail(unfinished[0], _too_large(tokens))
+                continue
+            self._batch_tokens = max(min(self._batch_tokens, tokens // 2), 1)
+            _logger.warning(
+                "out of memory with %d tokens in a batch; going on with %d",
+                tokens,
+                self._batch_tokens,
+            )
+            later = self._plan(list(chain.from_iterable(waiting)), lengths)
+            waiting = [*halve(plan_groups(unfinished, max_own_tokens=tokens)), *later]
+
+    def _plan(self, groups: Sequence[Group], lengths: Mapping[str, int]) -> list[list[Group]]:
+        prefixes = [_length(group, lengths) for group in groups]
+        return plan_batches(groups, lengths=prefixes, batch_tokens=self._batch_tokens)
+
+    def _try(
+        self, batch: Sequence[Group], features: Mapping[str, Tensor]
+    ) -> Generator[Finished, None, list[Encoded]]:
+        """Runs a batch; returns what is unfinished because memory was out."""
+        unfinished = {id(member): member for group in batch for member in group.members}
+        pictures = [[features[key] for key in group.pictures] for group in batch]
+        try:
+            for finished in self._engine.run(batch, pictures):
+                del unfinished[id(finished.encoded)]
+                yield finished
+        # What comes next is done after this block: in it, the error keeps the batch in memory.
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return list(unfinished.values())
+
+
+def _length(group: Group, lengths: Mapping[str, int]) -> int:
+    """Tokens of a group's prefix, pictures included."""
+    return len(group.prefix) + sum(lengths[key] - 1 for key in group.pictures)
+
+
+def _too_large(tokens: int) -> DataError:
+    return DataError(
+        f"too little memory for this prompt alone, of about {tokens} tokens with its answer; "
+        "try --dtype bfloat16, --quantize 4bit or 8bit, or --device-map auto"
+    )

@@ -1,0 +1,38 @@
+"""What is free where, and how running out of it is told from other errors."""
+
+import psutil
+import torch
+from accelerate.utils import get_max_memory
+
+# Of errors that torch raises as plain RuntimeError: on a CPU, on Windows' and on Apple's GPU.
+_MESSAGES = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "MPS backend out of memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
+
+
+def free_memory() -> dict[int | str, int]:
+    """Free bytes by device, of all there are: `cpu`, `mps`, or the number of a GPU."""
+    free: dict[int | str, int] = get_max_memory()
+    return free
+
+
+def free_on(device: torch.device) -> int:
+    """Free bytes of one device; no other is touched, which would cost memory there."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free: int = psutil.virtual_memory().available
+    return free
+
+
+def in_gib(num_bytes: float) -> str:
+    """`13.1 GiB`."""
+    return f"{num_bytes / 2**30:.1f} GiB"

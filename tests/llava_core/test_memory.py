@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from llava_core.memory import free_memory, free_on, in_gib, is_out_of_memory
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+)
+def test_lack_of_memory_has_many_names(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), ValueError("CUDA out of memory")])
+def test_other_errors_are_something_else(error):
+    assert not is_out_of_memory(error)
+
+
+def test_an_allocation_that_no_machine_has_room_for_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+def test_a_cpu_says_what_is_free():
+    assert free_on(torch.device("cpu")) > 2**20
+    assert free_memory()["cpu"] > 2**20
+
+
+def test_bytes_are_written_in_gib():
+    assert in_gib(13.1 * 2**30) == "13.1 GiB"
