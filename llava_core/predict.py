@@ -55,6 +55,8 @@ class Identity:
     """Changes with the weights, the config or the tower; 16 hex digits."""
     conversation: str
     conversation_reason: str
+    chat_conversation: str
+    """The template that `chat` uses: that of LLaVA's demo, where evaluation has another."""
     aspect_ratio: str
     """How pictures get their shape: pad, square (cropped), anyres or anyres_max_N."""
     placement: Placement
@@ -88,6 +90,7 @@ class Llava:
         self.identity = identity
         self._processor = processor
         self._template: Template = get_template(identity.conversation)
+        self._chat_template: Template = get_template(identity.chat_conversation)
         self._engine = Engine(model, eos_ids=eos_ids, decode=self._decode)
         self._features = FeatureCache(self._encode_images, max_tokens=_FEATURE_TOKENS)
 
@@ -134,12 +137,10 @@ class Llava:
         return output.logits[0].float().cpu()
 
     def chat(self, image: Image.Image, question: str, *, max_new_tokens: int = 512) -> str:
-        """Answers one question about one picture, greedily."""
-        request = Request(
-            images=[image],
-            messages=[{"role": "user", "content": question}],
-            max_new_tokens=max_new_tokens,
-        )
+        """Answers one question about one picture, greedily, in the template of LLaVA's demo."""
+        turns = self._turns([{"role": "user", "content": question}], 1)
+        prompt = render(self._chat_template, turns)
+        request = Request(images=[image], prompt=prompt, max_new_tokens=max_new_tokens)
         return next(self.generate([request])).text
 
     def render(self, request: Request) -> str:
@@ -324,6 +325,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
             fingerprint=fingerprint(parts.files),
             conversation=choice.name,
             conversation_reason=choice.reason,
+            chat_conversation=choice.chat,
             aspect_ratio=parts.config.image_aspect_ratio or "square",
             placement=placement,
             warning=parts.config.warning,

@@ -25,11 +25,17 @@ _MARKS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 
 
+# Evaluation asks Vicuna for a "curious user", LLaVA's demo for a "curious human".
+_DEMO = {"vicuna_v1": "llava_v1"}
+
+
 class Choice(NamedTuple):
     """A template and the reason for it."""
 
     name: str
     reason: str
+    chat: str
+    """The template of LLaVA's demo, which chatting uses; most often the same."""
 
 
 def choose_template(
@@ -48,31 +54,38 @@ def choose_template(
     1284.
     """
     if wanted is not None:
-        return Choice(get_template(wanted).name, "asked for")
+        name = get_template(wanted).name
+        return Choice(name, "asked for", chat=name)
+    name, reason = _published(config, tokenizer, model_id=model_id)
+    return Choice(name, reason, chat=_DEMO.get(name, name))
+
+
+def _published(config: LlavaConfig, tokenizer: Any, *, model_id: str) -> tuple[str, str]:
+    """The template of the published evaluations, and why it is that."""
     if by_chat_template := _by_chat_template(config, tokenizer):
         return by_chat_template
     vocabulary = tokenizer.get_added_vocab()
     if "<|eot_id|>" in vocabulary:
-        return Choice("llava_llama_3", "the tokenizer has Llama 3's <|eot_id|>")
+        return "llava_llama_3", "the tokenizer has Llama 3's <|eot_id|>"
     if config.backbone == "qwen2":
-        return Choice("qwen_1_5", "the language model is a Qwen")
+        return "qwen_1_5", "the language model is a Qwen"
     if config.backbone == "mistral":
-        return Choice("mistral_instruct", "the language model is a Mistral")
+        return "mistral_instruct", "the language model is a Mistral"
     if config.backbone == "mpt":
-        return Choice("mpt", "the language model is an MPT")
+        return "mpt", "the language model is an MPT"
     if tokenizer.eos_token == "<|im_end|>":
-        return Choice("chatml_direct", "the tokenizer ends a turn with <|im_end|>")
+        return "chatml_direct", "the tokenizer ends a turn with <|im_end|>"
     if model_id in _LLAMA_2_CHAT:
-        return Choice("llava_llama_2", f"published for {model_id}")
-    return Choice("vicuna_v1", "what LLaVA's evaluation scripts use for Llama checkpoints")
+        return "llava_llama_2", f"published for {model_id}"
+    return "vicuna_v1", "what LLaVA's evaluation scripts use for Llama checkpoints"
 
 
-def _by_chat_template(config: LlavaConfig, tokenizer: Any) -> Choice | None:
+def _by_chat_template(config: LlavaConfig, tokenizer: Any) -> tuple[str, str] | None:
     """Goes by a chat template that knows of pictures; the language model's own says nothing."""
     text = str(tokenizer.chat_template or "")
     if "image" not in text:
         return None
     for mark, names in _MARKS:
         if mark in text and config.backbone in names:
-            return Choice(names[config.backbone], f"its chat template has {mark}")
+            return names[config.backbone], f"its chat template has {mark}"
     return None

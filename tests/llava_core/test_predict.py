@@ -32,6 +32,17 @@ def test_chat_answers_one_question(tiny):
     assert isinstance(tiny.chat(toy_image(0), "What is this?", max_new_tokens=4), str)
 
 
+def test_chat_uses_the_template_of_the_demo(tiny):
+    image = toy_image(0)
+    system = (
+        "A chat between a curious human and an artificial intelligence assistant. The assistant "
+        "gives helpful, detailed, and polite answers to the human's questions."
+    )
+    prompt = f"{system} USER: <image>\nWhat is this? ASSISTANT:"
+    (asked,) = tiny.generate([Request(images=[image], prompt=prompt, max_new_tokens=4)])
+    assert tiny.chat(image, "What is this?", max_new_tokens=4) == asked.text
+
+
 def test_the_picture_goes_before_the_first_question(tiny):
     rendered = tiny.render(question("What is this?", images=[toy_image(0)]))
     assert rendered.endswith("USER: <image>\nWhat is this? ASSISTANT:")

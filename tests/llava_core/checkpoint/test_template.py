@@ -42,12 +42,12 @@ def test_content_decides_whatever_the_name_is(backbone, tokens, name, reason):
 
 def test_a_published_name_decides_where_content_cannot():
     choice = choose_template(toy_config(), tokenizer("</s>"), model_id=LLAMA_2, wanted=None)
-    assert choice == ("llava_llama_2", f"published for {LLAMA_2}")
+    assert choice[:2] == ("llava_llama_2", f"published for {LLAMA_2}")
 
 
 def test_what_is_asked_for_wins():
     choice = choose_template(toy_config(), tokenizer("</s>"), model_id=LLAMA_2, wanted="v1")
-    assert choice == ("vicuna_v1", "asked for")
+    assert choice[:2] == ("vicuna_v1", "asked for")
     with pytest.raises(ConfigError, match="no conversation template 'v9'"):
         choose_template(toy_config(), tokenizer("</s>"), model_id=LLAMA_2, wanted="v9")
 
@@ -83,3 +83,11 @@ def test_a_chat_template_of_our_own_is_known_again(name):
     made = tokenizer("</s>")
     made.chat_template = chat_template(get_template(name))
     assert choose_template(toy_config(), made, model_id="x", wanted=None).name == name
+
+
+def test_chatting_uses_the_template_of_the_demo_unless_another_is_asked_for():
+    config, words = toy_config(), tokenizer("</s>")
+    chosen = choose_template(config, words, model_id="x", wanted=None)
+    assert (chosen.name, chosen.chat) == ("vicuna_v1", "llava_v1")
+    asked = choose_template(config, words, model_id="x", wanted="vicuna_v1")
+    assert asked.chat == "vicuna_v1"
