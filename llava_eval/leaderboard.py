@@ -119,7 +119,9 @@ def build_leaderboard(
         published: whether rows of the model zoo are added.
     """
     present = {task for run in runs for task in run.summaries}
-    columns = tuple(_column(task, runs, tasks.get(task)) for task in sorted(present, key=_place))
+    columns = tuple(
+        _column(task, runs, tasks.get(task)) for task in sorted(present, key=column_place)
+    )
     best = {column.task: _best(column) for column in columns}
     measured = tuple(
         Row(
@@ -141,7 +143,7 @@ def _headline(summary: Summary) -> Estimate:
     return summary.metrics[summary.headline]
 
 
-def _place(task: str) -> tuple[int, str]:
+def column_place(task: str) -> tuple[int, str]:
     """By the paper's table, a variant after its task."""
     own = task.partition("-")[0]
     return PAPER_TASKS.index(own) if own in PAPER_TASKS else len(PAPER_TASKS), task

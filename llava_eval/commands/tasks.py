@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import yaml
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llava_eval.commands.arguments import one_task
-from llava_eval.leaderboard import words
+from llava_eval.leaderboard import column_place, words
 from llava_eval.prompts import build_prompt
 from llava_eval.registry import load_tasks, select_tasks
 from llava_eval.sources.open import load_samples
@@ -35,19 +35,27 @@ def execute(arguments: Namespace) -> int:
         Console().print(_table(tasks.values()))
     else:
         (spec,) = select_tasks(arguments.name, tasks)
-        sys.stdout.write(_in_full(spec))
+        sys.stdout.write(
+            _in_full(spec, [each for each in tasks.values() if each.variant_of == spec.name])
+        )
     return 0
 
 
 def _table(tasks: Iterable[TaskSpec]) -> Table:
+    """The tasks in the order of the paper's table, the others after them."""
     table = Table("task", "title", "metric")
     table.add_column("samples", justify="right")
-    for spec in tasks:
+    for spec in sorted(tasks, key=lambda spec: column_place(spec.name)):
         table.add_row(spec.name, spec.title, words(spec.headline), f"{spec.num_samples:,}")
     return table
 
 
-def _in_full(spec: TaskSpec) -> str:
+def _in_full(spec: TaskSpec, variants: Sequence[TaskSpec]) -> str:
     settings = yaml.safe_dump(asdict(spec), sort_keys=False, allow_unicode=True, width=100)
-    prompt = build_prompt(load_samples(spec, "mini")[0], spec)
-    return f"{settings}\nFirst prompt of the mini data, after its picture:\n\n{prompt.text}\n"
+    told = "".join(f"\n{each.name}: {each.title}\n  {each.notes.strip()}\n" for each in variants)
+    sample = load_samples(spec, "mini")[0]
+    place = "after its picture" if sample.images else "without a picture"
+    return (
+        f"{settings}{told}\nFirst prompt of the mini data, {place}:\n\n"
+        f"{build_prompt(sample, spec).text}\n"
+    )

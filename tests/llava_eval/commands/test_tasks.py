@@ -21,6 +21,11 @@ def test_a_task_is_shown_in_full_with_its_first_prompt(name: str, capsys) -> Non
     assert "First prompt of the mini data" in output
 
 
+def test_a_task_tells_what_its_variants_do_otherwise(capsys) -> None:
+    assert cli.main(["tasks", "textvqa"]) == 0
+    assert "\ntextvqa-noocr: TextVQA, val v0.5.1, without OCR tokens\n" in capsys.readouterr().out
+
+
 def test_an_unknown_task_gets_the_nearest(capsys) -> None:
     assert cli.main(["tasks", "textqva"]) == 2
     assert "'textqva'" in (error := capsys.readouterr().err)
