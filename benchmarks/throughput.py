@@ -207,7 +207,7 @@ def this_engine(folder: Path) -> Engine:
 
 
 def peer(folder: Path, *, batch: int) -> Engine:
-    """transformers' own class and processor; a batch ends with its longest answer."""
+    """The class and processor of transformers; a batch ends with its longest answer."""
     processor: Any = AutoProcessor.from_pretrained(folder)
     processor.tokenizer.padding_side = "left"
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
@@ -227,17 +227,14 @@ def peer(folder: Path, *, batch: int) -> Engine:
             output = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
             new = output[:, inputs["input_ids"].shape[1] :].tolist()
             answers += [
-                tuple(row[: question.new_tokens])
-                for row, question in zip(new, chunk, strict=True)
+                tuple(row[: question.new_tokens]) for row, question in zip(new, chunk, strict=True)
             ]
         return answers
 
     return answer
 
 
-def measure(
-    engines: dict[str, Engine], workload: Workload, *, repeats: int
-) -> dict[str, Timing]:
+def measure(engines: dict[str, Engine], workload: Workload, *, repeats: int) -> dict[str, Timing]:
     """Runs every engine once to warm it, then all of them in turn."""
     questions = make_questions(workload)
     pictures = make_pictures(workload.pictures, repeat=0)
@@ -265,7 +262,7 @@ def measure(
 def measure_vllm(
     python: str, folder: Path, workloads: Sequence[Workload], *, repeats: int
 ) -> dict[str, Timing]:
-    """vLLM's timings of all workloads by name; what it says goes to standard error."""
+    """Timings of all workloads by vLLM, by name; what it says goes to standard error."""
     tasks = []
     for workload in workloads:
         pictures = []

@@ -88,9 +88,10 @@ LLAVA_EVAL = {
     "sources/mme": "sources/files sources/questions spec records errors",
     "sources/questions": "sources/files records",
     "sources/parquet": "errors",
-    "sources/hub_rows": "sources/parquet sources/vqa sources/mmbench sources/scienceqa sources/seed "
-    "sources/mme sources/open_ended records",
-    "sources/hub": "sources/hub_rows sources/parquet sources/seed sources/files spec records errors",
+    "sources/hub_rows": "sources/parquet sources/vqa sources/mmbench sources/scienceqa "
+    "sources/seed sources/mme sources/open_ended records",
+    "sources/hub": "sources/hub_rows sources/parquet sources/seed sources/files spec "
+    "records errors",
     "sources/tsv_rows": "sources/vqa sources/mmbench sources/scienceqa sources/seed sources/mme "
     "sources/open_ended records",
     "sources/tsv": "sources/tsv_rows sources/files spec records errors",
@@ -120,7 +121,12 @@ LLAVA_EVAL = {
     "threads": "",
     "backends/base": "records errors",
     "backends/local": "backends/base leases records errors",
+    "backends/pace": "",
+    "backends/endpoint": "backends/pace errors",
+    "backends/openai": "backends/base backends/endpoint leases records errors",
     "backends/worker": "backends/base records errors",
+    "backends/board": "backends/base records",
+    "backends/launched": "backends/base backends/board backends/worker leases records errors",
     "backends/team": "backends/base backends/worker leases records errors",
     "backends/processes": "backends/worker threads records",
     "backends/replay": "backends/base store records errors",
@@ -138,7 +144,8 @@ LLAVA_EVAL = {
     "metrics/letter": "metrics/base metrics/paired metrics/statistics extract records",
     "metrics/mme": "metrics/base metrics/paired metrics/statistics extract records",
     "metrics/__init__": "metrics/base metrics/vqa metrics/vqa_official metrics/gqa metrics/choice "
-    "metrics/binary metrics/letter metrics/mme metrics/candidate metrics/capability metrics/relative",
+    "metrics/binary metrics/letter metrics/mme metrics/candidate "
+    "metrics/capability metrics/relative",
     "metrics/candidate": "metrics/base extract records",
     "metrics/capability": "metrics/base metrics/statistics records",
     "metrics/relative": "metrics/base metrics/paired metrics/statistics records",
@@ -156,10 +163,10 @@ LLAVA_EVAL = {
     "progress": "backends/base",
     "table": "leaderboard spec records",
     "commands/arguments": "",
-    "commands/backend": "commands/arguments backends/base backends/local backends/processes "
-    "backends/team threads errors",
-    "commands/run": "commands/arguments commands/backend backends/base manifest plan progress "
-    "registry report results run score store table spec records",
+    "commands/backend": "commands/arguments backends/base backends/launched backends/local "
+    "backends/openai backends/processes backends/team backends/worker threads records errors",
+    "commands/run": "commands/arguments commands/backend backends/base manifest "
+    "plan progress registry report results run score store table spec records",
     "commands/score": "commands/arguments answers prompts records registry score sources/open "
     "table spec errors mme_results metrics/__init__ verdicts",
     "commands/submit": "commands/arguments answers prompts registry results sources/open store "
@@ -168,8 +175,8 @@ LLAVA_EVAL = {
     "commands/tasks": "commands/arguments leaderboard prompts registry sources/open spec",
     "commands/data": "commands/arguments fetch/catalogue fetch/download fetch/plan fetch/verify "
     "fetch/watch mini/write errors",
-    "cli": "commands/run commands/score commands/report commands/submit commands/tasks commands/data "
-    "errors",
+    "cli": "commands/run commands/score commands/report "
+    "commands/submit commands/tasks commands/data errors",
     "__main__": "cli",
 }
 

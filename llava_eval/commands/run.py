@@ -16,7 +16,7 @@ from rich.console import Console
 from llava_eval import manifest
 from llava_eval.backends.base import Backend
 from llava_eval.commands.arguments import add_data, positive
-from llava_eval.commands.backend import SETTINGS, add_backend, open_backend
+from llava_eval.commands.backend import SETTINGS, add_backend, assist_rank_0, open_backend
 from llava_eval.plan import TaskPlan, plan_tasks
 from llava_eval.progress import track
 from llava_eval.records import Summary
@@ -56,6 +56,8 @@ def execute(arguments: Namespace) -> int:
     plans = plan_tasks(
         select_tasks(arguments.tasks, tasks), data=arguments.data, limit=arguments.limit
     )
+    if assist_rank_0(arguments, [plan.prompts for plan in plans]):
+        return 0
     folder = arguments.output or default_folder(arguments)
     known = {"tasks": {plan.spec.name: plan.record for plan in plans}}
     with locked(folder):

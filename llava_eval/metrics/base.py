@@ -55,7 +55,7 @@ class Family:
     """Scores and a seed -> estimates; unit and direction are added from `metrics` afterwards."""
     totals: Callable[[Sequence[Score], str], Totals] | None = None
     """Scores and the name of a metric -> the metric as clusters make it, from which two runs are
-    compared. Knows every metric but those that only describe. None: the family has no such form."""
+    compared. Knows every metric that a task reports as its headline. None: no such form."""
     whole_clusters: bool = False
     """Whether the samples of a cluster are judged as one, so that a limit must not part them."""
 

@@ -60,9 +60,7 @@ def totals(scores: Sequence[Score], metric: str) -> Totals:
     """One of the sums as pictures make it."""
     categories = _categories(scores)
     place = list(_SUMS).index(metric)
-    return Totals(
-        _counts(scores, categories), lambda sums: _statistic(sums, categories)[:, place]
-    )
+    return Totals(_counts(scores, categories), lambda sums: _statistic(sums, categories)[:, place])
 
 
 def _categories(scores: Sequence[Score]) -> list[str]:

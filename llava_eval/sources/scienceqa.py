@@ -123,8 +123,8 @@ def _read_questions(path: Path, folder: Path) -> list[Sample]:
         if _OPTIONS_LABEL in message["value"]:
             raise DataError(
                 f"{path}: question {record['id']} has its options as '(A) …' in one line, as "
-                "convert_sqa_to_llava.py writes them; the published numbers were made with the file "
-                "of the same name in LLaVA's eval.zip, an option a line; without any file the "
+                "convert_sqa_to_llava.py writes them; the published numbers were made with the "
+                "file of the same name in LLaVA's eval.zip, an option a line; without any file the "
                 "questions are put together in its words"
             )
         samples.append(

@@ -56,8 +56,7 @@ def test_an_answer_that_a_workbook_would_spoil_stays_text(mini, tmp_path):
     answers = tmp_path / "answers.jsonl"
     answers.write_text(
         "\n".join(
-            json.dumps({"question_id": int(row.split("\t")[0]), "text": "=1+1\x07"})
-            for row in rows
+            json.dumps({"question_id": int(row.split("\t")[0]), "text": "=1+1\x07"}) for row in rows
         )
     )
     arguments = ["submit", str(answers), "--task", "mmbench", "--data", str(mini)]

@@ -86,7 +86,7 @@ def test_a_death_is_told_and_the_worker_replaced(caplog: pytest.LogCaptureFixtur
     crew = FakeCrew(deaths=[8])
     texts(TeamBackend(crew), 60)
     assert crew.replaced == [1]
-    assert "worker 1 died (SIGKILL) with 13 prompts unanswered" in caplog.text
+    assert "worker 1 died (SIGKILL) with 14 prompts unanswered" in caplog.text
 
 
 def test_workers_that_only_die_end_the_run() -> None:
@@ -103,7 +103,7 @@ def test_a_model_that_cannot_be_loaded_is_the_workers_own_error() -> None:
 def test_a_worker_with_another_model_is_refused() -> None:
     crew = FakeCrew(deaths=[4])
     crew.replace = lambda worker: crew._said[worker].append(ready(fingerprint="g"))  # type: ignore[method-assign]
-    with pytest.raises(BackendError, match="another model: fingerprint g instead of f"):
+    with pytest.raises(BackendError, match="another model: fingerprint g, not f"):
         texts(TeamBackend(crew), 60)
 
 

@@ -1,0 +1,175 @@
+"""One address that speaks OpenAI's chat completions, asked until it answers or there is no hope.
+
+What is busy or broken for a moment is asked again after a pause that grows. Being asked too much
+is no failure: everybody slows down, as long as some answer still comes. What cannot get better by
+waiting (a wrong key, model or address) ends the run at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from llava_eval.backends.pace import Pace, backoff_s
+from llava_eval.errors import BackendError, ModelError, SampleError
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+    from openai.types.chat import ChatCompletion
+
+_TIMEOUT_S = 600.0
+# For one prompt; those that were refused for being too many do not count.
+_MAX_ATTEMPTS = 6
+# Prompts in a row without an answer before the fault is the endpoint's and not theirs.
+_MAX_GIVEN_UP = 8
+# Without any answer before a run that is refused again and again ends.
+_MAX_STARVED_S = 1200.0
+# That an endpoint may ask to wait.
+_MAX_WAIT_S = 900.0
+
+_BUSY, _TOO_MANY, _SERVER_ERROR = (408, 409, 425), 429, 500
+_HOPELESS = {
+    401: "the key is not accepted; put the right one into the variable that --api-key-env names",
+    403: "the key may not use this model",
+    404: "no such model or address; check --model, and --base-url, which usually ends in /v1",
+}
+_GO_ON = "the same command goes on from here"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    """Why there is no answer yet."""
+
+    reason: str
+    too_many: bool = False
+    """It is asked too much, which is nobody's fault."""
+    wait_s: float | None = None
+    """What it asked to wait."""
+
+
+class Endpoint:
+    """A model at an address; may be asked by several threads."""
+
+    def __init__(self, model: str, *, base_url: str, key: str | None, concurrency: int) -> None:
+        """Names it; asks nothing yet.
+
+        Args:
+            model: its name there.
+            base_url: address up to `/v1`.
+            key: None where it wants none.
+            concurrency: most requests at a time.
+        """
+        from openai import OpenAI
+
+        self.pace = Pace(concurrency)
+        self._model = model
+        self._base_url = base_url
+        self._key = key
+        # Retries are ours: the library's count refusals, and tell no other thread to slow down.
+        self._client = OpenAI(
+            api_key=key or "none", base_url=base_url, max_retries=0, timeout=_TIMEOUT_S
+        )
+        self._num_given_up = 0
+
+    def close(self) -> None:
+        """Drops all connections."""
+        self._client.close()
+
+    def complete(
+        self, messages: Sequence[Mapping[str, Any]], *, max_tokens: int, stopped: Event
+    ) -> "ChatCompletion":
+        """Asks until there is an answer, greedily decoded.
+
+        Args:
+            stopped: set where nobody waits for the answer any more.
+
+        Raises:
+            SampleError: there is none for these messages.
+            ModelError: key, model or address are refused.
+            BackendError: there is none for any messages.
+        """
+        num_failed = 0
+        while True:
+            with self.pace.turn() as started:
+                completion = self._try(messages, max_tokens)
+            if not isinstance(completion, _Refusal):
+                self.pace.succeeded()
+                self._num_given_up = 0
+                return completion
+            num_failed += 0 if completion.too_many else 1
+            wait_s = backoff_s(max(num_failed, 1), asked_s=completion.wait_s)
+            self._give_up_if_hopeless(completion, num_failed=num_failed, wait_s=wait_s)
+            if completion.too_many:
+                self.pace.refused(started=started, wait_s=wait_s)
+            elif stopped.wait(wait_s):
+                raise SampleError(f"interrupted after: {completion.reason}")
+
+    def _try(
+        self, messages: Sequence[Mapping[str, Any]], max_tokens: int
+    ) -> "ChatCompletion | _Refusal":
+        from openai import APIConnectionError, APIError, APIStatusError
+
+        ask: Any = self._client.chat.completions.create
+        try:
+            completion = ask(
+                model=self._model, messages=messages, max_tokens=max_tokens, temperature=0
+            )
+        except APIStatusError as error:
+            return self._refusal(error)
+        except APIConnectionError as error:
+            return _Refusal(reason=self._told(f"no connection ({error.__cause__ or error})"))
+        # A body that is no JSON.
+        except (APIError, ValueError) as error:
+            return _Refusal(reason=self._told(f"an answer that cannot be read ({error})"))
+        if not getattr(completion, "choices", None):
+            return _Refusal(reason=self._told("an answer without choices"))
+        return completion
+
+    def _refusal(self, error: "APIStatusError") -> _Refusal:
+        """What to make of a status; raises where waiting would not help."""
+        code, reason = error.status_code, self._told(f"{error.status_code} {_message(error)}")
+        if code in _HOPELESS:
+            raise ModelError(f"{reason}: {_HOPELESS[code]}")
+        if code == _TOO_MANY and error.code == "insufficient_quota":
+            raise BackendError(f"{reason}; {_GO_ON}")
+        if code == _TOO_MANY:
+            return _Refusal(reason=reason, too_many=True, wait_s=_retry_after_s(error))
+        if code in _BUSY or code >= _SERVER_ERROR:
+            return _Refusal(reason=reason, wait_s=_retry_after_s(error))
+        raise SampleError(reason)
+
+    def _give_up_if_hopeless(self, refusal: _Refusal, *, num_failed: int, wait_s: float) -> None:
+        if (refusal.wait_s or 0) > _MAX_WAIT_S:
+            raise BackendError(f"{refusal.reason}: it asks to wait {wait_s:.0f} s; {_GO_ON}")
+        if refusal.too_many and self.pace.starved_s > _MAX_STARVED_S:
+            raise BackendError(
+                f"{refusal.reason}: no answer for {self.pace.starved_s:.0f} s; {_GO_ON}"
+            )
+        if num_failed < _MAX_ATTEMPTS:
+            return
+        self._num_given_up += 1
+        reason = f"{refusal.reason}, {num_failed} times"
+        if self._num_given_up >= _MAX_GIVEN_UP:
+            raise BackendError(f"{reason}, for {self._num_given_up} prompts in a row; {_GO_ON}")
+        raise SampleError(reason)
+
+    def _told(self, reason: str) -> str:
+        """One line that says whose it is; never with the key, which some servers repeat."""
+        line = " ".join(f"{self._base_url}: {reason}".split())
+        return line.replace(self._key, "***") if self._key else line
+
+
+def _message(error: "APIStatusError") -> str:
+    """What the endpoint says, without what the library puts around it."""
+    if isinstance(error.body, dict) and "message" in error.body:
+        return str(error.body["message"])
+    return str(error.message)
+
+
+def _retry_after_s(error: "APIStatusError") -> float | None:
+    """Seconds that the endpoint asks for; None where it asks for none, or gives a date."""
+    try:
+        seconds = float(error.response.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return max(seconds, 0.0)

@@ -1,0 +1,127 @@
+"""One source of answers made of many workers, which may die.
+
+What a dead worker leaves unanswered goes to the others, and another worker takes its place. What
+starts workers and carries messages is a crew: processes of this machine, or actors on a cluster.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from llava_eval.backends.base import Answer
+from llava_eval.backends.worker import Died, Finished, Message, Ready, refuse_another
+from llava_eval.errors import BackendError, EvalError
+from llava_eval.leases import Leases
+from llava_eval.records import Prompt
+
+# Deaths in a row without an answer between them that are not bad luck any more.
+_MAX_FRUITLESS = 3
+
+_logger = logging.getLogger(__name__)
+
+
+class Crew(Protocol):
+    """Workers, each of which has a number."""
+
+    @property
+    def size(self) -> int:
+        """How many workers there are, or are to be."""
+
+    def lend(self, worker: int, prompts: Sequence[Prompt]) -> None:
+        """Gives prompts to an idle worker; one that has just died is no error."""
+
+    def wait(self) -> Iterable[tuple[int, Message]]:
+        """Waits until at least one worker has said something."""
+
+    def replace(self, worker: int) -> None:
+        """Starts another worker in the place of a dead one."""
+
+    def close(self) -> None:
+        """Ends all workers."""
+
+
+class TeamBackend:
+    """Answers with the workers of a crew."""
+
+    def __init__(self, crew: Crew) -> None:
+        """Waits until the first worker has its model.
+
+        Raises:
+            EvalError: a worker cannot load it.
+        """
+        self._crew = crew
+        self._idle: set[int] = set()
+        self._num_fruitless = 0
+        self._ready: Ready | None = None
+        nothing = Leases([], num_workers=1)
+        while self._ready is None:
+            for worker, message in crew.wait():
+                self._note(worker, message, nothing)
+        self.model_id = self._ready.model_id
+        self.warning = self._ready.warning
+        self._facts: Mapping[str, str] = self._ready.facts
+
+    def describe(self) -> Mapping[str, str]:
+        """What the first worker says of its model, and how many workers there are."""
+        return {**self._facts, "processes": str(self._crew.size)}
+
+    def close(self) -> None:
+        """Ends all workers."""
+        self._crew.close()
+
+    def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
+        """Answers every prompt, each by one worker.
+
+        Raises:
+            BackendError: a model failed, workers keep dying, or their models differ.
+        """
+        leases = Leases(prompts, num_workers=self._crew.size)
+        while not leases.finished:
+            self._lend(leases)
+            for worker, message in self._crew.wait():
+                if not isinstance(message, Answer):
+                    self._note(worker, message, leases)
+                elif leases.answered(worker, message.sample_id):
+                    self._num_fruitless = 0
+                    yield message
+
+    def _lend(self, leases: Leases) -> None:
+        for worker in sorted(self._idle):
+            if loan := leases.claim(worker):
+                self._idle.remove(worker)
+                self._crew.lend(worker, loan)
+
+    def _note(self, worker: int, message: Message, leases: Leases) -> None:
+        match message:
+            case Ready():
+                self._welcome(worker, message)
+            case Finished():
+                # What it left out stays out: `run_task` says so.
+                leases.end(worker)
+                self._idle.add(worker)
+            case Died(reason=reason):
+                self._idle.discard(worker)
+                self._mourn(worker, reason, num_left=leases.release(worker))
+            case EvalError():
+                raise message
+
+    def _welcome(self, worker: int, message: Ready) -> None:
+        self._ready = self._ready or message
+        refuse_another(message, self._ready, worker=f"worker {worker}")
+        self._idle.add(worker)
+
+    def _mourn(self, worker: int, reason: str, *, num_left: int) -> None:
+        self._num_fruitless += 1
+        if self._num_fruitless > _MAX_FRUITLESS:
+            raise BackendError(
+                f"{self._num_fruitless} workers in a row died before they answered anything, the "
+                f"last one by {reason}; too little memory is the usual cause: try fewer "
+                "--processes, or one to see its error"
+            )
+        _logger.warning(
+            "worker %d died (%s) with %d prompts unanswered; another takes its place",
+            worker,
+            reason,
+            num_left,
+        )
+        self._crew.replace(worker)

@@ -1,0 +1,188 @@
+"""The flags that say what answers, and the backend they name.
+
+That is a model in this process, the same in several processes, or one behind an endpoint.
+"""
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from urllib.parse import urlsplit
+
+from llava_eval.backends.base import Backend
+from llava_eval.backends.launched import (
+    Launch,
+    LaunchedBackend,
+    assist,
+    connected,
+    find_launch,
+)
+from llava_eval.backends.local import LocalBackend, load_model, open_worker
+from llava_eval.backends.openai import OpenAIBackend
+from llava_eval.backends.processes import ProcessCrew
+from llava_eval.backends.team import TeamBackend
+from llava_eval.backends.worker import Factory
+from llava_eval.commands.arguments import positive
+from llava_eval.errors import FlagsError
+from llava_eval.records import Prompt
+from llava_eval.threads import threads_per_process
+
+# Flags that decide how the model is loaded, by the names of `llava_core.load`; with defaults.
+_MODEL_SETTINGS = {
+    "base": None,
+    "device": "auto",
+    "device_map": None,
+    "dtype": "auto",
+    "quantize": None,
+    "attention": "auto",
+    "conversation": None,
+}
+SETTINGS = (
+    "model",
+    "batch_tokens",
+    "processes",
+    "backend",
+    "base_url",
+    "concurrency",
+    *_MODEL_SETTINGS,
+)
+"""Flags that go into the manifest as they were given."""
+
+# Flags without meaning for an endpoint.
+_LOCAL = {**_MODEL_SETTINGS, "batch_tokens": None, "processes": 1}
+_BACKENDS = ("local", "openai")
+_KEY_VARIABLE = "OPENAI_API_KEY"
+
+
+def add_backend(parser: ArgumentParser) -> None:
+    """Declares the flags."""
+    add = parser.add_argument
+    add("--model", required=True, metavar="PATH|ID|tiny", help="the checkpoint")
+    add(
+        "--model-base",
+        dest="base",
+        metavar="PATH|ID",
+        help="what a LoRA or projector was trained on",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add(
+        "--device-map",
+        metavar="auto|offload",
+        help="spread the model over all GPUs; offload: also over memory and disk, slowly",
+    )
+    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
+    add("--quantize", metavar="4bit|8bit", help="keep the language model in fewer bits")
+    add("--attention", default="auto", help="auto, sdpa, flash_attention_2 or eager")
+    add("--conversation", metavar="NAME", help="prompt template (default: the checkpoint's)")
+    add("--batch-tokens", type=positive, metavar="N", help="most tokens computed together")
+    add(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="share the work among N processes, each with the model on a GPU of its own",
+    )
+    add("--backend", choices=_BACKENDS, default="local", help="openai: ask an endpoint")
+    add("--base-url", metavar="URL", help="the endpoint, up to /v1 (vLLM, SGLang, …)")
+    add(
+        "--api-key-env",
+        default=_KEY_VARIABLE,
+        metavar="NAME",
+        help=f"environment variable that holds the endpoint's key (default: {_KEY_VARIABLE})",
+    )
+    add(
+        "--concurrency",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="most requests at a time that an endpoint is asked (default: 16)",
+    )
+
+
+@contextmanager
+def open_backend(arguments: Namespace) -> Iterator[Backend]:
+    """Loads what the flags name.
+
+    Raises:
+        FlagsError: flags that exclude each other.
+        ModelError: the model cannot be loaded.
+    """
+    if arguments.backend == "openai":
+        with closing(_endpoint(arguments)) as backend:
+            yield backend
+        return
+    if arguments.base_url is not None:
+        raise FlagsError("--base-url is for --backend openai; give both or neither")
+    launch = find_launch(os.environ)
+    if launch is not None:
+        with connected() as store:
+            yield LaunchedBackend(_launched_model(launch, arguments), store, size=launch.size)
+    elif arguments.processes > 1:
+        num_threads = threads_per_process(arguments.processes)
+        crew = ProcessCrew(_factory(arguments), size=arguments.processes, num_threads=num_threads)
+        with closing(crew):
+            yield TeamBackend(crew)
+    else:
+        settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
+        llava = load_model(arguments.model, **settings)
+        yield LocalBackend(llava, batch_tokens=arguments.batch_tokens)
+
+
+def assist_rank_0(arguments: Namespace, tasks: Sequence[Sequence[Prompt]]) -> bool:
+    """Works for rank 0 if this process was launched as another rank; says whether it was.
+
+    Args:
+        tasks: prompts of each task.
+
+    Raises:
+        EvalError: as for rank 0.
+    """
+    launch = find_launch(os.environ)
+    if launch is None or launch.rank == 0:
+        return False
+    with connected() as store:
+        assist(tasks, _launched_model(launch, arguments), store, rank=launch.rank)
+    return True
+
+
+def _launched_model(launch: Launch, arguments: Namespace) -> Backend:
+    if arguments.processes > 1:
+        raise FlagsError(
+            f"--processes {arguments.processes}: {launch.size} processes were launched already; "
+            "drop the flag, or the launcher"
+        )
+    return _factory(arguments)(launch.local_rank)
+
+
+def _factory(arguments: Namespace) -> Factory:
+    """Loads the model of one of several processes."""
+    if arguments.device_map is not None:
+        raise FlagsError(
+            f"--device-map {arguments.device_map} is for one process: a model spread over all GPUs "
+            "leaves none for another; drop it, or run one process"
+        )
+    settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
+    return partial(
+        open_worker, model=arguments.model, batch_tokens=arguments.batch_tokens, **settings
+    )
+
+
+def _endpoint(arguments: Namespace) -> OpenAIBackend:
+    if arguments.base_url is None:
+        raise FlagsError("--backend openai needs --base-url, such as http://localhost:8000/v1")
+    address = urlsplit(arguments.base_url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise FlagsError(f"--base-url {arguments.base_url}: expected http://HOST:PORT/v1")
+    if address.password is not None:
+        raise FlagsError("--base-url holds a password; put it into a variable, --api-key-env NAME")
+    given = [name for name in _LOCAL if getattr(arguments, name) != _LOCAL[name]]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise FlagsError(f"{flags}: an endpoint decides that itself; drop it")
+    key = os.environ.get(arguments.api_key_env)
+    if key is None and arguments.api_key_env != _KEY_VARIABLE:
+        raise FlagsError(f"--api-key-env {arguments.api_key_env}: no such variable is set")
+    return OpenAIBackend(
+        arguments.model, base_url=arguments.base_url, key=key, concurrency=arguments.concurrency
+    )

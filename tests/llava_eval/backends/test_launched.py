@@ -1,0 +1,227 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from torch.distributed import HashStore
+
+from llava_eval import cli
+from llava_eval.backends import board, launched
+from llava_eval.backends.base import Answer
+from llava_eval.backends.board import Board, Watch, pulse
+from llava_eval.backends.launched import Launch, LaunchedBackend, assist, connected, find_launch
+from llava_eval.errors import BackendError
+from llava_eval.records import Prompt
+from tests.llava_eval import launched_run, slow_run
+from tests.llava_eval.fakes import ScriptedBackend, make_prompt
+
+ROOT = Path(__file__).parents[3]
+VARIABLES = {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launched, "_LOOK_S", 0.01)
+    monkeypatch.setattr(launched, "SILENT_S", 0.3)
+    monkeypatch.setattr(board, "_PULSE_S", 0.02)
+    monkeypatch.setattr(board, "_POST_S", 0.01)
+
+
+def prompts(count: int) -> list[Prompt]:
+    return [make_prompt(str(number), picture=f"{number}.jpg") for number in range(count)]
+
+
+def ids(answers: Iterator[Answer]) -> list[str]:
+    return sorted((answer.sample_id for answer in answers), key=int)
+
+
+def wanted(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("environment", "launch"),
+    [
+        ({**VARIABLES, "LOCAL_RANK": "1"}, Launch(rank=3, size=8, local_rank=1)),
+        (VARIABLES, Launch(rank=3, size=8, local_rank=3)),
+        ({**VARIABLES, "RANK": "0", "WORLD_SIZE": "1"}, None),
+        ({"RANK": "0", "WORLD_SIZE": "4"}, None),
+        ({}, None),
+    ],
+)
+def test_a_launcher_is_known_by_its_variables(environment, launch) -> None:
+    assert find_launch(environment) == launch
+
+
+def test_all_ranks_work_on_every_task() -> None:
+    store, backends = HashStore(), [ScriptedBackend(delay_s=0.002) for _ in range(3)]
+    tasks = [prompts(90), [], prompts(70)]
+    with ThreadPoolExecutor() as pool:
+        others = [pool.submit(assist, tasks, backends[rank], store, rank=rank) for rank in (1, 2)]
+        first = LaunchedBackend(backends[0], store, size=3)
+        assert [ids(first.generate(task)) for task in tasks] == [wanted(90), [], wanted(70)]
+        assert [other.result(10) for other in others] == [None, None]
+    assert sum(len(backend.asked) for backend in backends) == 160
+    assert min(len(backend.asked) for backend in backends) > 0
+
+
+def test_rank_0_does_what_a_dead_rank_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying(ScriptedBackend):
+        def generate(self, asked: Sequence[Prompt]) -> Iterator[Answer]:
+            yield from super().generate(asked[:5])
+            time.sleep(0.05)
+            yield from super().generate(asked[5:6])
+            raise BackendError("gone")
+
+    store, backend = HashStore(), ScriptedBackend(delay_s=0.002)
+    first = LaunchedBackend(backend, store, size=2)
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(assist, [prompts(60)], Dying(), store, rank=1)
+        got = ids(first.generate(prompts(60)))
+    assert isinstance(other.exception(), BackendError)
+    assert got == wanted(60)
+
+
+def test_a_rank_that_died_before_it_gave_its_name_is_found_too() -> None:
+    store, backend = HashStore(), ScriptedBackend()
+    store.add("task/0/next", 1)
+    got = ids(LaunchedBackend(backend, store, size=2).generate(prompts(60)))
+    assert got == wanted(60)
+
+
+def test_an_answer_of_a_rank_that_was_taken_for_dead_does_not_count_twice() -> None:
+    store = HashStore()
+    first = LaunchedBackend(ScriptedBackend(delay_s=0.01), store, size=2)
+    late = [Answer(sample_id=str(number), text="late") for number in range(60)]
+    answers = first.generate(prompts(60))
+    got = [next(answers)]
+    Board(store, 0).post(1, late)
+    got += answers
+    assert ids(iter(got)) == wanted(60)
+
+
+def test_what_the_own_model_left_out_is_not_waited_for() -> None:
+    class Lazy(ScriptedBackend):
+        def generate(self, asked: Sequence[Prompt]) -> Iterator[Answer]:
+            return super().generate(asked[1:])
+
+    answers = LaunchedBackend(Lazy(), HashStore(), size=2).generate(prompts(16))
+    assert ids(answers) == wanted(16)[1:]
+
+
+def test_another_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, other = HashStore(), ScriptedBackend()
+    LaunchedBackend(ScriptedBackend(), store, size=2)
+    monkeypatch.setattr(other, "describe", lambda: {"fingerprint": "g"})
+    with pytest.raises(BackendError, match="rank 1 has another model: fingerprint g, not f"):
+        assist([], other, store, rank=1)
+
+
+def test_other_data_are_refused() -> None:
+    store = HashStore()
+    LaunchedBackend(ScriptedBackend(), store, size=2)
+    Board(store, 0).publish([prompts(5)])
+    other = [replace(prompt, prompt_hash="4567") for prompt in prompts(5)]
+    with pytest.raises(BackendError, match="rank 1 does not have 5 of the prompts .* --data"):
+        assist([other], ScriptedBackend(), store, rank=1)
+
+
+def test_signs_of_life_end_with_the_block() -> None:
+    store, now = HashStore(), [0.0]
+    watch = Watch(store, clock=lambda: now[0])
+    with pulse(store, 1):
+        assert watch.silent_s(1) == 0
+        time.sleep(0.2)
+        now[0] = 5.0
+        assert watch.silent_s(1) == 0
+    watch.silent_s(1)
+    now[0] = 12.0
+    assert watch.silent_s(1) >= 7
+
+
+def test_processes_within_processes_are_refused(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LLAVA_EVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("llava_eval.commands.backend.connected", lambda: pulse(HashStore(), 1))
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    flags = ["--model", "tiny", "--data", "mini", "--tasks", "gqa", "--processes", "2"]
+    assert cli.main(["run", *flags]) == 2
+    assert "8 processes were launched already" in capsys.readouterr().err
+
+
+def test_a_store_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed import DistNetworkError
+    from torch.distributed import rendezvous as module  # noqa: F401 - loads what is patched
+
+    def unreachable(url: str) -> Iterator[object]:
+        raise DistNetworkError("connection refused\nlong trace")
+        yield
+
+    monkeypatch.setattr(sys.modules["torch.distributed.rendezvous"], "rendezvous", unreachable)
+    with pytest.raises(BackendError, match=r"lost each other \(connection refused\)"), connected():
+        pass
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    slow_run.main(folder, delay_s=0)
+    return (folder / "task" / "responses.jsonl").read_bytes()
+
+
+def free_port() -> str:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return str(server.getsockname()[1])
+
+
+def wait_for_lines(part: Path, count: int) -> None:
+    end_s = time.monotonic() + 120
+    while not part.exists() or part.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < end_s, "the run does not get on"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_ranks_go_on_when_one_is_killed(tmp_path: Path, undisturbed: bytes) -> None:
+    """Without an agent that ends all when one is gone."""
+    port, ranks = free_port(), []
+    for rank in range(3):
+        environment = {
+            **os.environ,
+            **{"RANK": str(rank), "WORLD_SIZE": "3", "MASTER_ADDR": "localhost"},
+            "MASTER_PORT": port,
+        }
+        command = [sys.executable, "-m", "tests.llava_eval.launched_run", str(tmp_path / "run")]
+        ranks.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+    wait_for_lines(tmp_path / "run/task/responses.part-0.jsonl", 5)
+    ranks[2].kill()
+    assert [rank.wait(120) for rank in ranks] == [0, 0, -signal.SIGKILL]
+    assert (tmp_path / "run/task/responses.jsonl").read_bytes() == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_starts_all_again_and_nothing_is_lost(
+    tmp_path: Path, undisturbed: bytes, rank: int
+) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    flags = ["--master-port", free_port(), "--max-restarts", "2", "-m"]
+    module = ["tests.llava_eval.launched_run", str(tmp_path / "run")]
+    with subprocess.Popen([*torchrun, *flags, *module], cwd=ROOT) as run:
+        wait_for_lines(tmp_path / "run/task/responses.part-0.jsonl", 5)
+        psutil.Process(int((tmp_path / f"{rank}.pid").read_text())).kill()
+        assert run.wait(200) == 0
+    assert (tmp_path / "run/task/responses.jsonl").read_bytes() == undisturbed
+    asked = sum(int(path.read_text()) for path in tmp_path.glob("*.asked"))
+    assert asked <= slow_run.NUM_PROMPTS - 5
+    assert launched_run.DELAY_S * slow_run.NUM_PROMPTS > 1

@@ -1,0 +1,314 @@
+import base64
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from llava_eval import cli
+from llava_eval.backends import endpoint, pace
+from llava_eval.backends.base import Answer
+from llava_eval.backends.openai import OpenAIBackend
+from llava_eval.errors import BackendError, ModelError
+from llava_eval.records import ImageRef, Prompt
+from tests.llava_eval.backends.http_server import (
+    Reply,
+    Script,
+    Server,
+    completion,
+    refusal,
+    serving,
+)
+from tests.llava_eval.fakes import make_prompt
+
+SECRET = "sk-very-secret"
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "_FIRST_DELAY_S", 0.002)
+    monkeypatch.setattr(pace, "_MAX_DELAY_S", 0.02)
+
+
+def encoded(kind: str) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(data, kind)
+    return data.getvalue()
+
+
+def prompt(sample_id: str = "0", *, images: tuple[ImageRef, ...] | None = None) -> Prompt:
+    made = make_prompt(sample_id)
+    if images is None:
+        images = (ImageRef(key="a.png", data=encoded("PNG")),)
+    return replace(made, sample=replace(made.sample, images=images))
+
+
+def prompts(count: int) -> list[Prompt]:
+    return [prompt(str(number)) for number in range(count)]
+
+
+@contextmanager
+def asking(script: Script, *, concurrency: int = 4) -> Iterator[tuple[Server, OpenAIBackend]]:
+    with serving(script) as server:
+        backend = OpenAIBackend("m", base_url=server.url, key=SECRET, concurrency=concurrency)
+        with closing(backend):
+            yield server, backend
+
+
+def answers(script: Script, count: int = 1, **settings: Any) -> dict[str, Answer]:
+    with asking(script, **settings) as (_, backend):
+        return {answer.sample_id: answer for answer in backend.generate(prompts(count))}
+
+
+def then(*replies: Reply) -> Script:
+    """The replies in turn; the last one ever after."""
+    return lambda number, body: replies[min(number, len(replies) - 1)]
+
+
+def test_a_prompt_becomes_a_chat_request_and_its_reply_an_answer() -> None:
+    with asking(then(completion(" yes "))) as (server, backend):
+        (answer,) = backend.generate([prompt("7")])
+    assert answer == Answer(sample_id="7", text="yes", stop="eos", prompt_tokens=9, new_tokens=3)
+    (request,) = server.requests
+    url = f"data:image/png;base64,{base64.b64encode(encoded('PNG')).decode()}"
+    assert request == {
+        "path": "/v1/chat/completions",
+        "model": "m",
+        "max_tokens": 8,
+        "temperature": 0,
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image_url", "image_url": {"url": url}},
+                    {"type": "text", "text": "What?\nAnswer briefly."},
+                ],
+            }
+        ],
+    }
+    assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"), [("JPEG", "jpeg"), ("PNG", "png"), ("WEBP", "webp"), ("BMP", "png")]
+)
+def test_pictures_go_as_they_are_where_endpoints_read_them(
+    tmp_path: Path, kind: str, sent: str
+) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(encoded(kind))
+    with asking(then(completion("yes"))) as (server, backend):
+        list(backend.generate([prompt(images=(ImageRef(key="k", path=path),))]))
+    head, _, data = server.requests[0]["messages"][0]["content"][0]["image_url"]["url"].partition(
+        ","
+    )
+    assert head == f"data:image/{sent};base64"
+    assert (base64.b64decode(data) == path.read_bytes()) == (kind != "BMP")
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (ImageRef(key="k", path=Path("gone.png")), "picture gone.png cannot be read: No such file"),
+        (ImageRef(key="k", data=b"no picture"), "picture k cannot be read"),
+        (ImageRef(key="k"), "the benchmark's files hold no picture for it"),
+    ],
+)
+def test_a_picture_that_cannot_be_read_costs_its_own_sample(image: ImageRef, reason: str) -> None:
+    with asking(then(completion("yes"))) as (_, backend):
+        asked = [prompt("0", images=(image,)), prompt("1"), prompt("2", images=())]
+        got = {answer.sample_id: answer for answer in backend.generate(asked)}
+    assert reason in str(got["0"].error)
+    assert got["1"].error is got["2"].error is None
+
+
+def test_requests_at_a_time_are_bounded() -> None:
+    def script(number: int, body: Mapping[str, Any]) -> Reply:
+        time.sleep(0.01)
+        return completion("yes")
+
+    with asking(script, concurrency=3) as (server, backend):
+        assert len(list(backend.generate(prompts(20)))) == 20
+    assert server.most_at_once == 3
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        refusal(500),
+        refusal(503, retry_after="0.01"),
+        refusal(408),
+        Reply(body=b"<html>busy</html>"),
+        Reply(body=b'{"choices": '),
+        Reply(body=b'{"choices": ', cut=True),
+        completion("", choices=[]),
+        completion("", choices=None),
+    ],
+)
+def test_trouble_that_passes_is_asked_through(trouble: Reply) -> None:
+    got = answers(then(trouble, trouble, completion("yes")))
+    assert got["0"].text == "yes"
+
+
+def test_trouble_that_stays_with_one_prompt_costs_that_one() -> None:
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        poisoned = "poison" in json.dumps(body["messages"])
+        return refusal(500, "it crashed") if poisoned else completion("yes")
+
+    with asking(script) as (server, backend):
+        asked = [replace(prompt("0"), text="poison"), *prompts(5)[1:]]
+        got = {answer.sample_id: answer.error for answer in backend.generate(asked)}
+    assert got.pop("0") == f"{server.url}: 500 it crashed, 6 times"
+    assert set(got.values()) == {None}
+
+
+def test_a_prompt_that_is_refused_costs_that_one_at_once() -> None:
+    with asking(then(refusal(400, "prompt too long"), completion("yes")), concurrency=1) as (
+        server,
+        backend,
+    ):
+        got = {answer.sample_id: answer.error for answer in backend.generate(prompts(2))}
+    assert got == {"0": f"{server.url}: 400 prompt too long", "1": None}
+
+
+def test_an_endpoint_that_only_fails_ends_the_run() -> None:
+    with pytest.raises(BackendError, match="500 down, 6 times, for 8 prompts in a row"):
+        answers(then(refusal(500, "down")), 30)
+
+
+def test_an_endpoint_that_is_not_there_ends_the_run() -> None:
+    with serving(then(completion("yes"))) as server:
+        gone = server.url
+    backend = OpenAIBackend("m", base_url=gone, key=None, concurrency=2)
+    with closing(backend), pytest.raises(BackendError, match=r"no connection \(.*refused"):
+        list(backend.generate(prompts(30)))
+
+
+@pytest.mark.parametrize(("status", "hint"), [(401, "key"), (403, "key"), (404, "--base-url")])
+def test_what_waiting_does_not_help_ends_the_run_at_once(status: int, hint: str) -> None:
+    with (
+        asking(then(refusal(status, "never")), concurrency=1) as (server, backend),
+        pytest.raises(ModelError, match=f"{status} never: .*{hint}"),
+    ):
+        list(backend.generate(prompts(30)))
+    assert len(server.requests) == 1
+
+
+def test_spent_money_ends_the_run_at_once() -> None:
+    with pytest.raises(BackendError, match="429 no money; the same command goes on"):
+        answers(then(refusal(429, "no money", code="insufficient_quota")))
+
+
+def test_being_asked_too_much_slows_down_and_never_fails() -> None:
+    with asking(lambda number, body: storm(number), concurrency=8) as (server, backend):
+        got = list(backend.generate(prompts(60)))
+    assert [answer.error for answer in got] == [None] * 60
+    assert len(server.requests) == 100
+
+
+def storm(number: int) -> Reply:
+    return refusal(429, "slow down") if number < 40 else completion("yes")
+
+
+def test_everybody_waits_as_long_as_the_endpoint_asks() -> None:
+    script = then(refusal(429, retry_after="0.3"), completion("yes"))
+    with asking(script, concurrency=1) as (server, backend):
+        assert len(list(backend.generate(prompts(3)))) == 3
+    assert server.times_s[1] - server.times_s[0] >= 0.3
+
+
+def test_a_wait_of_hours_ends_the_run() -> None:
+    with pytest.raises(BackendError, match="it asks to wait"):
+        answers(then(refusal(429, retry_after="7200")))
+
+
+def test_a_storm_without_any_answer_ends_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "_MAX_STARVED_S", 0.1)
+    with pytest.raises(BackendError, match="429 slow down: no answer for"):
+        answers(then(refusal(429, "slow down")))
+
+
+@pytest.mark.parametrize(
+    ("reply", "stop", "error"),
+    [
+        (completion("long", finish="length"), "length", None),
+        (completion(None), "eos", None),
+        (completion("x", finish="content_filter"), None, "content filter withheld"),
+    ],
+)
+def test_how_an_answer_ends(reply: Reply, stop: str | None, error: str | None) -> None:
+    answer = answers(then(reply))["0"]
+    assert answer.stop == stop
+    assert (answer.error is None) if error is None else (error in str(answer.error))
+
+
+def test_the_key_is_told_to_nobody() -> None:
+    with asking(then(refusal(401, f"bad key {SECRET}"))) as (_, backend):
+        assert SECRET not in str(backend.describe()) + str(backend.warning)
+        with pytest.raises(ModelError, match=r"bad key \*\*\*") as caught:
+            list(backend.generate(prompts(1)))
+    assert SECRET not in str(caught.value)
+
+
+def test_what_cannot_be_controlled_is_said() -> None:
+    backend = OpenAIBackend("m", base_url="http://h/v1", key=None, concurrency=1)
+    with closing(backend):
+        assert backend.describe()["fingerprint"] == "m at http://h/v1"
+        assert "prompt template" in backend.describe()["not_controlled"]
+        assert "not known here" in backend.warning
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LLAVA_EVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(url: str, *more: str) -> int:
+    flags = ["--model", "served", "--backend", "openai", "--base-url", url, *more]
+    return cli.main(["run", *flags, "--data", "mini", "--tasks", "gqa,mmbench", "--limit", "6"])
+
+
+def test_a_run_over_http_scores_and_goes_on(here: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("MY_KEY", SECRET)
+    with serving(then(completion("yes"))) as server:
+        assert command(server.url, "--api-key-env", "MY_KEY") == 0
+        asked = len(server.requests)
+        assert command(server.url, "--api-key-env", "MY_KEY") == 0
+        assert len(server.requests) == asked > 6
+    assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
+    manifest = json.loads((here / "runs/served-mini-limit6/manifest.json").read_bytes())
+    assert manifest["model"]["conversation"] == "the endpoint's"
+    assert manifest["settings"]["base_url"] == server.url
+    assert "not known here" in capsys.readouterr().out
+    written = b"".join(p.read_bytes() for p in (here / "runs").rglob("*") if p.is_file())
+    assert SECRET.encode() not in written
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--backend", "openai"], "needs --base-url"),
+        (["--base-url", "http://h/v1"], "--base-url is for --backend openai"),
+        (["--backend", "openai", "--base-url", "h:80"], "expected http://HOST:PORT/v1"),
+        (["--backend", "openai", "--base-url", "http://u:p@h/v1"], "holds a password"),
+        (
+            ["--backend", "openai", "--base-url", "http://h", "--dtype", "float16"],
+            "--dtype: an end",
+        ),
+        (["--backend", "openai", "--base-url", "http://h", "--api-key-env", "NO"], "no such var"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(here: Path, capsys, flags, message) -> None:
+    shared = ["--model", "m", "--data", "mini", "--tasks", "gqa"]
+    assert cli.main(["run", *shared, *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "u:p" not in error
