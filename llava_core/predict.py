@@ -25,10 +25,10 @@ from llava_core.checkpoint.placement import Placement, choose_placement
 from llava_core.checkpoint.template import choose_template
 from llava_core.conversation import Message, Template, place_image_mark, render
 from llava_core.errors import DataError
-from llava_core.generate.engine import Engine, Finished
+from llava_core.generate.engine import Engine, Finished, Progress
 from llava_core.generate.features import FeatureCache, picture_key
 from llava_core.generate.plan import Encoded
-from llava_core.generate.request import Request, Response
+from llava_core.generate.request import Request, Response, StopReason
 from llava_core.generate.schedule import Schedule, default_batch_tokens
 from llava_core.images import Size, load_processor, parse_pinpoints, preprocess
 from llava_core.memory import is_out_of_memory
@@ -62,6 +62,23 @@ class Identity:
     placement: Placement
     warning: str | None
     """What a reader of this model's scores must know."""
+
+
+HasLeft = Callable[[Request], bool]
+"""Whether nobody waits for a request's answer any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """How far an answer is after a step."""
+
+    request: Request
+    token_ids: tuple[int, ...]
+    """New tokens so far."""
+    stop_reason: StopReason | None
+    """None: there is more to come; else as that of a response."""
+    prompt_tokens: int
+    """Length of the prompt, pictures included."""
 
 
 class _Shown(NamedTuple):
@@ -113,20 +130,55 @@ class Llava:
             DataError: a request whose pictures do not match its `<image>` marks or cannot be read,
                 that is longer than what the model reads, or for which alone memory is too small.
         """
-
-        def fail(name: str | int, error: DataError) -> None:
-            if on_error is None:
-                raise error
-            on_error(name, error)
-
-        placement = self.identity.placement
-        limit = batch_tokens or default_batch_tokens(
-            self.model.language_model.config, device=placement.device, dtype=placement.dtype
-        )
-        schedule = Schedule(self._engine, batch_tokens=limit)
+        fail = _raising(on_error)
+        schedule = self._schedule(batch_tokens)
         numbered = enumerate(requests)
         while window := list(islice(numbered, _WINDOW)):
             yield from self._answer(window, schedule, fail)
+
+    def stream(
+        self,
+        requests: Sequence[Request],
+        *,
+        has_left: HasLeft = lambda _: False,
+        on_error: OnError | None = None,
+    ) -> Iterator[list[Partial]]:
+        """Answers requests together, telling after every token how far each is.
+
+        Several streams may be open at once: each takes a step when its next list is asked for.
+        A prompt that is too long is refused also where `generate` cuts it.
+
+        Args:
+            has_left: a request for which it is true is given up.
+            on_error: as in `generate`.
+
+        Raises:
+            DataError: as in `generate`.
+        """
+        fail = _raising(on_error)
+        possible, features = self._prepare(list(enumerate(requests)), fail, cuts=False)
+        steps = self._schedule(None).steps(
+            possible,
+            features,
+            fail=lambda item, error: fail(item.id, error),
+            has_left=lambda item: has_left(item.request),
+        )
+        for step in steps:
+            yield [_partial(progress) for progress in step]
+
+    def readable(self, partial: Partial) -> str:
+        """The text of an answer on its way, as far as no later token can change it.
+
+        What may be the beginning of a stop string or of a character, and white space at the end,
+        are kept back; a finished answer's text is that of its response.
+        """
+        text = self._decode(partial.token_ids)
+        stops = partial.request.stop
+        if partial.stop_reason is not None or any(stop in text for stop in stops):
+            return _cut_at(stops, text)
+        text = text.rstrip("\N{REPLACEMENT CHARACTER}")
+        begun = max((_overlap(text, stop) for stop in stops), default=0)
+        return text[: len(text) - begun].rstrip()
 
     @torch.inference_mode()
     def logits(self, request: Request) -> Tensor:
@@ -204,9 +256,26 @@ class Llava:
             pictures=tuple(f"{kind}{picture_key(image)}" for image in request.images),
         )
 
+    def _schedule(self, batch_tokens: int | None) -> Schedule:
+        placement = self.identity.placement
+        limit = batch_tokens or default_batch_tokens(
+            self.model.language_model.config, device=placement.device, dtype=placement.dtype
+        )
+        return Schedule(self._engine, batch_tokens=limit)
+
     def _answer(
         self, window: Sequence[tuple[int, Request]], schedule: Schedule, fail: OnError
     ) -> Iterator[Response]:
+        possible, features = self._prepare(window, fail, cuts=True)
+        for finished in schedule.run(
+            possible, features, fail=lambda item, error: fail(item.id, error)
+        ):
+            yield self._respond(finished)
+
+    def _prepare(
+        self, window: Sequence[tuple[int, Request]], fail: OnError, *, cuts: bool
+    ) -> tuple[list[Encoded], dict[str, Tensor]]:
+        """The requests that can be answered, and the features of their pictures."""
         encoded = []
         for index, request in window:
             try:
@@ -222,21 +291,22 @@ class Llava:
         possible = []
         for item in encoded:
             fault = next((faults[key] for key in item.pictures if key in faults), None)
-            fault = fault or self._too_long(item, features)
+            fault = fault or self._too_long(item, features, cuts=cuts)
             if fault is None:
                 possible.append(item)
             else:
                 fail(item.id, fault)
-        for finished in schedule.run(
-            possible, features, fail=lambda item, error: fail(item.id, error)
-        ):
-            yield self._respond(finished)
+        return possible, features
 
-    def _too_long(self, item: Encoded, features: Mapping[str, Tensor]) -> DataError | None:
-        limit = self.config.num_positions
+    def _too_long(
+        self, item: Encoded, features: Mapping[str, Tensor], *, cuts: bool
+    ) -> DataError | None:
         length = len(item.ids) + sum(len(features[key]) - 1 for key in item.pictures)
-        # Under `max_length` the prompt is cut, as in the original.
-        if limit is None or self.config.max_length is not None or length <= limit:
+        limit = self.config.num_positions
+        if self.config.max_length is not None:
+            # Evaluation cuts the prompt there, as the original does; its servers refuse it.
+            limit = None if cuts else min(limit or self.config.max_length, self.config.max_length)
+        if limit is None or length <= limit:
             return None
         return DataError(
             f"the prompt has {length} tokens, pictures included, and the model reads {limit}; ask "
@@ -244,12 +314,9 @@ class Llava:
         )
 
     def _respond(self, finished: Finished) -> Response:
-        text = self._decode(finished.token_ids)
-        for stop in finished.encoded.request.stop:
-            text = text.split(stop)[0].strip()
         return Response(
             id=finished.encoded.id,
-            text=text,
+            text=_cut_at(finished.encoded.request.stop, self._decode(finished.token_ids)),
             token_ids=finished.token_ids,
             stop_reason=finished.stop_reason,
             prompt_tokens=finished.prompt_tokens,
@@ -332,6 +399,35 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         ),
         eos_ids=end_ids(parts, tokenizer, get_template(choice.name)),
     )
+
+
+def _raising(on_error: OnError | None) -> OnError:
+    def fail(name: str | int, error: DataError) -> None:
+        if on_error is None:
+            raise error
+        on_error(name, error)
+
+    return fail
+
+
+def _partial(progress: Progress) -> Partial:
+    return Partial(
+        request=progress.encoded.request,
+        token_ids=tuple(progress.token_ids),
+        stop_reason=progress.stop_reason,
+        prompt_tokens=progress.prompt_tokens,
+    )
+
+
+def _cut_at(stops: Sequence[str], text: str) -> str:
+    for stop in stops:
+        text = text.split(stop)[0].strip()
+    return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of a text that a stop string begins with."""
+    return next((n for n in range(min(len(stop), len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def _name(request: Request, index: int) -> str | int:

@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Protocol
 
-from llava_eval.commands import data, report, run, score, submit, tasks
+from llava_eval.commands import (
+    check,
+    compare,
+    data,
+    gpt_review,
+    report,
+    run,
+    score,
+    submit,
+    summarize,
+    tasks,
+)
 from llava_eval.errors import EvalError
 
 
@@ -31,9 +42,13 @@ COMMANDS: dict[str, Command] = {
     "run": run,
     "score": score,
     "report": report,
+    "compare": compare,
+    "check": check,
     "submit": submit,
     "tasks": tasks,
     "data": data,
+    "gpt-review": gpt_review,
+    "summarize": summarize,
 }
 
 _INTERRUPTED = 130

@@ -8,6 +8,8 @@ EvalError            exit code 2: the command was given something wrong
 ├── VerdictsError    a judge's verdicts that cannot be read or do not fit the task
 ├── RunError         a run folder that cannot be used with these settings
 ├── ModelError       the model that --model names cannot be loaded
+├── JudgeError       a judge that refuses its key, its name or what it is asked with
+├── ReviewError      one answer cannot be judged; it has no verdict, the others go on
 ├── SampleError      one sample cannot be asked; its response says why, the run goes on
 └── BackendError     exit code 1: the model failed while it answered
 """
@@ -45,6 +47,14 @@ class RunError(EvalError):
 
 class ModelError(EvalError):
     """The model that was named cannot be loaded."""
+
+
+class JudgeError(EvalError):
+    """A judge that can review nothing: its key, name, address or settings are refused."""
+
+
+class ReviewError(EvalError):
+    """One answer cannot be judged; its verdict is missing, the others go on."""
 
 
 class SampleError(EvalError):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llava_eval.baseline import rank
 from llava_eval.errors import DataError
 from llava_eval.manifest import describe_task
 from llava_eval.metrics import FAMILIES
@@ -31,12 +32,20 @@ class TaskPlan:
     """Version and data, for the manifest."""
 
 
-def plan_tasks(specs: Sequence[TaskSpec], *, data: str, limit: int | None = None) -> list[TaskPlan]:
+def plan_tasks(
+    specs: Sequence[TaskSpec],
+    *,
+    data: str,
+    limit: int | None = None,
+    last_ranks: Mapping[str, str] | None = None,
+) -> list[TaskPlan]:
     """Reads the samples of every task.
 
     Args:
         data: `mini`, `hub`, or a folder laid out as LLaVA's or with VLMEvalKit's tables.
         limit: most samples a task; a little more where a metric judges groups of samples.
+        last_ranks: task -> rank up to which its clusters are asked, for every one of the tasks;
+            None where all are.
 
     Raises:
         DataError: what is wrong with the data of any of the tasks.
@@ -44,7 +53,8 @@ def plan_tasks(specs: Sequence[TaskSpec], *, data: str, limit: int | None = None
     plans, faults = [], []
     for spec in specs:
         try:
-            plans.append(_plan_task(spec, data=data, limit=limit))
+            last_rank = None if last_ranks is None else last_ranks[spec.name]
+            plans.append(_plan_task(spec, data=data, limit=limit, last_rank=last_rank))
         except DataError as error:
             faults.append(f"{spec.name}: {error}")
     if faults:
@@ -52,14 +62,16 @@ def plan_tasks(specs: Sequence[TaskSpec], *, data: str, limit: int | None = None
     return plans
 
 
-def _plan_task(spec: TaskSpec, *, data: str, limit: int | None) -> TaskPlan:
+def _plan_task(spec: TaskSpec, *, data: str, limit: int | None, last_rank: str | None) -> TaskPlan:
     samples, origin = open_task(spec, data)
     if origin.pictures is not None and not (origin.root / origin.pictures).is_dir():
         raise DataError(f"no pictures: {origin.root / origin.pictures} is not a folder")
     asked = samples
+    if last_rank is not None:
+        asked = [sample for sample in samples if rank(sample.cluster) <= last_rank]
     if limit is not None:
         whole_clusters = FAMILIES[spec.metric].whole_clusters
-        asked = first_samples(samples, limit, whole_clusters=whole_clusters)
+        asked = first_samples(asked, limit, whole_clusters=whole_clusters)
     return TaskPlan(
         spec=spec,
         order=tuple(sample.sample_id for sample in samples),

@@ -1,9 +1,10 @@
 """Files with a judge's verdicts, read and matched with the samples whose answers were judged.
 
-Two kinds are known, and told apart by what is in them: the reviews that LLaVA's scripts write, one
-a line, with two scores, the reference answer's first; and the grade file of MM-Vet's evaluator, one
-JSON object with a grade from 0 to 1 for each run. Every file of reviews is a run of the judge, and
-so is every grade a sample has. Verdicts are matched by id, and what fits nothing is counted.
+Two kinds are known, and told apart by what is in them: the reviews that LLaVA's scripts and
+`gpt-review` write, one a line, with two scores, the reference answer's first; and the grade file of
+MM-Vet's evaluator, one JSON object with a grade from 0 to 1 for each run. Every file of reviews is
+a run of the judge, or as many as it has judges and votes; so is every grade a sample has. Verdicts
+are matched by id, and what fits nothing is counted.
 """
 
 import json
@@ -82,7 +83,7 @@ def _is_grades(record: Mapping[str, Any]) -> bool:
 
 
 def read_runs(paths: Sequence[Path], *, length: int) -> list[Run]:
-    """Reads files of verdicts: a file of reviews is one run, a grade file may hold several.
+    """Reads files of verdicts, each with one run or several.
 
     Args:
         length: how many numbers a verdict of the task has: 2 in a review, 1 in a grade file.
@@ -102,7 +103,7 @@ def _read(path: Path, length: int) -> list[Run]:
     record = _object(text)
     grades = record if record and _is_grades(record) else None
     if length == 2 and grades is None:
-        return [_review_run(path, text)]
+        return _review_runs(path, text)
     if length == 1 and grades is not None:
         return _grade_runs(path, grades)
     if grades is not None:
@@ -112,28 +113,88 @@ def _read(path: Path, length: int) -> list[Run]:
     )
 
 
-def _review_run(path: Path, text: bytes) -> Run:
-    verdicts: dict[str, Verdict | None] = {}
-    answer_ids: dict[str, str] = {}
-    faults, duplicates = [], 0
+def _review_runs(path: Path, text: bytes) -> list[Run]:
+    by_run: dict[RunName, list[Mapping[str, Any]]] = {}
+    for review in read_reviews(path, text):
+        by_run.setdefault(run_name(review), []).append(review)
+    return [_review_run(reviews) for reviews in by_run.values()]
+
+
+def _review_run(reviews: Sequence[Mapping[str, Any]]) -> Run:
+    by_question = by_order(reviews)
+    answer_ids = {
+        str(review["question_id"]): answer_id
+        for review in reviews
+        if isinstance(answer_id := review.get("answer2_id"), str)
+    }
+    return Run(
+        verdicts={name: mean_of_orders(orders) for name, orders in by_question.items()},
+        answer_ids=answer_ids,
+        duplicates=len(reviews) - sum(map(len, by_question.values())),
+    )
+
+
+RunName = tuple[str | None, int | None]
+"""Judge and number of its vote; None where nothing says so."""
+Orders = dict[bool, Verdict | None]
+"""Whether the judge saw the candidate first -> its verdict."""
+
+
+def run_name(review: Mapping[str, Any]) -> RunName:
+    """Which run of which judge a review belongs to."""
+    return review.get("judge"), review_metadata(review).get("vote")
+
+
+def by_order(reviews: Sequence[Mapping[str, Any]]) -> dict[str, Orders]:
+    """Question id -> verdicts of one run; of several in one order the last counts."""
+    found: dict[str, Orders] = {}
+    for review in reviews:
+        swapped = bool(review_metadata(review).get("swapped"))
+        found.setdefault(str(review["question_id"]), {})[swapped] = review_verdict(review)
+    return found
+
+
+def mean_of_orders(orders: Orders) -> Verdict | None:
+    """The verdict on a question; of two orders the mean, free of what standing first is worth.
+
+    None where one of the orders could not be read: the other alone would be biased.
+    """
+    known = [verdict for verdict in orders.values() if verdict is not None]
+    if len(known) < len(orders):
+        return None
+    first, second = (sum(scores) / len(known) for scores in zip(*known, strict=True))
+    return (first, second)
+
+
+def review_metadata(review: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a review of ours says of itself; empty for others."""
+    metadata = review.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def read_reviews(path: Path, text: bytes) -> list[Mapping[str, Any]]:
+    """The records of a file of reviews.
+
+    Args:
+        path: where it is, for messages.
+        text: what is in it.
+
+    Raises:
+        VerdictsError: there is none, or some are broken.
+    """
+    reviews: list[Mapping[str, Any]] = []
+    faults = []
     for number, line in enumerate(text.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            review = _review(line)
-            verdict = _review_verdict(review)
+            reviews.append(_review(line))
         except ValueError as error:
             faults.append(f"{path}:{number}: {error}")
-            continue
-        question_id = str(review["question_id"])
-        duplicates += question_id in verdicts
-        verdicts[question_id] = verdict
-        if isinstance(answer_id := review.get("answer2_id"), str):
-            answer_ids[question_id] = answer_id
     _refuse(faults)
-    if not verdicts:
+    if not reviews:
         raise VerdictsError(f"{path}: empty; expected a review a line or MM-Vet's grades")
-    return Run(verdicts=verdicts, answer_ids=answer_ids, duplicates=duplicates)
+    return reviews
 
 
 def _review(line: bytes) -> dict[str, Any]:
@@ -142,17 +203,26 @@ def _review(line: bytes) -> dict[str, Any]:
         raise ValueError("not a JSON object; expected a review a line or MM-Vet's grades")
     if not _is_review(record):
         raise ValueError(f"no review: expected question_id and {' or '.join(_SCORES)}")
+    scores = _scores(record)
+    if not isinstance(scores, list) or len(scores) != 2 or not all(map(_is_number, scores)):
+        raise ValueError(f"expected two scores, got {json.dumps(scores)[:40]}")
     return record
 
 
-def _review_verdict(review: Mapping[str, Any]) -> Verdict | None:
+def _scores(review: Mapping[str, Any]) -> Any:
+    return next(review[name] for name in _SCORES if name in review)
+
+
+def stored_scores(review: Mapping[str, Any]) -> Verdict:
+    """The two numbers of a review as they stand there, -1 and all."""
+    first, second = _scores(review)
+    return (float(first), float(second))
+
+
+def review_verdict(review: Mapping[str, Any]) -> Verdict | None:
     """The two scores; None where LLaVA's scripts put [-1, -1] for what they could not read."""
-    scores = next(review[name] for name in _SCORES if name in review)
-    if not isinstance(scores, list) or len(scores) != 2 or not all(map(_is_number, scores)):
-        raise ValueError(f"expected two scores, got {json.dumps(scores)[:40]}")
-    if not all(0 <= score <= _MAX_SCORE for score in scores):
-        return None
-    return (float(scores[0]), float(scores[1]))
+    scores = stored_scores(review)
+    return scores if all(0 <= score <= _MAX_SCORE for score in scores) else None
 
 
 def _is_number(value: Any) -> bool:

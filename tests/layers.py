@@ -55,7 +55,9 @@ LLAVA_CORE = {
     "generate/features": "errors",
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
-    "generate/engine": "generate/plan generate/request generate/sampling model/llava",
+    "generate/cache": "",
+    "generate/engine": "generate/cache generate/plan generate/request generate/sampling "
+    "model/llava",
     "generate/schedule": "generate/engine generate/plan memory errors",
     "predict": "generate/engine generate/plan generate/request generate/features "
     "generate/schedule checkpoint/generation checkpoint/load memory "
@@ -66,6 +68,45 @@ LLAVA_CORE = {
     "convert": "checkpoint/adapters checkpoint/delta checkpoint/destination checkpoint/hub "
     "checkpoint/hugging_face checkpoint/keys checkpoint/lazy checkpoint/open checkpoint/original "
     "checkpoint/parts checkpoint/placement checkpoint/save errors",
+    "data/check": "conversation data/labels data/records errors",
+    "data/collate": "data/dataset model/llava tokens",
+    "data/dataset": "checkpoint/tower config conversation data/labels data/records errors "
+    "images model/llava model/merge tokens",
+    "data/labels": "conversation data/records errors tokens",
+    "data/records": "conversation errors",
+    "data/sampler": "",
+    "serve/__main__": "errors predict serve/access serve/batcher serve/chat serve/pictures "
+    "serve/worker",
+    "serve/access": "serve/refusal",
+    "serve/batcher": "errors generate/request predict",
+    "serve/chat": "conversation errors generate/request images predict serve/pictures",
+    "serve/forward": "serve/refusal serve/roster",
+    "serve/heartbeat": "serve/roster",
+    "serve/metrics": "",
+    "serve/original": "conversation errors generate/request serve/pictures serve/refusal "
+    "serve/schema serve/worker",
+    "serve/pictures": "errors images",
+    "serve/refusal": "errors",
+    "serve/roster": "",
+    "serve/schema": "conversation",
+    "serve/worker": "errors generate/request predict serve/access serve/batcher serve/metrics "
+    "serve/pictures serve/refusal serve/schema",
+    "train/__main__": "data/check errors templates train/recipe train/run",
+    "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
+    "checkpoint/parts checkpoint/save train/stages",
+    "train/loss": "images model/llava tokens",
+    "train/recipe": "errors templates",
+    "train/run": "checkpoint/extra_tokens checkpoint/parts data/collate data/dataset "
+    "data/records errors images model/llava templates tokens train/checkpoints train/loss "
+    "train/recipe train/stages train/start train/trainer train/watch",
+    "train/stages": "checkpoint/keys checkpoint/load checkpoint/parts checkpoint/placement "
+    "errors model/llava train/recipe",
+    "train/start": "checkpoint/adapters checkpoint/files checkpoint/hub checkpoint/keys "
+    "checkpoint/open checkpoint/original checkpoint/parts checkpoint/tower config errors "
+    "json_files model/projector train/recipe",
+    "train/trainer": "data/collate data/dataset data/sampler errors memory train/checkpoints "
+    "train/loss train/recipe train/stages",
+    "train/watch": "errors json_files train/recipe",
 }
 
 LLAVA_EVAL = {
@@ -156,27 +197,59 @@ LLAVA_EVAL = {
     "results": "records errors",
     "verdicts": "records errors",
     "leaderboard": "spec records",
+    "compare": "metrics/__init__ metrics/base metrics/paired records spec errors",
+    "compare_text": "compare leaderboard records",
+    "compare_report": "baseline compare compare_text pages records store",
+    "baseline": "compare metrics/__init__ records results spec store errors",
+    "policy": "spec errors",
+    "gate": "compare compare_text leaderboard metrics/paired policy records score",
+    "quick": "baseline metrics/__init__ metrics/base metrics/paired policy records spec",
+    "ci": "gate leaderboard",
+    "review/agreement": "",
+    "review/grader": "errors review/requests",
+    "review/judge": "backends/pace errors",
+    "review/ledger": "errors records review/prompt review/verdict store",
+    "review/price": "",
+    "review/prompt": "review/rules",
+    "review/questions": "errors records review/prompt review/rules sources/files",
+    "review/requests": "records review/ledger review/prompt review/questions review/rules "
+    "review/verdict",
+    "review/rules": "errors sources/files",
+    "review/session": "errors records review/judge review/ledger review/price review/prompt",
+    "review/summary": "errors metrics/paired metrics/relative metrics/statistics records "
+    "review/agreement verdicts",
+    "review/tables": "metrics/paired records review/summary",
+    "review/verdict": "",
     "pages": "leaderboard resources",
     "report": "leaderboard pages results store spec records errors",
     "manifest": "results store spec records errors",
-    "plan": "manifest metrics/__init__ prompts sources/open spec records errors",
+    "plan": "baseline manifest metrics/__init__ prompts sources/open spec records errors",
     "progress": "backends/base",
     "table": "leaderboard spec records",
     "commands/arguments": "",
     "commands/backend": "commands/arguments backends/base backends/launched backends/local "
     "backends/openai backends/processes backends/team backends/worker threads records errors",
-    "commands/run": "commands/arguments commands/backend backends/base manifest "
+    "commands/run": "commands/arguments commands/backend backends/base baseline errors manifest "
     "plan progress registry report results run score store table spec records",
     "commands/score": "commands/arguments answers prompts records registry score sources/open "
     "table spec errors mme_results metrics/__init__ verdicts",
     "commands/submit": "commands/arguments answers prompts registry results sources/open store "
     "submit errors",
     "commands/report": "registry report",
+    "commands/compare": "commands/arguments baseline compare compare_report compare_text registry "
+    "errors",
+    "commands/check": "commands/arguments baseline ci compare gate leaderboard pages "
+    "policy quick registry spec store errors",
     "commands/tasks": "commands/arguments leaderboard prompts registry sources/open spec",
     "commands/data": "commands/arguments fetch/catalogue fetch/download fetch/plan fetch/verify "
     "fetch/watch mini/write errors",
-    "cli": "commands/run commands/score commands/report "
-    "commands/submit commands/tasks commands/data errors",
+    "commands/gpt_review": "answers commands/arguments commands/judging errors manifest "
+    "records review/ledger review/price review/questions review/requests review/session "
+    "review/summary review/tables sources/open store",
+    "commands/judging": "errors review/judge review/price review/session",
+    "commands/summarize": "errors review/summary review/tables sources/files",
+    "cli": "commands/check commands/compare commands/run commands/score commands/report "
+    "commands/submit commands/tasks commands/data commands/gpt_review commands/summarize errors",
     "__main__": "cli",
 }
 

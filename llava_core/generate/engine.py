@@ -3,10 +3,8 @@
 A row of the batch is one group. Its sequence is the shared prefix, then each member's own tokens
 one after the other (a *branch* each), then the answers as they grow. Positions restart after the
 prefix in every branch, and a token sees the prefix and its own branch only. That rule is carried by
-two integers for every cached key, its branch and its position, from which each step's mask is made:
-
-    branch  -1 prefix   -2 padding   0, 1, ... the members
-
+two integers for every cached key, its branch and its position, from which each step's mask is made.
+Branches see nothing of each other, so they are computed in chunks and cost no more for being many.
 Padding sees padding, so no row of a mask is empty; no real token sees it.
 
 Letters: B rows, P tokens of the prefix, Q tokens of this step, K cached keys, N branches, D width,
@@ -17,17 +15,23 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from math import ceil
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
-from llava_core.generate.plan import Encoded, Group
+from llava_core.generate.cache import PADDING, PREFIX, BranchCache
+from llava_core.generate.plan import EXPECTED_ANSWER, Encoded, Group, spread
 from llava_core.generate.request import StopReason
 from llava_core.generate.sampling import choose_tokens
 from llava_core.model.llava import LlavaModel
 
-PREFIX, PADDING = -1, -2
+# Tokens of branches that are computed at once, in all rows. A token attends in vain to the other
+# branches of its chunk, but many tokens are needed to keep a device busy.
+_CHUNK_TOKENS = {"cpu": 256}
+_CHUNK_TOKENS_ELSEWHERE = 4096
+_SMALLEST_CHUNK = 128
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +44,21 @@ class Finished:
     token_ids: tuple[int, ...]
     stop_reason: StopReason
     prompt_tokens: int
+
+
+class Progress(NamedTuple):
+    """How far a request is after a step."""
+
+    encoded: Encoded
+    token_ids: Sequence[int]
+    """The answer so far; the list grows with the next step."""
+    stop_reason: StopReason | None
+    """None: there is more to come."""
+    prompt_tokens: int
+
+
+HasLeft = Callable[[Encoded], bool]
+"""Whether nobody waits for a request's answer any more; it is then not finished."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,33 +76,6 @@ class _Branch:
     def position(self) -> int:
         """Of the newest token."""
         return self.prompt_tokens + len(self.token_ids) - 1
-
-
-class _Cache:
-    """Keys and values of a batch, with the branch and position of each key."""
-
-    def __init__(self, num_rows: int, device: torch.device) -> None:
-        self.states = DynamicCache()
-        self.branch = torch.empty(num_rows, 0, dtype=torch.long, device=device)
-        self.position = torch.empty(num_rows, 0, dtype=torch.long, device=device)
-
-    def append(self, branch: Tensor, position: Tensor) -> None:
-        """Labels int64[B, Q] of the tokens whose keys come next."""
-        self.branch = torch.cat([self.branch, branch], dim=1)
-        self.position = torch.cat([self.position, position], dim=1)
-
-    def visible(self, branch: Tensor, position: Tensor) -> Tensor:
-        """Which keys the tokens int64[B, Q] see, bool[B, 1, Q, K]."""
-        key_branch, key_position = self.branch[:, None], self.position[:, None]
-        same = (key_branch == branch[..., None]) | (key_branch == PREFIX)
-        return (same & (key_position <= position[..., None]))[:, None]
-
-    def keep_rows(self, rows: list[int]) -> None:
-        """Forgets all other rows."""
-        # On the CPU: the layers' keys may be on several devices.
-        index = torch.tensor(rows)
-        self.states.batch_select_indices(index)
-        self.branch, self.position = self.branch[index], self.position[index]
 
 
 class Engine:
@@ -106,8 +98,10 @@ class Engine:
         attention = self._language.config._attn_implementation
         self._prefix_attention = attention
         self._branch_attention = "eager" if attention == "eager" else "sdpa"
+        self._chunk_tokens = _CHUNK_TOKENS.get(
+            model.embedding.weight.device.type, _CHUNK_TOKENS_ELSEWHERE
+        )
 
-    @torch.inference_mode()
     def run(
         self, groups: Sequence[Group], features: Sequence[Sequence[Tensor]]
     ) -> Iterator[Finished]:
@@ -119,11 +113,25 @@ class Engine:
         Returns:
             The requests as they finish; in float32 token for token what each gets alone.
         """
+        for step in self.steps(groups, features):
+            yield from filter(None, map(finished, step))
+
+    @torch.inference_mode()
+    def steps(
+        self,
+        groups: Sequence[Group],
+        features: Sequence[Sequence[Tensor]],
+        *,
+        has_left: HasLeft = lambda _: False,
+    ) -> Iterator[list[Progress]]:
+        """As `run`, telling after every token how far all requests are."""
         prefixes, branches, own = self._lay_out(groups, features)
-        cache = _Cache(len(groups), prefixes[0].device)
+        cache = BranchCache(
+            len(groups), room=_room(prefixes, branches, own), device=prefixes[0].device
+        )
         self._compute_prefixes(prefixes, cache)
         logits = self._compute_branches(branches, own, cache)
-        yield from self._decode_in_step(branches, logits, cache)
+        yield from self._decode_in_step(branches, logits, cache, has_left=has_left)
 
     def _lay_out(
         self, groups: Sequence[Group], features: Sequence[Sequence[Tensor]]
@@ -164,7 +172,7 @@ class Engine:
             return prefix[: limit - 1], [whole[limit - 1 : limit]] * len(suffixes)
         return prefix, [suffix[:room] for suffix in suffixes]
 
-    def _compute_prefixes(self, prefixes: list[Tensor], cache: _Cache) -> None:
+    def _compute_prefixes(self, prefixes: list[Tensor], cache: BranchCache) -> None:
         lengths = torch.tensor([len(prefix) for prefix in prefixes], device=prefixes[0].device)
         if int(lengths.max()) == 0:
             return
@@ -173,36 +181,59 @@ class Engine:
         is_real = position < lengths[:, None]
         # Without a mask the plain causal kernel runs; no real token sees padding on its right.
         self._use(self._prefix_attention)
+        cache.add_prefix(torch.where(is_real, PREFIX, PADDING), position * is_real)
         self._language.base_model(
-            inputs_embeds=embeds,
-            position_ids=position,
-            past_key_values=cache.states,
-            use_cache=True,
+            inputs_embeds=embeds, position_ids=position, past_key_values=cache, use_cache=True
         )
-        cache.append(torch.where(is_real, PREFIX, PADDING), position * is_real)
 
     def _compute_branches(
-        self, rows: list[list[_Branch]], own: list[list[Tensor]], cache: _Cache
+        self, rows: list[list[_Branch]], own: list[list[Tensor]], cache: BranchCache
     ) -> Tensor:
-        """Runs the branches' own tokens, a row at once; logits float32[N, V] of the last ones."""
-        embeds = nn.utils.rnn.pad_sequence([torch.cat(parts) for parts in own], batch_first=True)
+        """Runs the branches' own tokens, a chunk at once; logits float32[N, V] of the last ones."""
+        lengths = [list(map(len, parts)) for parts in own]
+        chunk = max(self._chunk_tokens // len(rows), _SMALLEST_CHUNK)
+        number = min(ceil(max(map(sum, lengths)) / chunk), max(map(len, rows)))
+        chunks = [spread(each, number) for each in lengths]
+        logits = []
+        for wanted in zip(*chunks, strict=True):
+            logits.append(self._compute_chunk(rows, own, wanted, cache))
+        computed = [(row, i) for wanted in zip(*chunks, strict=True)
+                    for row, members in enumerate(wanted) for i in members]  # fmt: skip
+        order = sorted(range(len(computed)), key=computed.__getitem__)
+        return torch.cat(logits)[order]
+
+    def _compute_chunk(
+        self,
+        rows: list[list[_Branch]],
+        own: list[list[Tensor]],
+        wanted: Sequence[Sequence[int]],
+        cache: BranchCache,
+    ) -> Tensor:
+        """Runs the wanted branches of each row; logits float32[N, V] in their order."""
+        parts = [[own[row][i] for i in members] for row, members in enumerate(wanted)]
+        nothing = own[0][0][:0]
+        embeds = nn.utils.rnn.pad_sequence(
+            [torch.cat([nothing, *part]) for part in parts], batch_first=True
+        )
         branch = torch.full(embeds.shape[:2], PADDING)
         position = torch.zeros_like(branch)
         last = []
-        for row, (members, parts) in enumerate(zip(rows, own, strict=True)):
+        for row, members in enumerate(wanted):
             start = 0
-            for member, part in zip(members, parts, strict=True):
-                stop = start + len(part)
+            for i, part in zip(members, parts[row], strict=True):
+                member, stop = rows[row][i], start + len(part)
                 branch[row, start:stop] = member.label
                 first = member.prompt_tokens - len(part)
                 position[row, start:stop] = torch.arange(first, member.prompt_tokens)
                 last.append((row, stop - 1))
                 start = stop
+        branch, position = branch.to(embeds.device), position.to(embeds.device)
+        cache.add_chunk(branch, position)
         return self._forward(embeds, branch, position, last=last, cache=cache)
 
     def _decode_in_step(
-        self, rows: list[list[_Branch]], logits: Tensor, cache: _Cache
-    ) -> Iterator[Finished]:
+        self, rows: list[list[_Branch]], logits: Tensor, cache: BranchCache, *, has_left: HasLeft
+    ) -> Iterator[list[Progress]]:
         while True:
             live = list(chain.from_iterable(rows))
             tokens = choose_tokens(
@@ -211,18 +242,19 @@ class Engine:
             for member, token in zip(live, tokens, strict=True):
                 member.token_ids.append(token)
                 member.stop_reason = self._why_stop(member)
-                if member.stop_reason is not None:
-                    yield _finish(member, member.stop_reason)
-            rows = [[b for b in members if b.stop_reason is None] for members in rows]
+            yield [Progress(b.encoded, b.token_ids, b.stop_reason, b.prompt_tokens) for b in live]
+            rows = [
+                [b for b in members if b.stop_reason is None and not has_left(b.encoded)]
+                for members in rows
+            ]
             kept = [row for row, members in enumerate(rows) if members]
             if not kept:
                 return
             if len(kept) < len(rows):
-                cache.keep_rows(kept)
-                rows = [rows[row] for row in kept]
+                rows = [rows[row] for row in cache.keep_rows(kept)]
             logits = self._step(rows, cache)
 
-    def _step(self, rows: list[list[_Branch]], cache: _Cache) -> Tensor:
+    def _step(self, rows: list[list[_Branch]], cache: BranchCache) -> Tensor:
         """Feeds each branch its newest token; logits float32[N, V]."""
         shape = (len(rows), max(map(len, rows)))
         ids = torch.zeros(shape, dtype=torch.long)
@@ -234,7 +266,10 @@ class Engine:
                 branch[row, column] = member.label
                 position[row, column] = member.position
                 last.append((row, column))
-        embeds = self._model.embedding(ids.to(cache.branch.device))
+        embeds = self._model.embedding(ids.to(self._model.embedding.weight.device))
+        # The labels are laid out on the CPU: a GPU would start one kernel for every branch.
+        branch, position = branch.to(embeds.device), position.to(embeds.device)
+        cache.add_tokens(branch, position)
         return self._forward(embeds, branch, position, last=last, cache=cache)
 
     def _forward(
@@ -244,12 +279,9 @@ class Engine:
         position: Tensor,
         *,
         last: list[tuple[int, int]],
-        cache: _Cache,
+        cache: BranchCache,
     ) -> Tensor:
         """Runs tokens of the branches; logits float32[N, V] at `last`, rows and columns of each."""
-        # The labels are laid out on the CPU: a GPU would start one kernel for every branch.
-        branch, position = branch.to(embeds.device), position.to(embeds.device)
-        cache.append(branch, position)
         mask = cache.visible(branch, position)
         if self._branch_attention == "eager":
             # Eager attention adds its mask to the scores.
@@ -257,12 +289,12 @@ class Engine:
             mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(~mask, lowest)
         self._use(self._branch_attention)
         # An MPT's attention goes by the positions of the keys.
-        keys = {"key_positions": cache.position} if self._model.config.backbone == "mpt" else {}
+        keys = {"key_positions": cache.positions} if self._model.config.backbone == "mpt" else {}
         hidden = self._language.base_model(
             inputs_embeds=embeds,
             attention_mask=mask,
             position_ids=position,
-            past_key_values=cache.states,
+            past_key_values=cache,
             use_cache=True,
             **keys,
         ).last_hidden_state
@@ -284,14 +316,24 @@ class Engine:
         return "length" if len(branch.token_ids) >= request.max_new_tokens else None
 
 
+def _room(prefixes: list[Tensor], rows: list[list[_Branch]], own: list[list[Tensor]]) -> int:
+    """Columns that answers of the usual length need."""
+    prefix, branches = max(map(len, prefixes)), max(sum(map(len, parts)) for parts in own)
+    longest = max(b.encoded.request.max_new_tokens for members in rows for b in members)
+    return prefix + branches + max(map(len, rows)) * min(longest, EXPECTED_ANSWER)
+
+
 def _ids(ids: Sequence[int]) -> Tensor:
     return torch.tensor(ids, dtype=torch.long)
 
 
-def _finish(branch: _Branch, reason: StopReason) -> Finished:
+def finished(progress: Progress) -> Finished | None:
+    """The answer, if it is whole."""
+    if progress.stop_reason is None:
+        return None
     return Finished(
-        encoded=branch.encoded,
-        token_ids=tuple(branch.token_ids),
-        stop_reason=reason,
-        prompt_tokens=branch.prompt_tokens,
+        encoded=progress.encoded,
+        token_ids=tuple(progress.token_ids),
+        stop_reason=progress.stop_reason,
+        prompt_tokens=progress.prompt_tokens,
     )

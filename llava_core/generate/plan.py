@@ -13,7 +13,7 @@ from llava_core.generate.request import Request
 from llava_core.tokens import IMAGE_TOKEN_ID
 
 # Tokens of an answer that a batch is sized for; most answers of the benchmarks are shorter.
-_EXPECTED_ANSWER = 16
+EXPECTED_ANSWER = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +41,7 @@ class Group:
     def num_own_tokens(self) -> int:
         """Ids that are not shared, with what the answers are expected to take."""
         return sum(
-            len(member.ids)
-            - len(self.prefix)
-            + min(member.request.max_new_tokens, _EXPECTED_ANSWER)
+            len(member.ids) - len(self.prefix) + min(member.request.max_new_tokens, EXPECTED_ANSWER)
             for member in self.members
         )
 
@@ -112,6 +110,24 @@ def halve(groups: Sequence[Group]) -> list[list[Group]]:
     members = groups[0].members
     middle = len(members) // 2
     return [[_group(half)] for half in (members[:middle], members[middle:]) if half]
+
+
+def spread(lengths: Sequence[int], number: int) -> list[list[int]]:
+    """Shares things out so that the sums of their lengths are about equal.
+
+    Args:
+        number: of shares, which may be empty.
+
+    Returns:
+        Indexes into `lengths`, ascending in each share.
+    """
+    shares: list[list[int]] = [[] for _ in range(number)]
+    sums = [0] * number
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        least = sums.index(min(sums))
+        shares[least].append(i)
+        sums[least] += lengths[i]
+    return [sorted(share) for share in shares]
 
 
 def _through_last_picture(ids: tuple[int, ...]) -> tuple[int, ...]:

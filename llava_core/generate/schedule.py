@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from llava_core.errors import DataError
-from llava_core.generate.engine import Engine, Finished
+from llava_core.generate.engine import Engine, Finished, HasLeft, Progress, finished
 from llava_core.generate.plan import Encoded, Group, halve, num_tokens, plan_batches, plan_groups
 from llava_core.memory import free_on, is_out_of_memory
 
@@ -64,11 +64,26 @@ class Schedule:
             features: float[T_i, D] of their pictures, by key.
             fail: is told of a request for which alone memory does not suffice.
         """
+        for step in self.steps(requests, features, fail=fail):
+            yield from filter(None, map(finished, step))
+
+    def steps(
+        self,
+        requests: Sequence[Encoded],
+        features: Mapping[str, Tensor],
+        *,
+        fail: Fail,
+        has_left: HasLeft = lambda _: False,
+    ) -> Iterator[list[Progress]]:
+        """As `run`, telling after every token how far the requests of a batch are.
+
+        A request that had no room the first time begins again, with the same tokens.
+        """
         lengths = {key: len(feature) for key, feature in features.items()}
         waiting = self._plan(plan_groups(requests, max_own_tokens=self._batch_tokens), lengths)
         while waiting:
             batch = waiting.pop(0)
-            unfinished = yield from self._try(batch, features)
+            unfinished = yield from self._try(batch, features, has_left)
             if not unfinished:
                 continue
             if torch.cuda.is_available():
@@ -91,20 +106,22 @@ class Schedule:
         return plan_batches(groups, lengths=prefixes, batch_tokens=self._batch_tokens)
 
     def _try(
-        self, batch: Sequence[Group], features: Mapping[str, Tensor]
-    ) -> Generator[Finished, None, list[Encoded]]:
+        self, batch: Sequence[Group], features: Mapping[str, Tensor], has_left: HasLeft
+    ) -> Generator[list[Progress], None, list[Encoded]]:
         """Runs a batch; returns what is unfinished because memory was out."""
         unfinished = {id(member): member for group in batch for member in group.members}
         pictures = [[features[key] for key in group.pictures] for group in batch]
         try:
-            for finished in self._engine.run(batch, pictures):
-                del unfinished[id(finished.encoded)]
-                yield finished
+            for step in self._engine.steps(batch, pictures, has_left=has_left):
+                for progress in step:
+                    if progress.stop_reason is not None:
+                        del unfinished[id(progress.encoded)]
+                yield step
         # What comes next is done after this block: in it, the error keeps the batch in memory.
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        return list(unfinished.values())
+        return [member for member in unfinished.values() if not has_left(member)]
 
 
 def _length(group: Group, lengths: Mapping[str, int]) -> int:

@@ -1,6 +1,8 @@
 """Flags that several commands share."""
 
+import math
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
 
 # Where LLaVA's own scripts look.
 LLAVA_DATA = "playground/data/eval"
@@ -37,3 +39,40 @@ def positive(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def level(text: str) -> float:
+    """The level of a test, above 0 and below 0.5.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    return _number(text, "a level above 0 and below 0.5", lambda value: 0 < value < 0.5)
+
+
+def fraction(text: str) -> float:
+    """A share from 0 to 1.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    return _number(text, "a share from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def share_of_scale(text: str) -> float:
+    """Points from 0 to 100.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    return _number(text, "points from 0 to 100", lambda value: 0 <= value <= 100)
+
+
+def _number(text: str, expected: str, fits: Callable[[float], bool]) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not fits(value):
+        raise ArgumentTypeError(f"expected {expected}, got {text!r}")
+    return value

@@ -15,8 +15,10 @@ from rich.console import Console
 
 from llava_eval import manifest
 from llava_eval.backends.base import Backend
+from llava_eval.baseline import StoredSide, open_side
 from llava_eval.commands.arguments import add_data, positive
 from llava_eval.commands.backend import SETTINGS, add_backend, assist_rank_0, open_backend
+from llava_eval.errors import RunError
 from llava_eval.plan import TaskPlan, plan_tasks
 from llava_eval.progress import track
 from llava_eval.records import Summary
@@ -42,6 +44,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--tasks", required=True, metavar="NAME,…|all", help="what to measure; see `tasks`")
     add_data(parser)
     add("--limit", type=positive, metavar="N", help="ask only the first N samples of each task")
+    add(
+        "--subset",
+        type=Path,
+        metavar="FILE",
+        help="ask only what a baseline of `check --save-baseline FILE --quick` keeps",
+    )
     add("--output", type=Path, metavar="DIR", help="run folder (default: runs/MODEL-DATA)")
     add("--fresh", action="store_true", help="forget the answers that the run folder holds")
 
@@ -53,9 +61,9 @@ def execute(arguments: Namespace) -> int:
         EvalError: something was given wrong, or the model failed.
     """
     tasks = load_tasks()
-    plans = plan_tasks(
-        select_tasks(arguments.tasks, tasks), data=arguments.data, limit=arguments.limit
-    )
+    named = select_tasks(arguments.tasks, tasks)
+    last_ranks = _last_ranks(arguments.subset, named, tasks) if arguments.subset else None
+    plans = plan_tasks(named, data=arguments.data, limit=arguments.limit, last_ranks=last_ranks)
     if assist_rank_0(arguments, [plan.prompts for plan in plans]):
         return 0
     folder = arguments.output or default_folder(arguments)
@@ -72,14 +80,31 @@ def execute(arguments: Namespace) -> int:
     return _tell_failures(runs)
 
 
+def _last_ranks(
+    path: Path, named: Sequence[TaskSpec], tasks: Mapping[str, TaskSpec]
+) -> Mapping[str, str]:
+    """Task -> rank up to which a stored baseline has its clusters.
+
+    Raises:
+        RunError: it is no stored baseline, or lacks one of the tasks.
+    """
+    stored = open_side(path, tasks)
+    if not isinstance(stored, StoredSide):
+        raise RunError(f"{path}: a run folder; --subset takes a file of `check --save-baseline`")
+    if absent := [spec.name for spec in named if spec.name not in stored.tasks]:
+        raise RunError(f"{path} keeps nothing of {', '.join(absent)}; leave it out of --tasks")
+    return stored.last_ranks
+
+
 def default_folder(arguments: Namespace) -> Path:
-    """`runs/MODEL-DATA[-limitN]`: the same for the same command, which therefore goes on."""
+    """`runs/MODEL-DATA[-SUBSET][-limitN]`: the same for the same command, which so goes on."""
     path = Path(arguments.model)
     parts = (path.resolve() if path.exists() else path).parts
     # Steps of a training are called alike everywhere; the folder above tells them apart.
     model = "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
+    subset = f"-{arguments.subset.stem}" if arguments.subset else ""
     limit = f"-limit{arguments.limit}" if arguments.limit else ""
-    return Path("runs") / f"{model}-{Path(arguments.data).resolve().name}{limit}"
+    return Path("runs") / f"{model}-{Path(arguments.data).resolve().name}{subset}{limit}"
 
 
 def _begin(

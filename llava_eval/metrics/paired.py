@@ -39,9 +39,10 @@ class Totals(NamedTuple):
 def mean_totals(values: Sequence[float], clusters: Sequence[str]) -> Totals:
     """A mean as totals; clusters in the order of their first appearance."""
     places = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
-    counts = np.zeros((len(places), 2))
-    np.add.at(counts, [places[name] for name in clusters], [(value, 1.0) for value in values])
-    return Totals(counts, _mean, is_mean=True)
+    rows = np.array([places[name] for name in clusters], dtype=int)
+    sums = np.bincount(rows, weights=values, minlength=len(places))
+    counts = np.bincount(rows, minlength=len(places))
+    return Totals(np.stack([sums, counts], axis=1).astype(float), _mean, is_mean=True)
 
 
 def _mean(sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,9 +1,12 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -11,6 +14,7 @@ import llava_core
 from llava_core import Request
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.errors import CheckpointError, ConfigError, DataError
+from llava_core.predict import Partial
 from tests.llava_core.toy import toy_image
 
 
@@ -220,3 +224,54 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
 def test_unknown_names_of_the_package_are_refused():
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         llava_core.nothing  # noqa: B018
+
+
+@given(
+    ids=st.lists(st.integers(3, 299), max_size=30),
+    stop=st.lists(st.text("aeio u", min_size=1, max_size=3), max_size=2),
+)
+def test_what_is_readable_of_an_answer_only_grows(tiny, ids, stop):
+    request = question("Hi", stop=stop)
+
+    def readable(length, reason=None):
+        part = tuple(ids[:length])
+        return tiny.readable(
+            Partial(request=request, token_ids=part, stop_reason=reason, prompt_tokens=1)
+        )
+
+    texts = [readable(length) for length in range(len(ids) + 1)] + [readable(len(ids), "eos")]
+    assert all(later.startswith(sooner) for sooner, later in pairwise(texts))
+
+
+def test_a_stream_tells_every_token(tiny):
+    requests = [question(text, images=[toy_image(0)], id=text) for text in ("What?", "Who is it?")]
+    seen = {}
+    for step in tiny.stream(requests):
+        for partial in step:
+            seen.setdefault(partial.request.id, []).append(partial)
+    for response in tiny.generate(requests):
+        parts = seen[response.id]
+        assert [len(part.token_ids) for part in parts] == [*range(1, len(response.token_ids) + 1)]
+        assert parts[-1].token_ids == response.token_ids
+        assert [part.stop_reason for part in parts[:-1]] == [None] * (len(parts) - 1)
+        assert parts[-1].stop_reason == response.stop_reason
+        assert tiny.readable(parts[-1]) == response.text
+
+
+def test_who_leaves_a_stream_does_not_cost_the_others(tiny):
+    requests = [question(text, id=text) for text in ("a", "b", "c")]
+    gone, last = set(), {}
+    for step in tiny.stream(requests, has_left=lambda request: request.id in gone):
+        last.update({partial.request.id: partial for partial in step})
+        gone.add("b")
+    assert len(last["b"].token_ids) == 1
+    for response in tiny.generate([requests[0], requests[2]]):
+        assert last[response.id].token_ids == response.token_ids
+
+
+def test_a_stream_refuses_what_evaluation_cuts(tiny):
+    failed = {}
+    requests = [question("word " * 5000, id="long"), question("Hi", id="short")]
+    last = [step[-1] for step in tiny.stream(requests, on_error=failed.__setitem__)][-1]
+    assert last.request.id == "short"
+    assert "the model reads 2048" in str(failed["long"])

@@ -48,7 +48,7 @@ def answer(model, features, *, memory=None, error=None, batch_tokens=10_000):
         forward = engine._forward
 
         def limited(embeds, branch, position, *, last, cache):
-            if len(branch) * (cache.branch.shape[1] + branch.shape[1]) > memory:
+            if len(branch) * cache.num_columns > memory:
                 raise error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
             return forward(embeds, branch, position, last=last, cache=cache)
 

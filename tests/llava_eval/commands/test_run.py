@@ -205,9 +205,11 @@ def test_the_models_warning_stands_beside_its_scores(monkeypatch, capsys) -> Non
     ],
 )
 def test_the_default_folder_says_what_was_run(model, data, limit, folder) -> None:
-    assert run.default_folder(Namespace(model=model, data=data, limit=limit)) == Path(folder)
+    assert run.default_folder(Namespace(subset=None, model=model, data=data, limit=limit)) == Path(
+        folder
+    )
 
 
 def test_a_model_named_by_a_dot_has_its_folders_name(tmp_path) -> None:
-    folder = run.default_folder(Namespace(model=".", data="mini", limit=None))
+    folder = run.default_folder(Namespace(subset=None, model=".", data="mini", limit=None))
     assert folder == Path(f"runs/{tmp_path.name}-mini")

@@ -1,0 +1,162 @@
+"""Samples as training takes them: token ids, labels and pixels, made in worker processes.
+
+A sample that cannot be used does not raise in a worker, where its error would be buried: it comes
+out as an example with its fault, and the trainer decides.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from llava_core.checkpoint.tower import SIGLIP
+from llava_core.config import LlavaConfig
+from llava_core.conversation import Template
+from llava_core.data.labels import label_sample
+from llava_core.data.records import Records, Sample
+from llava_core.errors import DataError
+from llava_core.images import Size, grid_shape, open_image, parse_pinpoints, preprocess
+from llava_core.model.llava import Picture
+from llava_core.model.merge import merge_tiles
+from llava_core.tokens import IGNORE_INDEX, IMAGE_TOKEN_ID
+
+
+class Example(NamedTuple):
+    """A sample ready for the model, or what is wrong with it."""
+
+    id: str
+    ids: Tensor
+    """int64[T], pictures as IMAGE_TOKEN_ID."""
+    labels: Tensor
+    """int64[T], IGNORE_INDEX where nothing is learned or the longest sequence is passed."""
+    pictures: tuple[Picture, ...]
+    length: int
+    """Tokens after splicing, cut to the longest sequence."""
+    is_cut: bool
+    """Whether the sample was longer."""
+    fault: str | None
+    """Why the sample cannot be used; it has no tokens then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureReader:
+    """Opens pictures and prepares them for a checkpoint's tower."""
+
+    config: LlavaConfig
+    tower_config: Any
+    """transformers' config of the vision tower."""
+    processor: Any
+    """See `images.load_processor`."""
+    folder: Path
+    """Where names of pictures start."""
+
+    def read(self, name: str) -> Picture:
+        """Opens a picture.
+
+        Raises:
+            DataError: it is missing or broken.
+        """
+        return self.prepare(open_image(self.folder / name))
+
+    def prepare(self, image: Image.Image) -> Picture:
+        """Prepares a picture for the tower."""
+        pixels = preprocess(
+            image,
+            processor=self.processor,
+            aspect_ratio=self.config.image_aspect_ratio,
+            pinpoints=self._pinpoints(),
+        )
+        return Picture(torch.from_numpy(pixels), Size(*image.size))
+
+    def blank(self) -> Picture:
+        """A picture for batches without one, so that the tower runs in every batch."""
+        side = self.tower_config.image_size
+        return self.prepare(Image.new("RGB", (side, side)))
+
+    def num_tokens(self, picture: Picture) -> int:
+        """How long a picture's features are in the sequence."""
+        config, tower = self.config, self.tower_config
+        num_patches = int(tower.image_size // tower.patch_size) ** 2
+        # A SigLIP has no class token to keep.
+        if config.vision_select_feature == "cls_patch" and tower.model_type not in SIGLIP:
+            num_patches += 1
+        if not config.uses_tiles:
+            return num_patches
+        grid = grid_shape(picture.size, self._pinpoints(), tile_size=tower.image_size)
+        # The rules of merging are in one place: features of width 1 tell the length.
+        features = torch.empty(1 + grid.columns * grid.rows, num_patches, 1)
+        merged = merge_tiles(
+            features,
+            grid=grid,
+            image_size=picture.size,
+            merge_type=config.patch_merge_type,
+            newline=torch.empty(1) if config.has_newline else None,
+            max_tiles=config.max_tiles,
+        )
+        return len(merged)
+
+    def _pinpoints(self) -> tuple[Size, ...]:
+        if not self.config.uses_tiles:
+            return ()
+        return parse_pinpoints(self.config.grid_pinpoints, patch_size=self.tower_config.image_size)
+
+
+class TrainingData(Dataset[Example]):
+    """Records of conversation files as examples."""
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        template: Template,
+        tokenizer: Any,
+        reader: PictureReader,
+    ) -> None:
+        """Joins records with what turns them into examples."""
+        self.records = records
+        self._template = template
+        self._tokenizer = tokenizer
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Example:
+        """Makes one example; a fault in the data is in it, not raised."""
+        name = f"record {index}"
+        try:
+            sample = self.records.sample(index)
+            name = sample.id
+            return self._example(sample)
+        except DataError as error:
+            none = torch.empty(0, dtype=torch.int64)
+            return Example(name, none, none, (), 0, False, str(error))
+
+    def _example(self, sample: Sample) -> Example:
+        config = self._reader.config
+        labelled = label_sample(
+            sample, self._template, self._tokenizer, start_end=config.use_im_start_end
+        )
+        pictures = tuple(self._read(name, sample) for name in sample.images)
+        ids, labels = torch.tensor(labelled.ids), torch.tensor(labelled.labels)
+        widths = torch.ones_like(ids)
+        widths[ids == IMAGE_TOKEN_ID] = torch.tensor(
+            [self._reader.num_tokens(picture) for picture in pictures], dtype=torch.int64
+        )
+        ends = widths.cumsum(0)
+        length, limit = int(ends[-1]), config.max_length
+        if limit is not None:
+            # The model cuts the sequence; what it cuts off must not count as learned.
+            labels = labels.masked_fill(ends > limit, IGNORE_INDEX)
+        cut = length if limit is None else min(length, limit)
+        return Example(sample.id, ids, labels, pictures, cut, cut < length, None)
+
+    def _read(self, name: str, sample: Sample) -> Picture:
+        try:
+            return self._reader.read(name)
+        except DataError as error:
+            raise DataError(f"sample {sample.id}: {error}") from error

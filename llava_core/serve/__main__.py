@@ -1,0 +1,260 @@
+"""`python -m llava_core.serve`: talks to a checkpoint, or lets others do so.
+
+    serve chat --model M [--image I]     in this terminal
+    serve worker --model M               OpenAI's API in front of one model
+    serve worker --upstream URL          ... in front of another server that speaks it
+    serve controller                     ... in front of any number of workers
+    serve web                            a page in a browser, in front of a controller or worker
+
+What each needs is imported when it is called: `--help` imports no torch.
+"""
+
+import logging
+import math
+import os
+import sys
+import traceback
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from llava_core.errors import ConfigError, LlavaError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from llava_core.predict import Llava
+    from llava_core.serve.access import Access
+
+_PROGRAM = "llava_core.serve"
+_WRONG = 2
+_INTERRUPTED = 130
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class _Command(NamedTuple):
+    help: str
+    add_arguments: Callable[[ArgumentParser], None]
+    execute: Callable[[Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line.
+
+    Args:
+        arguments: what follows the program's name; None: those of this process.
+
+    Returns:
+        The exit code: 0 done, 2 wrong usage or input, 130 interrupted.
+    """
+    parsed = parse(sys.argv[1:] if arguments is None else arguments)
+    level = logging.INFO if parsed.command != "chat" else logging.WARNING
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=level)
+    # One line for each request that it sends is too many.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    try:
+        _COMMANDS[parsed.command].execute(parsed)
+    except ModuleNotFoundError as error:
+        extra = "web" if error.name == "gradio" else "serve"
+        sys.stderr.write(
+            f"{_PROGRAM}: error: {error.name} is not installed: pip install 'llava-eval[{extra}]'\n"
+        )
+        return _WRONG
+    except LlavaError as error:
+        if parsed.debug:
+            traceback.print_exc()
+        sys.stderr.write(f"{_PROGRAM}: error: {error}\n")
+        return _WRONG
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Reads the flags; leaves the process with code 2 where they are wrong."""
+    parser = ArgumentParser(prog=f"python -m {_PROGRAM}", description="Talks to a checkpoint.")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for name, command in _COMMANDS.items():
+        subparser = commands.add_parser(name, help=command.help, description=command.help)
+        command.add_arguments(subparser)
+        subparser.add_argument("--debug", action="store_true", help="show where an error arose")
+    return parser.parse_args(arguments)
+
+
+def _add_model(parser: ArgumentParser, *, required: bool) -> None:
+    add = parser.add_argument
+    add("--model", "--model-path", required=required, metavar="M", help="folder, Hub id or tiny")
+    add("--model-base", metavar="M", help="what a LoRA or projector-only folder was trained on")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
+    add("--quantize", choices=("4bit", "8bit"), help="keep the language model small")
+    add("--load-4bit", dest="quantize", action="store_const", const="4bit", help="as --quantize")
+    add("--load-8bit", dest="quantize", action="store_const", const="8bit", help="as --quantize")
+    add("--device-map", choices=("auto", "offload"), help="spread over all GPUs, or further")
+    add("--conversation", "--conv-mode", metavar="NAME", help="template, if not what fits")
+
+
+def _load(arguments: Namespace) -> "Llava":
+    from llava_core.predict import load
+
+    path, _, revision = arguments.model.partition("@")
+    return load(
+        path,
+        revision=revision or None,
+        base=arguments.model_base,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        quantize=arguments.quantize,
+        device_map=arguments.device_map,
+        conversation=arguments.conversation,
+    )
+
+
+def _add_server(parser: ArgumentParser, *, port: int) -> None:
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
+    add("--port", type=positive, default=port, help=f"(default: {port})")
+    add("--root-path", default="", metavar="PATH", help="path in front of all, behind a proxy")
+    keys = "variable with the keys that open, a comma between; needed beside another --host"
+    add("--api-key-env", metavar="NAME", help=keys)
+    add("--rate-limit", type=positive, metavar="N", help="requests a minute for each key")
+
+
+def _access(arguments: Namespace) -> "Access":
+    from llava_core.serve.access import Access
+
+    keys = _keys(arguments.api_key_env)
+    if not keys and arguments.host not in _LOOPBACK:
+        raise ConfigError(
+            f"--host {arguments.host} lets others ask; name a variable that holds keys with "
+            "--api-key-env"
+        )
+    return Access(keys=keys, requests_per_minute=arguments.rate_limit)
+
+
+def _keys(variable: str | None) -> list[str]:
+    if variable is None:
+        return []
+    keys = [key.strip() for key in os.environ.get(variable, "").split(",") if key.strip()]
+    if not keys:
+        raise ConfigError(f"the variable {variable} of --api-key-env is empty or not set")
+    return keys
+
+
+def _serve(app: "ASGIApp", arguments: Namespace) -> None:
+    import uvicorn
+
+    uvicorn.run(
+        app,
+        host=arguments.host,
+        port=arguments.port,
+        root_path=arguments.root_path,
+        log_config=None,
+        # The log has a line for each answer already.
+        access_log=False,
+    )
+
+
+def _add_chat(parser: ArgumentParser) -> None:
+    _add_model(parser, required=True)
+    add = parser.add_argument
+    images = "file or http address to begin with; may be repeated"
+    add("--image", "--image-file", action="append", default=[], metavar="PATH|URL", help=images)
+    add("--temperature", type=temperature, default=0.2, help="0 is greedy (default: 0.2)")
+    add("--max-new-tokens", type=positive, default=512, help="of an answer (default: 512)")
+
+
+def _chat(arguments: Namespace) -> None:
+    from llava_core.serve.chat import Chat, ChatSettings
+
+    settings = ChatSettings(
+        temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens
+    )
+    chat = Chat(_load(arguments), settings, read=input, write=_write)
+    for source in arguments.image:
+        chat.show(source)
+    chat.run()
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _add_worker(parser: ArgumentParser) -> None:
+    _add_model(parser, required=False)
+    _add_server(parser, port=21002)
+    add = parser.add_argument
+    add("--model-name", metavar="NAME", help="what clients ask for (default: the folder's name)")
+    add("--max-new-tokens", type=positive, default=1024, help="of an answer (default: 1024)")
+    add("--max-running", type=positive, default=32, help="requests decoded at once (default: 32)")
+    add("--max-waiting", type=positive, default=64, help="more get status 429 (default: 64)")
+    add("--no-picture-urls", action="store_true", help="read pictures only from requests")
+    host = "host whose pictures may be read though its address is private; may be repeated"
+    add("--trust-host", action="append", default=[], metavar="NAME", help=host)
+    add("--log-contents", action="store_true", help="log questions and answers")
+
+
+def _worker(arguments: Namespace) -> None:
+    from llava_core.serve.batcher import Batcher
+    from llava_core.serve.pictures import PicturePolicy
+    from llava_core.serve.worker import Worker, WorkerSettings, make_app
+
+    if arguments.model is None:
+        raise ConfigError("a worker needs --model")
+    access = _access(arguments)
+    llava = _load(arguments)
+    batcher = Batcher(
+        llava,
+        max_waiting=arguments.max_waiting,
+        max_running=arguments.max_running,
+        max_positions=llava.config.num_positions,
+    )
+    settings = WorkerSettings(
+        model_id=arguments.model_name or llava.identity.model_id,
+        max_new_tokens=arguments.max_new_tokens,
+        log_contents=arguments.log_contents,
+        pictures=PicturePolicy(
+            fetch=not arguments.no_picture_urls, trusted_hosts=frozenset(arguments.trust_host)
+        ),
+    )
+    worker = Worker(settings, batcher, readable=llava.readable)
+    try:
+        _serve(make_app(worker, access=access), arguments)
+    finally:
+        batcher.close()
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def temperature(text: str) -> float:
+    """A number of at least 0.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return value
+
+
+_COMMANDS = {
+    "chat": _Command("Talks in this terminal.", _add_chat, _chat),
+    "worker": _Command("Serves one model over OpenAI's API.", _add_worker, _worker),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

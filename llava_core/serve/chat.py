@@ -1,0 +1,194 @@
+"""A conversation in the terminal.
+
+The history holds what was said as text, never special tokens: the original decodes them into it,
+so that its next prompt has a second beginning and doubled ends. Ctrl-C ends the answer that is
+being written; what was written of it stays in the history.
+"""
+
+import asyncio
+import json
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from llava_core.conversation import IMAGE_MARK
+from llava_core.errors import DataError
+from llava_core.generate.request import Request
+from llava_core.images import open_image
+from llava_core.predict import Llava
+from llava_core.serve.pictures import PicturePolicy, open_pictures
+
+_SEED_BITS = 63
+_HELP = """\
+/image PATH   shows a picture (a file or an http address) with the next question; may be repeated
+/reset        begins a new conversation, without pictures
+/save FILE    writes the conversation as JSON
+/exit         ends, as Ctrl-D does; Ctrl-C stops an answer
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatSettings:
+    """How answers are written."""
+
+    temperature: float = 0.2
+    """0 is greedy."""
+    top_p: float | None = None
+    max_new_tokens: int = 512
+
+
+class Chat:
+    """A conversation with a checkpoint."""
+
+    def __init__(
+        self,
+        llava: Llava,
+        settings: ChatSettings,
+        *,
+        read: Callable[[str], str],
+        write: Callable[[str], object],
+    ) -> None:
+        """Begins with nothing said.
+
+        Args:
+            read: asks for a line, given what stands in front of it; EOFError ends.
+            write: shows text at once.
+        """
+        self._llava = llava
+        self._settings = settings
+        self._read, self._write = read, write
+        self._turns: list[dict[str, str]] = []
+        self._images: list[Image.Image] = []
+        self._names: list[str] = []
+        self._num_new = 0
+        self._is_stopped = False
+
+    def run(self) -> None:
+        """Talks until the end of the input or `/exit`."""
+        while True:
+            try:
+                line = self._read("USER: ").strip()
+            except EOFError:
+                self._write("\n")
+                return
+            except KeyboardInterrupt:
+                self._write("\n(/exit or Ctrl-D ends)\n")
+                continue
+            if line == "/exit":
+                return
+            try:
+                self._obey(line)
+            except DataError as error:
+                self._write(f"error: {error}\n")
+
+    def show(self, source: str) -> None:
+        """Shows a picture with the next question.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        self._images.append(_open(source))
+        self._names.append(source)
+        self._num_new += 1
+
+    def _obey(self, line: str) -> None:
+        command, _, rest = line.partition(" ")
+        if command == "/image":
+            self.show(rest.strip())
+            self._write(f"(picture {len(self._images)} goes with the next question)\n")
+        elif command == "/reset":
+            self._turns, self._images, self._names, self._num_new = [], [], [], 0
+        elif command == "/save":
+            self._save(rest.strip())
+        elif command.startswith("/"):
+            self._write(_HELP)
+        elif line:
+            self._ask(line)
+
+    def _ask(self, text: str) -> None:
+        content = f"{IMAGE_MARK}\n" * self._num_new + text
+        turns = [*self._turns, {"role": "user", "content": content}]
+        answer = self._answer(turns)
+        # What was refused above leaves the conversation as it was.
+        self._turns = [*turns, {"role": "assistant", "content": answer}]
+        self._num_new = 0
+
+    def _answer(self, turns: list[dict[str, str]]) -> str:
+        settings = self._settings
+        request = Request(
+            images=self._images,
+            messages=turns,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=secrets.randbits(_SEED_BITS),
+        )
+        limit, text, note = self._llava.config.num_positions, "", ""
+        with self._stoppable():
+            self._write("ASSISTANT: ")
+            for (partial,) in self._llava.stream([request]):
+                longer = self._llava.readable(partial)
+                self._write(longer[len(text) :])
+                text = longer
+                if self._is_stopped:
+                    note = " (stopped)"
+                elif partial.stop_reason == "length":
+                    note = f" (cut after {settings.max_new_tokens} tokens: --max-new-tokens)"
+                elif limit and partial.prompt_tokens + len(partial.token_ids) >= limit:
+                    note = f" (the model reads no more than {limit} tokens: /reset)"
+                if note:
+                    break
+        self._write(f"{note}\n")
+        return text
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Lets Ctrl-C end the answer after the present step; a second one ends the program."""
+        self._is_stopped = False
+
+        def stop(_: int, __: FrameType | None) -> None:
+            self._is_stopped = True
+            signal.signal(signal.SIGINT, before)
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _save(self, name: str) -> None:
+        if not name:
+            raise DataError("/save needs the name of a file")
+        identity = self._llava.identity
+        conversation = {
+            "model": identity.model_id,
+            "fingerprint": identity.fingerprint,
+            "conversation": identity.conversation,
+            "images": self._names,
+            "messages": self._turns,
+        }
+        try:
+            with Path(name).expanduser().open("x", encoding="utf-8") as file:
+                json.dump(conversation, file, indent=2, ensure_ascii=False)
+        except FileExistsError as error:
+            raise DataError(f"{name} is there already; give another name") from error
+        except OSError as error:
+            raise DataError(f"{name} cannot be written: {error}") from error
+        self._write(f"(written: {name})\n")
+
+
+def _open(source: str) -> Image.Image:
+    if not source:
+        raise DataError("/image needs a file or an http address")
+    if not source.startswith(("http://", "https://")):
+        return open_image(Path(source).expanduser())
+    # Whoever types the address may reach it.
+    policy = PicturePolicy(trusted_hosts=frozenset({urlsplit(source).hostname or ""}))
+    return asyncio.run(open_pictures([source], policy))[0]

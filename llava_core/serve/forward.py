@@ -1,0 +1,125 @@
+"""Passes a request on to a worker and its answer back as it comes."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx2
+from fastapi.responses import StreamingResponse
+
+from llava_core.serve.refusal import Refusal, error_body
+from llava_core.serve.roster import Member, Roster
+
+_CONNECT_S = 5.0
+_RETRY_AFTER_S = 5
+# Of a worker's answer; the others are for the connection to it.
+_PASSED_ON = ("content-type", "retry-after")
+
+_logger = logging.getLogger(__name__)
+
+
+class _Gone(Exception):
+    """A worker has left while something waited for it."""
+
+
+def open_client(key: str | None) -> httpx2.AsyncClient:
+    """An HTTP client for workers; an answer may take any time."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx2.AsyncClient(
+        headers=headers,
+        timeout=httpx2.Timeout(None, connect=_CONNECT_S),
+        limits=httpx2.Limits(max_connections=None),
+        trust_env=False,
+    )
+
+
+async def forward(
+    path: str, body: Mapping[str, Any], *, roster: Roster, client: httpx2.AsyncClient
+) -> StreamingResponse:
+    """Has a worker answer a request.
+
+    A worker that cannot be reached is forgotten and the next one asked; one that breaks off is
+    forgotten too, and the client told, for it may have had a part of the answer.
+
+    Raises:
+        Refusal: 404 no worker has the model, 503 the worker broke off.
+    """
+    tried: list[str] = []
+    model = str(body.get("model"))
+    while member := roster.choose(model, besides=tried):
+        tried.append(member.address)
+        request = client.build_request("POST", member.address + path, json=body)
+        try:
+            response = await _unless_gone(client.send(request, stream=True), member)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            _drop(roster, member, error)
+            continue
+        except (httpx2.HTTPError, _Gone) as error:
+            _drop(roster, member, error)
+            raise Refusal(503, _BROKE_OFF, retry_after_s=_RETRY_AFTER_S) from error
+        passed = {name: response.headers[name] for name in _PASSED_ON if name in response.headers}
+        is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
+        if is_stream:
+            chunks = _chunks(response, member, roster)
+            return StreamingResponse(chunks, response.status_code, headers=passed)
+        try:
+            whole = await _unless_gone(response.aread(), member)
+        except (httpx2.HTTPError, _Gone) as error:
+            _drop(roster, member, error)
+            raise Refusal(503, _BROKE_OFF, retry_after_s=_RETRY_AFTER_S) from error
+        finally:
+            await response.aclose()
+        return StreamingResponse(_once(whole), response.status_code, headers=passed)
+    if tried:
+        raise Refusal(503, "no worker can be reached", retry_after_s=_RETRY_AFTER_S)
+    known = ", ".join(roster.models) or "none"
+    raise Refusal(404, f"no worker has the model {model[:100]!r}; there are: {known}")
+
+
+_BROKE_OFF = "the worker broke off; ask again"
+
+
+async def _chunks(
+    response: httpx2.Response, member: Member, roster: Roster
+) -> AsyncIterator[bytes]:
+    chunks = response.aiter_raw()
+    try:
+        while True:
+            chunk = await _unless_gone(anext(chunks, None), member)
+            if chunk is None:
+                return
+            yield chunk
+    except (httpx2.HTTPError, _Gone) as error:
+        _drop(roster, member, error)
+        yield f"data: {json.dumps(error_body(503, _BROKE_OFF))}\n\n".encode()
+    finally:
+        await response.aclose()
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _unless_gone(work: Any, member: Member) -> Any:
+    """Awaits something from a worker, as long as the worker is there.
+
+    Raises:
+        _Gone: it has left.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(member.gone.wait())
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise _Gone(f"{member.address} has not been heard of")
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+def _drop(roster: Roster, member: Member, error: Exception) -> None:
+    _logger.warning("%s is dropped: %s", member.address, error or type(error).__name__)
+    roster.remove(member.address)

@@ -1,0 +1,162 @@
+"""What clients send to `/v1/chat/completions`: OpenAI's fields, as far as they have a meaning here.
+
+A field that would have no effect is refused, with the exception of neutral values that clients
+send on their own. Pictures of a message go in front of its text, each on a line of its own, as in
+training; a text with `<image>` marks of its own keeps them where they are.
+"""
+
+import secrets
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from llava_core.conversation import IMAGE_MARK
+
+_SEED_BITS = 63
+Text = Annotated[str, Field(max_length=1_000_000)]
+Neutral = Annotated[float, Field(ge=0, le=0)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class TextPart(_Body):
+    """Words of a message."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ImageUrl(_Body):
+    """Where a picture is."""
+
+    url: Annotated[str, Field(min_length=1)]
+    """`data:image/...;base64,...`, bare base64, or an http(s) address."""
+    detail: Literal["auto", "low", "high"] = "auto"
+    """Accepted and without effect: how a picture is shown is the checkpoint's."""
+
+
+class ImagePart(_Body):
+    """A picture of a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class Turn(_Body):
+    """One message."""
+
+    role: Literal["user", "assistant"]
+    content: Text | Annotated[list[Part], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_system(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("role") in ("system", "developer"):
+            raise ValueError(
+                f"role {value['role']!r}: the system text is part of the model's conversation "
+                "template; put instructions into the first user message"
+            )
+        return value
+
+    @property
+    def pictures(self) -> list[str]:
+        """Where its pictures are, in order."""
+        if isinstance(self.content, str):
+            return []
+        return [part.image_url.url for part in self.content if isinstance(part, ImagePart)]
+
+    @property
+    def text(self) -> str:
+        """Its words, with a mark for each picture."""
+        if isinstance(self.content, str):
+            return self.content
+        text = "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+        if IMAGE_MARK in text:
+            return text
+        return f"{IMAGE_MARK}\n" * len(self.pictures) + text
+
+
+class StreamOptions(_Body):
+    """How a stream ends."""
+
+    include_usage: bool = False
+    """A last chunk says how many tokens were read and written."""
+    include_obfuscation: bool = False
+    """Accepted and without effect."""
+
+
+class ResponseFormat(_Body):
+    """Only plain text is written."""
+
+    type: Literal["text"]
+
+
+class ChatBody(_Body):
+    """The body of `/v1/chat/completions`."""
+
+    model: Annotated[str, Field(max_length=500)]
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=200)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Newer name of `max_tokens`."""
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    """None: 1, as OpenAI's; 0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    stop: (
+        Annotated[str, Field(min_length=1, max_length=200)]
+        | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)]
+        | None
+    ) = None
+    seed: Annotated[int, Field(ge=-(2**_SEED_BITS), lt=2**_SEED_BITS)] | None = None
+    """None: a new one for each request."""
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    pad: bool = True
+    """Not OpenAI's. False crops pictures where the checkpoint pads them to a square."""
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    user: str | None = None
+    frequency_penalty: Neutral | None = None
+    presence_penalty: Neutral | None = None
+    logprobs: Literal[False] | None = None
+    response_format: ResponseFormat | None = None
+
+    @model_validator(mode="after")
+    def _ends_with_a_question(self) -> "ChatBody":
+        if self.messages[-1].role != "user":
+            raise ValueError("the last message is the assistant's, expected the user's")
+        return self
+
+    @property
+    def turns(self) -> list[dict[str, str]]:
+        """The messages as a request of `llava_core` takes them."""
+        return [{"role": turn.role, "content": turn.text} for turn in self.messages]
+
+    @property
+    def pictures(self) -> list[str]:
+        """Where all pictures are, in order."""
+        return [url for turn in self.messages for url in turn.pictures]
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    @property
+    def num_tokens(self) -> int | None:
+        """Most tokens of the answer; None: as many as the server gives."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def seed_or_new(self) -> int:
+        """The seed."""
+        return new_seed() if self.seed is None else self.seed
+
+
+def new_seed() -> int:
+    """A seed that nobody can guess."""
+    return secrets.randbits(_SEED_BITS)

@@ -1,0 +1,320 @@
+"""The HTTP face of one model: OpenAI's API in front of a batcher.
+
+A client that goes away frees its place: a stream notices when it cannot write, and while an answer
+is awaited as a whole the connection is watched beside it.
+"""
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llava_core.errors import DataError
+from llava_core.generate.request import Request as Question
+from llava_core.predict import Partial
+from llava_core.serve import refusal
+from llava_core.serve.access import Access
+from llava_core.serve.batcher import Batcher, Busy, EngineFault, Ticket
+from llava_core.serve.metrics import Metrics
+from llava_core.serve.pictures import PicturePolicy, open_pictures
+from llava_core.serve.refusal import Refusal, error_body
+from llava_core.serve.schema import ChatBody
+
+_RETRY_AFTER_S = 2
+_FINISH = {"eos": "stop", "stop": "stop", "length": "length"}
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """What a worker gives to one request."""
+
+    model_id: str
+    """The name that clients ask for."""
+    max_new_tokens: int = 1024
+    """Of an answer, whatever a client asks for, and where it asks for nothing."""
+    max_body_bytes: int = 32 * 2**20
+    log_contents: bool = False
+    """Whether the log shows what was asked and answered."""
+    start_end: bool = False
+    """Whether the checkpoint wants pictures between <im_start> and <im_end>."""
+    pictures: PicturePolicy = field(default_factory=PicturePolicy)
+
+
+class Worker:
+    """Answers requests through a batcher."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        batcher: Batcher,
+        *,
+        readable: Callable[[Partial], str],
+    ) -> None:
+        """Joins the parts.
+
+        Args:
+            readable: text of an answer, as far as it is certain.
+        """
+        self.settings = settings
+        self.batcher = batcher
+        self.readable = readable
+        self.metrics = Metrics(
+            num_waiting=lambda: batcher.num_waiting, num_running=lambda: batcher.num_running
+        )
+
+    async def ask(self, body: ChatBody) -> Question:
+        """The request that a body stands for.
+
+        Raises:
+            Refusal: 404 for another model.
+            DataError: pictures that cannot be read.
+        """
+        self.check_model(body.model)
+        limit = self.settings.max_new_tokens
+        return Question(
+            images=await open_pictures(body.pictures, self.settings.pictures),
+            messages=body.turns,
+            pad=body.pad,
+            max_new_tokens=min(body.num_tokens or limit, limit),
+            temperature=1.0 if body.temperature is None else body.temperature,
+            top_p=body.top_p,
+            stop=body.stops,
+            seed=body.seed_or_new,
+        )
+
+    def check_model(self, name: str) -> None:
+        """Compares a model's name with the one that is served.
+
+        Raises:
+            Refusal: 404, it is another.
+        """
+        if name != self.settings.model_id:
+            raise Refusal(
+                404, f"the model {name[:100]!r} is not served here, but {self.settings.model_id!r}"
+            )
+
+    async def answer(self, question: Question) -> AsyncGenerator[Partial, None]:
+        """How far the answer is, until it is whole; leaves the batch when it is closed.
+
+        Raises:
+            DataError: the request cannot be answered.
+            Refusal: 429, no room; 503, the engine failed.
+        """
+        start = time.monotonic()
+        ticket, outcome, latest = self._submit(question), "left", None
+        try:
+            async for partial in ticket.partials():
+                if latest is None:
+                    self.metrics.begun(time.monotonic() - start)
+                latest = partial
+                if partial.stop_reason is not None:
+                    outcome = "ok"
+                yield partial
+        except DataError:
+            outcome = "refused"
+            raise
+        except EngineFault as error:
+            outcome = "failed"
+            raise Refusal(503, str(error)) from error
+        finally:
+            ticket.leave()
+            self._note(outcome, latest, question, time.monotonic() - start)
+
+    def _submit(self, question: Question) -> Ticket:
+        try:
+            return self.batcher.submit(question)
+        except Busy as error:
+            self.metrics.ended("refused")
+            status = 429 if self.batcher.is_open else 503
+            raise Refusal(status, str(error), retry_after_s=_RETRY_AFTER_S) from error
+
+    def _note(
+        self, outcome: str, latest: Partial | None, question: Question, seconds: float
+    ) -> None:
+        num_tokens = 0 if latest is None else len(latest.token_ids)
+        if latest is not None and outcome == "ok":
+            self.metrics.answered(
+                seconds, prompt_tokens=latest.prompt_tokens, new_tokens=num_tokens
+            )
+        else:
+            self.metrics.ended(outcome)
+        _logger.info("%s: %d tokens in %.2f s", outcome, num_tokens, seconds)
+        if self.settings.log_contents:
+            text = "" if latest is None else self.readable(latest)
+            asked = question.prompt or json.dumps(question.messages)
+            _logger.info("asked: %s answered: %s", asked, json.dumps(text))
+
+
+def make_app(
+    worker: Worker,
+    *,
+    access: Access,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> ASGIApp:
+    """The worker as a web application."""
+    app = FastAPI(title="llava worker", lifespan=lifespan, docs_url=None, redoc_url=None)
+    refusal.install(app)
+    guarded = [Depends(access)]
+
+    @app.post("/v1/chat/completions", dependencies=guarded)
+    async def complete(body: ChatBody, request: Request) -> Response:
+        question = await worker.ask(body)
+        partials = worker.answer(question)
+        if body.stream:
+            return await _stream(worker, body, partials)
+        last = await last_of(partials, request)
+        return JSONResponse(_completion(worker, last))
+
+    @app.get("/v1/models", dependencies=guarded)
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [model_entry(worker.settings.model_id)]}
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        if not worker.batcher.is_open:
+            raise Refusal(503, "the engine has stopped")
+        return {"status": "ok"}
+
+    @app.get("/metrics", dependencies=guarded)
+    async def metrics() -> Response:
+        return Response(worker.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return LimitedBody(app, max_bytes=worker.settings.max_body_bytes)
+
+
+class LimitedBody:
+    """Refuses bodies that are too large, before they are in memory."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        """Stands in front of an app."""
+        self._app, self._max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Counts what a client sends."""
+        num_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._max_bytes:
+                raise refusal.too_large(self._max_bytes)
+            return message
+
+        await self._app(scope, counted, send)
+
+
+def model_entry(name: str) -> dict[str, Any]:
+    """A model as `/v1/models` lists it."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "llava"}
+
+
+async def last_of(partials: AsyncGenerator[Partial, None], request: Request) -> Partial:
+    """Waits for the whole answer, as long as the client does.
+
+    Raises:
+        Refusal: 499, which nobody reads.
+    """
+
+    async def drain() -> Partial | None:
+        last = None
+        async with aclosing(partials) as opened:
+            async for partial in opened:
+                last = partial
+        return last
+
+    answer = asyncio.ensure_future(drain())
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise Refusal(499, "the client went away")
+        last = answer.result()
+        assert last is not None
+        return last
+    finally:
+        for task in (answer, gone):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await gone
+        await asyncio.wait({answer})
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stream(
+    worker: Worker, body: ChatBody, partials: AsyncGenerator[Partial, None]
+) -> StreamingResponse:
+    # What is wrong shows with the first token; after it, the status cannot change any more.
+    first = await anext(partials)
+
+    async def events() -> AsyncIterator[str]:
+        base = _base(worker, "chat.completion.chunk")
+        usage: dict[str, Any] = {}
+        async with aclosing(partials) as rest:
+            try:
+                yield _event(base, {"role": "assistant", "content": ""})
+                partial, sent = first, ""
+                while True:
+                    text = worker.readable(partial)
+                    reason = partial.stop_reason
+                    if len(text) > len(sent):
+                        yield _event(base, {"content": text[len(sent) :]})
+                        sent = text
+                    if reason is not None:
+                        yield _event(base, {}, finish=_FINISH[reason])
+                        usage = _usage(partial)
+                        break
+                    partial = await anext(rest)
+            except Refusal as error:
+                yield f"data: {json.dumps(error_body(error.status, str(error)))}\n\n"
+            except DataError as error:
+                yield f"data: {json.dumps(error_body(400, str(error)))}\n\n"
+        if usage and body.stream_options and body.stream_options.include_usage:
+            yield f"data: {json.dumps({**base, 'choices': [], 'usage': usage})}\n\n"
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+def _base(worker: Worker, kind: str) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": worker.settings.model_id,
+    }
+
+
+def _event(base: dict[str, Any], delta: dict[str, str], *, finish: str | None = None) -> str:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return f"data: {json.dumps({**base, 'choices': [choice]})}\n\n"
+
+
+def _completion(worker: Worker, last: Partial) -> dict[str, Any]:
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": worker.readable(last), "refusal": None},
+        "logprobs": None,
+        "finish_reason": _FINISH[last.stop_reason or "stop"],
+    }
+    return {**_base(worker, "chat.completion"), "choices": [choice], "usage": _usage(last)}
+
+
+def _usage(partial: Partial) -> dict[str, int]:
+    prompt, new = partial.prompt_tokens, len(partial.token_ids)
+    return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}

@@ -1,0 +1,340 @@
+"""A recipe: every setting of a training stage, read from YAML, overridden and checked.
+
+    version: 1
+    include: v1_5_7b              another recipe, whose values hold where this one has none
+    model: lmsys/vicuna-13b-v1.5  settings of both stages
+    pretrain: {…}                 settings of one stage, which win
+    finetune: {…}
+
+The recipes that ship with the package carry the published hyper-parameters. Everything that can be
+checked without loading anything is checked here, all faults together.
+
+Source of names and values: LLaVA c121f04, `scripts/`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from llava_core.errors import ConfigError
+from llava_core.templates import TEMPLATES
+
+STAGES = ("pretrain", "finetune")
+Part = Literal["projector", "language_model", "vision_tower"]
+_VERSION = 1
+_FOLDER = Path(__file__).parent / "recipes"
+_ENGINES = ("none", "zero2", "zero3", "zero3_offload", "fsdp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """The settings of one stage."""
+
+    stage: Literal["pretrain", "finetune"]
+    """pretrain: usually the projector alone, on captions; finetune: on conversations."""
+    model: str
+    """Folder or Hub id of a language model, or of a LLaVA checkpoint to go on from."""
+    model_base: str | None = None
+    """What `model` was trained on, where it is a LoRA or projector-only folder."""
+    template: str
+    """Prompt template; plain learns captions."""
+    vision_tower: str | None = None
+    """Folder or Hub id; None: the one of the LLaVA checkpoint."""
+    projector: str | None = None
+    """Folder or file of a pretrained projector; None: the checkpoint's, or a new one."""
+    projector_type: str = "mlp2x_gelu"
+    """Of a new projector; a LLaVA checkpoint keeps its own."""
+    vision_select_layer: int = -2
+    vision_select_feature: Literal["patch", "cls_patch"] = "patch"
+    image_aspect_ratio: str | None = None
+    """square, pad, anyres or anyres_max_N; None: the checkpoint's, square for a new one."""
+    grid_pinpoints: list[tuple[int, int]] | str | None = None
+    """Resolutions of tiles, in pixels; None: the checkpoint's."""
+    patch_merge_type: Literal["flat", "spatial", "spatial_unpad"] | None = None
+    """How tiles become one sequence; None: the checkpoint's, flat for a new one."""
+    data: tuple[str, ...] = ()
+    """Conversation files, JSON or JSON lines."""
+    image_folder: str | None = None
+    """Where names of pictures start; None: the folder of the first data file."""
+    validation_data: tuple[str, ...] = ()
+    """Conversation files whose loss is computed every `save_steps`."""
+    faulty_samples: Literal["fail", "skip"] = "fail"
+    """What a missing picture or an empty answer does: ends the training, or is counted."""
+    tune: tuple[Part, ...] = ("projector",)
+    """What is trained; the tower never is in the published v1.5."""
+    lora_rank: int = 0
+    """Rank of the adapters of the language model; 0: it is trained whole, where it is."""
+    lora_alpha: int = 16
+    lora_dropout: float = 0.05
+    quantize: Literal["4bit", "8bit"] | None = None
+    """How the frozen language model below adapters is kept."""
+    learning_rate: float
+    projector_lr: float | None = None
+    """None: `learning_rate`."""
+    vision_tower_lr: float | None = None
+    """None: `learning_rate`."""
+    weight_decay: float = 0.0
+    warmup_ratio: float = 0.03
+    """Fraction of all steps."""
+    schedule: str = "cosine"
+    """Name of a learning rate schedule of transformers."""
+    optimizer: str = "adamw_torch"
+    """Name of an optimizer of transformers."""
+    max_grad_norm: float = 1.0
+    epochs: float = 1.0
+    max_steps: int = -1
+    """Steps after which training ends; -1: by `epochs`."""
+    global_batch: int
+    """Samples in a step; per_device_batch x accumulation x processes."""
+    per_device_batch: int
+    accumulation: int = 1
+    adapt_batch: bool = False
+    """Whether `accumulation` is chosen so that `global_batch` holds on the processes there are."""
+    loss_average: Literal["tokens", "batches"] = "tokens"
+    """tokens: every answer token of a step counts the same, so that the loss does not depend on how
+    a step is split. batches: the mean over the means of batches, as transformers before 4.46, with
+    which the published checkpoints were trained."""
+    max_length: int = 2048
+    """Longest sequence, pictures included; longer samples are cut, and counted."""
+    precision: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    tf32: bool = True
+    """Where the GPU has it."""
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    gradient_checkpointing: bool = True
+    """Computes activations twice instead of keeping them."""
+    group_by_modality_length: bool = False
+    """Whether a step's samples are alike: with or without picture, of like length."""
+    packing: bool = False
+    """Whether several samples share a row instead of padding; loss and gradients stay the same."""
+    engine: str = "none"
+    """How several processes share the work: none (each has the whole model), zero2, zero3,
+    zero3_offload, fsdp, or a DeepSpeed configuration file."""
+    output: str
+    """Folder of checkpoints, logs and the result."""
+    save_steps: int = 1000
+    save_total_limit: int | None = 1
+    logging_steps: int = 1
+    report_to: tuple[str, ...] = ()
+    """tensorboard, wandb, trackio …, as transformers names them."""
+    eval_tasks: tuple[str, ...] = ()
+    """Benchmarks that `llava_eval run` is started with on every checkpoint."""
+    eval_data: str = "mini"
+    """What `--data` those runs get."""
+    workers: int = 4
+    """Processes that prepare samples, for each training process."""
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        """Refuses settings that contradict each other.
+
+        Raises:
+            ConfigError: all contradictions, one a line.
+        """
+        if faults := [fault for is_wrong, fault in self._contradictions() if is_wrong]:
+            raise ConfigError("\n".join(faults))
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        trains_language = "language_model" in self.tune
+        positive = ("learning_rate", "global_batch", "per_device_batch", "accumulation", "epochs",
+                    "max_length", "save_steps", "logging_steps")  # fmt: skip
+        is_anyres = (self.image_aspect_ratio or "").startswith("anyres")
+        return [
+            *(
+                (getattr(self, name) <= 0, f"{name} is {getattr(self, name)}, expected more than 0")
+                for name in positive
+            ),
+            (not self.tune, "tune is empty: nothing would be trained"),
+            (self.lora_rank < 0, f"lora_rank is {self.lora_rank}, expected 0 or more"),
+            (
+                self.template not in TEMPLATES,
+                f"template {self.template!r} is unknown{_near(self.template, TEMPLATES)}",
+            ),
+            (
+                self.lora_rank > 0 and not trains_language,
+                "lora_rank is set, but tune does not name language_model, which adapters are for",
+            ),
+            (
+                self.quantize is not None and trains_language and not self.lora_rank,
+                f"quantize={self.quantize} keeps the language model frozen: set lora_rank, or drop "
+                "language_model from tune",
+            ),
+            (
+                self.vision_tower_lr is not None and "vision_tower" not in self.tune,
+                "vision_tower_lr has no effect: tune does not name vision_tower",
+            ),
+            (
+                self.projector_lr is not None and "projector" not in self.tune,
+                "projector_lr has no effect: tune does not name projector",
+            ),
+            (
+                is_anyres and self.grid_pinpoints is None and self.vision_tower is not None,
+                "image_aspect_ratio is anyres for a new model: give grid_pinpoints",
+            ),
+            (
+                not 0 <= self.warmup_ratio < 1,
+                f"warmup_ratio is {self.warmup_ratio}, expected a fraction in [0, 1)",
+            ),
+            (
+                self.engine not in _ENGINES and not self.engine.endswith(".json"),
+                f"engine {self.engine!r} is unknown, expected {', '.join(_ENGINES)} or a .json "
+                f"file{_near(self.engine, _ENGINES)}",
+            ),
+            (
+                self.quantize is not None and self.engine not in ("none", "zero2"),
+                f"quantize and engine={self.engine} exclude each other: quantized weights cannot "
+                "be cut up; use engine=none or zero2",
+            ),
+        ]  # fmt: skip
+
+    def fit_batch(self, num_processes: int) -> "Recipe":
+        """Makes sure that a step has `global_batch` samples on so many processes.
+
+        Raises:
+            ConfigError: it has not, and `adapt_batch` is not set or cannot help.
+        """
+        at_once = self.per_device_batch * num_processes
+        if at_once * self.accumulation == self.global_batch:
+            return self
+        accumulation, rest = divmod(self.global_batch, at_once)
+        given = (
+            f"per_device_batch {self.per_device_batch} x accumulation {self.accumulation} x "
+            f"{num_processes} processes = {at_once * self.accumulation}, expected "
+            f"global_batch {self.global_batch}"
+        )
+        if rest or not accumulation:
+            raise ConfigError(
+                f"{given}; give a per_device_batch with which {num_processes} processes divide it"
+            )
+        if not self.adapt_batch:
+            raise ConfigError(f"{given}; set accumulation={accumulation} or adapt_batch=true")
+        return replace(self, accumulation=accumulation)
+
+    def need_data(self) -> None:
+        """Makes sure that the files are there.
+
+        Raises:
+            ConfigError: none are named, or some are not there.
+        """
+        if not self.data:
+            raise ConfigError("data is missing: give data=FILE or data=[FILE,FILE]")
+        missing = [name for name in (*self.data, *self.validation_data) if not Path(name).is_file()]
+        if missing:
+            raise ConfigError(f"data: there is no file {', '.join(missing)}")
+        if self.image_folder is not None and not Path(self.image_folder).is_dir():
+            raise ConfigError(f"image_folder: there is no folder {self.image_folder}")
+
+    def to_yaml(self) -> str:
+        """All settings, as a recipe that can be read again."""
+        settings = {name: _plain(value) for name, value in asdict(self).items()}
+        stage = settings.pop("stage")
+        return yaml.safe_dump({"version": _VERSION, stage: settings}, sort_keys=False)
+
+
+def load_recipe(
+    stage: str, recipe: str | Path, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Reads a recipe for a stage.
+
+    Args:
+        recipe: name of one that ships with the package, or a file.
+        overrides: settings that win over the file's.
+
+    Raises:
+        ConfigError: no such recipe, no such stage in it, unknown keys, values of a wrong type or
+            that contradict each other.
+    """
+    known = [field.name for field in fields(Recipe)]
+    settings = _settings(stage, _find(recipe))
+    if stage not in settings.pop("stages"):
+        raise ConfigError(f"recipe {recipe} has no stage {stage}")
+    settings |= overrides or {}
+    if unknown := [key for key in settings if key not in known or key == "stage"]:
+        raise ConfigError(
+            "\n".join(f"unknown setting {key!r}{_near(key, known)}" for key in unknown)
+        )
+    for name in ("data", "validation_data", "tune", "report_to", "eval_tasks"):
+        if isinstance(settings.get(name), str):
+            settings[name] = [part for part in settings[name].split(",") if part]
+    try:
+        return TypeAdapter(Recipe).validate_python({"stage": stage, **settings})
+    except ValidationError as error:
+        raise ConfigError("\n".join(map(_fault, error.errors()))) from error
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Reads `key=value` words; values are YAML.
+
+    Raises:
+        ConfigError: a word without `=`, or a value that is no YAML.
+    """
+    settings = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"{word!r} is no setting: expected key=value")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{key}: {value!r} is no YAML value") from error
+    return settings
+
+
+def _find(recipe: str | Path) -> Path:
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ConfigError(f"there is no recipe file {path}")
+        return path
+    if str(recipe) not in recipe_names():
+        raise ConfigError(
+            f"there is no recipe {str(recipe)!r}{_near(str(recipe), recipe_names())}; known are "
+            f"{', '.join(recipe_names())}, or give a .yaml file"
+        )
+    return _FOLDER / f"{recipe}.yaml"
+
+
+def _settings(stage: str, path: Path, *, is_included: bool = False) -> dict[str, Any]:
+    """A file's settings for a stage, flat, with `stages`, the names of those that it has."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is no recipe: {error}") from error
+    if not isinstance(content, dict) or content.pop("version", None) != _VERSION:
+        raise ConfigError(f"{path} is no recipe: expected `version: {_VERSION}` and settings")
+    parts = {name: content.pop(name) or {} for name in STAGES if name in content}
+    settings: dict[str, Any] = {"stages": set(parts)}
+    if other := content.pop("include", None):
+        if is_included:
+            raise ConfigError(f"{path} includes {other}, and is included itself; one level is all")
+        beside = path.parent / f"{other}.yaml"
+        settings = _settings(stage, beside if beside.is_file() else _find(other), is_included=True)
+        settings["stages"] = settings["stages"] | set(parts)
+    return {**settings, **content, **parts.get(stage, {})}
+
+
+def _near(name: str, known: Any) -> str:
+    near = get_close_matches(name, list(known), n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _fault(detail: Any) -> str:
+    where = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "missing":
+        return f"{where}: missing"
+    return f"{where}: {detail['msg']} (got {detail['input']!r})"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value

@@ -1,0 +1,216 @@
+"""Runs a recipe: opens what it starts from, trains, leaves the result in the output folder."""
+
+import logging
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from llava_core.checkpoint.extra_tokens import add_extra_tokens
+from llava_core.checkpoint.parts import Parts
+from llava_core.data.collate import Collator
+from llava_core.data.dataset import PictureReader, TrainingData
+from llava_core.data.records import Records
+from llava_core.errors import ConfigError
+from llava_core.images import load_processor
+from llava_core.model.llava import LlavaModel
+from llava_core.templates import get_template
+from llava_core.tokens import load_tokenizer
+from llava_core.train.checkpoints import RECIPE, Writer, checkpoint_numbers
+from llava_core.train.loss import LossModel
+from llava_core.train.recipe import Recipe, load_recipe
+from llava_core.train.stages import build_model
+from llava_core.train.start import open_start
+from llava_core.train.trainer import LlavaTrainer
+from llava_core.train.watch import Examiner, Watcher, training_bar
+
+_ENGINES = Path(__file__).parent / "deepspeed"
+# Settings that a training may go on with when they have changed.
+_PASSING = {"output", "save_steps", "save_total_limit", "logging_steps", "report_to", "workers",
+            "eval_tasks", "eval_data", "image_folder", "attention", "tf32", "adapt_batch",
+            "gradient_checkpointing", "faulty_samples"}  # fmt: skip
+# Evaluation of a checkpoint keeps the other processes waiting longer than their default patience.
+_PATIENCE_S = 7 * 24 * 3600
+
+_logger = logging.getLogger(__name__)
+
+
+def run_recipe(recipe: Recipe) -> Path:
+    """Trains, from the last checkpoint in the output folder if there is one.
+
+    Returns:
+        The output folder: what was trained, in a layout that `--model` takes; `recipe.yaml`,
+        `log.jsonl`, `loss.svg`, and the checkpoints that `save_total_limit` keeps.
+
+    Raises:
+        ConfigError: settings that contradict each other or what there is on this machine.
+        CheckpointError: files of models that are missing or broken, or no room for new ones.
+        DataError: samples that cannot be used.
+    """
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    recipe = recipe.fit_batch(num_processes)
+    recipe.need_data()
+    _check_engine(recipe)
+    output = Path(recipe.output)
+    resumed = _find_resumed(recipe, output)
+    parts = open_start(recipe)
+    reader = _reader(parts, recipe)
+    data = _data(recipe.data, parts, reader, recipe)
+    validation = None
+    if recipe.validation_data:
+        validation = _data(recipe.validation_data, parts, reader, recipe)
+    model = build_model(parts, recipe, device=_device(recipe))
+    # Only now: from here on transformers cuts up every model under ZeRO-3 as it is loaded.
+    settings = _settings(recipe, model, has_validation=validation is not None)
+    if settings.world_size != num_processes:
+        raise ConfigError(
+            f"{num_processes} processes were started, but {settings.world_size} take part; start "
+            "them with torchrun"
+        )
+    examiner = Examiner(recipe, needs_base=_needs_base(recipe))
+    with training_bar() as bar:
+        trainer = LlavaTrainer(
+            LossModel(model, packing=recipe.packing),
+            recipe=recipe,
+            settings=settings,
+            data=data,
+            validation=validation,
+            collator=Collator(reader.blank()),
+            writer=Writer(parts, adapter_config=_adapter_fields(model)),
+            callbacks=[Watcher(output, bar=bar), *([examiner] if recipe.eval_tasks else [])],
+        )
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    trainer.save_result()
+    return output
+
+
+def _check_engine(recipe: Recipe) -> None:
+    if recipe.engine == "fsdp" and not torch.cuda.is_available():
+        # accelerate would run without it and say nothing.
+        raise ConfigError("engine=fsdp needs GPUs; on a CPU use engine=none, zero2 or zero3")
+    if recipe.engine in ("none", "fsdp"):
+        return
+    from transformers.integrations.deepspeed import is_deepspeed_available
+
+    if not is_deepspeed_available():
+        raise ConfigError(
+            f"engine={recipe.engine} needs the library deepspeed: pip install deepspeed, or "
+            "engine=none"
+        )
+
+
+def _find_resumed(recipe: Recipe, output: Path) -> Path | None:
+    """The checkpoint from which to go on.
+
+    Raises:
+        ConfigError: the output folder belongs to a training that ended, or to another recipe.
+    """
+    if (output / "config.json").is_file():
+        raise ConfigError(f"output: {output} holds the result of a training; give another folder")
+    numbers = checkpoint_numbers(output)
+    if not numbers:
+        return None
+    folder = output / f"checkpoint-{numbers[-1]}"
+    before, now = asdict(load_recipe(recipe.stage, folder / RECIPE)), asdict(recipe)
+    if changed := [name for name in now if before[name] != now[name] and name not in _PASSING]:
+        listed = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
+        raise ConfigError(f"{folder} is of another recipe: {listed}; give another output")
+    _logger.info("goes on from %s", folder)
+    return folder
+
+
+def _reader(parts: Parts, recipe: Recipe) -> PictureReader:
+    folder = recipe.image_folder or str(Path(recipe.data[0]).parent)
+    return PictureReader(
+        config=parts.config,
+        tower_config=parts.tower_config,
+        processor=load_processor(parts.processor, side=max(parts.config.s2_scales, default=None)),
+        folder=Path(folder),
+    )
+
+
+def _data(
+    names: tuple[str, ...], parts: Parts, reader: PictureReader, recipe: Recipe
+) -> TrainingData:
+    tokenizer = load_tokenizer(parts.tokenizer)
+    add_extra_tokens(tokenizer, parts.config)
+    return TrainingData(
+        Records([Path(name) for name in names]),
+        template=get_template(recipe.template),
+        tokenizer=tokenizer,
+        reader=reader,
+    )
+
+
+def _device(recipe: Recipe) -> str:
+    """Where the model is built: on this process's GPU, or on the CPU where it is cut up later."""
+    if recipe.engine not in ("none", "zero2") or not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
+def _needs_base(recipe: Recipe) -> bool:
+    return bool(recipe.lora_rank) or recipe.tune == ("projector",)
+
+
+def _adapter_fields(model: LlavaModel) -> dict[str, Any] | None:
+    configs = getattr(model.language_model, "peft_config", None)
+    return None if configs is None else configs["default"].to_dict()
+
+
+def _settings(recipe: Recipe, model: LlavaModel, *, has_validation: bool) -> TrainingArguments:
+    engine: dict[str, Any] = {}
+    if recipe.engine == "fsdp":
+        engine = {"fsdp": True, "fsdp_config": _fsdp(model)}
+    elif recipe.engine != "none":
+        shipped = _ENGINES / f"{recipe.engine}.json"
+        engine = {"deepspeed": str(shipped if shipped.is_file() else recipe.engine)}
+    has_gpu = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=recipe.output,
+        per_device_train_batch_size=recipe.per_device_batch,
+        per_device_eval_batch_size=recipe.per_device_batch,
+        gradient_accumulation_steps=recipe.accumulation,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        # A fraction of all steps, as below 1.
+        warmup_steps=recipe.warmup_ratio,
+        lr_scheduler_type=recipe.schedule,
+        optim=recipe.optimizer,
+        max_grad_norm=recipe.max_grad_norm,
+        num_train_epochs=recipe.epochs,
+        max_steps=recipe.max_steps,
+        bf16=recipe.precision == "bfloat16",
+        fp16=recipe.precision == "float16",
+        tf32=True if recipe.tf32 and has_gpu else None,
+        use_cpu=not has_gpu and not torch.backends.mps.is_available(),
+        logging_steps=recipe.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=recipe.save_steps,
+        eval_strategy="steps" if has_validation else "no",
+        eval_steps=recipe.save_steps if has_validation else None,
+        report_to=list(recipe.report_to) or "none",
+        dataloader_num_workers=recipe.workers,
+        dataloader_pin_memory=has_gpu,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=recipe.seed,
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+        ddp_timeout=_PATIENCE_S,
+        **engine,
+    )
+
+
+def _fsdp(model: LlavaModel) -> dict[str, Any]:
+    layers = {*model.language_model._no_split_modules, *model.vision_tower.clip._no_split_modules}
+    return {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "transformer_layer_cls_to_wrap": sorted(layers),
+        "state_dict_type": "FULL_STATE_DICT",
+    }

@@ -1,0 +1,290 @@
+"""transformers' Trainer with LLaVA's order of samples, groups of rates, loss and checkpoints.
+
+The loop, mixed precision, accumulation and every way to use several processes are the library's.
+What is ours: how a step's loss is averaged, that a batch that cannot be used ends the training with
+the names of its samples, and that a checkpoint has its name only when all of it was written.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from llava_core.data.collate import Batch, Collator
+from llava_core.data.dataset import Example, TrainingData
+from llava_core.data.sampler import EpochSampler
+from llava_core.errors import CheckpointError, DataError
+from llava_core.memory import in_gib
+from llava_core.train.checkpoints import (
+    PARTIAL,
+    RECIPE,
+    Writer,
+    checkpoint_numbers,
+    partial_folder,
+    read_trained,
+)
+from llava_core.train.loss import LossModel
+from llava_core.train.recipe import Recipe
+from llava_core.train.stages import copy_into, parameter_groups, trained_names
+
+_INPUTS = ("input_ids", "labels", "lengths", "pixels", "tiles", "sizes")
+# How state dicts of the wrapped model call what we call without it.
+_WRAPPED = "llava."
+# float32 weights and two moments, which the optimizer keeps.
+_BYTES_PER_TRAINED = 12
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+class LlavaTrainer(Trainer):
+    """Trains a LossModel by a recipe."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a training
+        self,
+        model: LossModel,
+        *,
+        recipe: Recipe,
+        settings: TrainingArguments,
+        data: TrainingData,
+        validation: Dataset[Example] | None,
+        collator: Collator,
+        writer: Writer,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        """Joins model, data and the writer of checkpoints."""
+        super().__init__(
+            model=model,
+            args=settings,
+            data_collator=collator,
+            train_dataset=data,
+            eval_dataset=validation,
+            callbacks=list(callbacks),
+        )
+        self.pop_callback(PrinterCallback)
+        self._recipe = recipe
+        self._writer = writer
+        self._trained = trained_names(model.llava)
+        self._folder = Path(recipe.output)
+        self._is_writing_result = False
+        self._is_saving = False
+        self._counts = {"skipped": 0, "cut": 0}
+        self._since_log = {"samples": 0, "tokens": 0, "steps": 0}
+        self._log_time = time.perf_counter()
+        # By tokens, `num_items_in_batch` is that of a whole step on all processes.
+        self.model_accepts_loss_kwargs = recipe.loss_average == "tokens"
+        self.loss_is_scaled_for_ga = recipe.loss_average == "tokens"
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Makes the optimizer of the recipe's groups."""
+        if self.optimizer is None:  # type: ignore[has-type]
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            named = dict(self.model.named_parameters())
+            groups = [
+                {
+                    "params": [named[_WRAPPED + name] for name in group.names],
+                    "lr": group.learning_rate,
+                    "weight_decay": group.weight_decay,
+                }
+                for group in parameter_groups(self.model.llava, self._recipe)
+            ]
+            self.optimizer = kind(groups, **options)
+        return cast(torch.optim.Optimizer, self.optimizer)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The mean loss of the labelled tokens: of the whole step, or of this batch."""
+        total, num_labelled = model(**{name: inputs[name] for name in _INPUTS})
+        if num_items_in_batch is None:
+            loss = total / num_labelled.clamp(min=1)
+        else:
+            # Gradients are averaged over processes, and here each has its part of one sum.
+            share = self.accelerator.num_processes
+            loss = total * share / max(int(num_items_in_batch), 1)
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """One batch forwards and backwards.
+
+        Raises:
+            DataError: a sample cannot be used and the recipe does not skip it, or the loss is no
+                number; with the samples' ids.
+        """
+        self._count(inputs)
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if not math.isfinite(float(loss)):
+            raise DataError(
+                f"the loss is {float(loss)} at step {self.state.global_step + 1}, in a batch of "
+                f"the samples {', '.join(inputs['sample_ids'])}; look at them, or try a lower "
+                "learning_rate or precision=float32"
+            )
+        return loss
+
+    @torch.no_grad()
+    def prediction_step(
+        self, model: nn.Module, inputs: Batch, *_: Any, **__: Any
+    ) -> tuple[Tensor, None, None]:
+        """The mean loss of one batch of validation data."""
+        moved = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager():
+            return self.compute_loss(model, moved).detach(), None, None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds speed, time left and what was left out to what is logged."""
+        if "loss" in logs:
+            logs |= self._speed() | {name: n for name, n in self._counts.items() if n}
+        super().log(logs, start_time)
+
+    def save_result(self) -> None:
+        """Writes what was trained into the output folder, whole or not at all.
+
+        Raises:
+            CheckpointError: there is no room, or it cannot be written.
+        """
+        self._is_writing_result = True
+        folder = self._begin_folder()
+        self.save_model(str(folder))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            # Last, because a folder with a config is a checkpoint.
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
+                path.rename(self._folder / path.name)
+            folder.rmdir()
+        self.accelerator.wait_for_everyone()
+
+    def _get_train_sampler(self, train_dataset: Dataset[Example] | None = None) -> Sampler[int]:
+        return EpochSampler(
+            self.train_dataset.records.modality_lengths.tolist(),
+            seed=self._recipe.seed,
+            batch_size=self._recipe.per_device_batch,
+            world_size=self.args.world_size * self._recipe.accumulation,
+            is_grouped=self._recipe.group_by_modality_length,
+        )
+
+    def _count(self, batch: Batch) -> None:
+        if batch["faults"] and self._recipe.faulty_samples == "fail":
+            raise DataError(
+                f"{batch['faults'][0]}; `data-check` lists all such samples, and "
+                "faulty_samples=skip goes on without them"
+            )
+        self._counts["skipped"] += len(batch["faults"])
+        self._counts["cut"] += batch["num_cut"]
+        self._since_log["samples"] += len(batch["sample_ids"])
+        self._since_log["tokens"] += batch["num_tokens"]
+
+    def _speed(self) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds, self._log_time = max(now - self._log_time, 1e-9), now
+        steps = self.state.global_step - self._since_log["steps"]
+        speed = {
+            "samples_per_s": self._since_log["samples"] * self.args.world_size / seconds,
+            "tokens_per_s": self._since_log["tokens"] * self.args.world_size / seconds,
+            "seconds_left": (self.state.max_steps - self.state.global_step)
+            * seconds
+            / max(steps, 1),
+        }
+        self._since_log = {"samples": 0, "tokens": 0, "steps": self.state.global_step}
+        return speed
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._folder / PARTIAL if self._is_saving else self._folder)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Writes a checkpoint under another name and then gives it its own."""
+        partial = self._begin_folder()
+        name = f"checkpoint-{self.state.global_step}"
+        self._is_saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+        except OSError as error:
+            raise CheckpointError(f"{partial} cannot be written: {error}") from error
+        finally:
+            self._is_saving = False
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            if (self._folder / name).exists():
+                shutil.rmtree(self._folder / name)
+            (partial / name).rename(self._folder / name)
+            partial.rmdir()
+            self._rotate()
+        self.accelerator.wait_for_everyone()
+
+    def _begin_folder(self) -> Path:
+        if self.args.should_save:
+            partial_folder(self._folder)
+            self._check_space()
+        self.accelerator.wait_for_everyone()
+        return self._folder / PARTIAL
+
+    def _check_space(self) -> None:
+        counts = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
+        needed = sum(n * _BYTES_PER_TRAINED for n, is_trained in counts if is_trained)
+        free = shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise CheckpointError(
+                f"{self._folder} needs about {in_gib(needed)} for a checkpoint and has "
+                f"{in_gib(free)} free; make room, then start again: it goes on from the last one"
+            )
+
+    def _rotate(self) -> None:
+        limit = self._recipe.save_total_limit
+        numbers = checkpoint_numbers(self._folder)
+        for number in numbers[: -limit if limit else 0]:
+            shutil.rmtree(self._folder / f"checkpoint-{number}")
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Writes the weights; transformers calls this with those of all processes."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = dict(self.model.named_parameters()) if state_dict is None else state_dict
+        trained = {name: state[_WRAPPED + name] for name in self._trained}
+        dtype = _DTYPES[self._recipe.precision] if self._is_writing_result else None
+        with _whole_models(self.args):
+            self._writer.write(trained, folder, dtype=dtype)
+        (folder / RECIPE).write_text(self._recipe.to_yaml(), encoding="utf-8")
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        tensors = read_trained(Path(resume_from_checkpoint))
+        copy_into(self.model.llava, tensors, source=resume_from_checkpoint)
+
+
+@contextmanager
+def _whole_models(settings: TrainingArguments) -> Iterator[None]:
+    """Keeps transformers from cutting up, under ZeRO-3, the models that writing builds.
+
+    Only one process writes, and it would wait for the others for ever.
+    """
+    from transformers.integrations import deepspeed
+
+    config = getattr(settings, "hf_deepspeed_config", None)
+    if config is None:
+        yield
+        return
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed.set_hf_deepspeed_config(config)

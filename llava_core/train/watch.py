@@ -1,0 +1,167 @@
+"""Shows a training: a bar on stderr, a line of JSON for every step, a plot of the loss.
+
+Only the first process does; the others would say the same.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+from llava_core.errors import CheckpointError
+from llava_core.json_files import read_object
+from llava_core.train.recipe import Recipe
+
+LOG = "log.jsonl"
+PLOT = "loss.svg"
+_WIDTH, _HEIGHT, _MARGIN = 800, 400, 50
+
+
+class Watcher(TrainerCallback):
+    """Writes `log.jsonl` and `loss.svg` and moves the bar."""
+
+    def __init__(self, folder: Path, *, bar: Progress) -> None:
+        """Watches a training whose output folder is given."""
+        self._folder = folder
+        self._bar = bar
+        self._task = bar.add_task("training", total=None, shown="")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Forgets what was logged after the checkpoint from which it goes on."""
+        if state.is_world_process_zero:
+            kept = [line for line in read_log(self._folder) if line["step"] <= state.global_step]
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            (self._folder / LOG).write_text(text, encoding="utf-8")
+        self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Appends a line."""
+        if not state.is_world_process_zero:
+            return
+        append(self._folder, {"step": state.global_step, "epoch": state.epoch, **logs})
+        if "loss" in logs:
+            shown = (
+                f"loss {logs['loss']:.4f}  rate {logs['learning_rate']:.2g}  "
+                f"{logs['samples_per_s']:.1f} samples/s {logs['tokens_per_s']:.0f} tokens/s"
+            )
+            self._bar.update(self._task, completed=state.global_step, shown=shown)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Draws the loss so far."""
+        if state.is_world_process_zero:
+            write_plot(self._folder)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Draws the loss."""
+        if state.is_world_process_zero:
+            write_plot(self._folder)
+
+
+class Examiner(TrainerCallback):
+    """Runs `llava_eval` on every checkpoint, as a command of its own, and logs its scores."""
+
+    def __init__(self, recipe: Recipe, *, needs_base: bool) -> None:
+        """Examines the checkpoints of a recipe's training.
+
+        Args:
+            needs_base: whether checkpoints hold only what was trained.
+        """
+        self._recipe = recipe
+        self._needs_base = needs_base
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Scores the checkpoint that was just written.
+
+        Raises:
+            CheckpointError: the command fails.
+        """
+        if not state.is_world_process_zero:
+            return
+        folder = Path(self._recipe.output)
+        name = f"checkpoint-{state.global_step}"
+        run = folder / "evaluation" / name
+        command = [sys.executable, "-m", "llava_eval", "run", "--model", str(folder / name)]
+        command += ["--tasks", ",".join(self._recipe.eval_tasks), "--data", self._recipe.eval_data]
+        command += ["--output", str(run)]
+        if self._needs_base:
+            command += ["--model-base", self._recipe.model]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        if finished.returncode:
+            last = (finished.stderr.strip() or "no message").splitlines()[-1]
+            raise CheckpointError(f"`{' '.join(command[1:])}` failed: {last}")
+        scores = {path.parent.name: _headline(path) for path in run.glob("*/summary.json")}
+        append(folder, {"step": state.global_step, "scores": scores})
+
+
+@contextmanager
+def training_bar() -> Iterator[Progress]:
+    """The bar, which is not shown where stderr is no terminal."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[shown]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bar:
+        yield bar
+
+
+def append(folder: Path, line: Mapping[str, Any]) -> None:
+    """Adds a line to the log."""
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the log; one that was broken off is left out."""
+    path = folder / LOG
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def write_plot(folder: Path) -> None:
+    """Draws the loss over the steps."""
+    points = [(line["step"], line["loss"]) for line in read_log(folder) if "loss" in line]
+    if points:
+        (folder / PLOT).write_text(draw_loss(points), encoding="utf-8")
+
+
+def draw_loss(points: Sequence[tuple[int, float]]) -> str:
+    """An SVG picture of losses by step."""
+    steps, losses = [step for step, _ in points], [loss for _, loss in points]
+    left, right = min(steps), max(max(steps), min(steps) + 1)
+    low, high = min(losses), max(max(losses), min(losses) + 1e-6)
+    across, down = _WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN
+    path = " ".join(
+        f"{_MARGIN + across * (step - left) / (right - left):.1f},"
+        f"{_MARGIN + down * (high - loss) / (high - low):.1f}"
+        for step, loss in points
+    )
+    labels = (
+        (5, _MARGIN, f"{high:.3g}"),
+        (5, _HEIGHT - _MARGIN, f"{low:.3g}"),
+        (_MARGIN, _HEIGHT - 20, f"step {left}"),
+        (_WIDTH - 2 * _MARGIN, _HEIGHT - 20, f"step {right}"),
+    )
+    text = "".join(f'<text x="{x}" y="{y}">{label}</text>' for x, y, label in labels)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        f'font-family="sans-serif" font-size="13"><title>training loss</title>'
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>'
+        f'<polyline fill="none" stroke="#1f5fa8" stroke-width="1.5" points="{path}"/>{text}</svg>\n'
+    )
+
+
+def _headline(path: Path) -> Any:
+    summary = read_object(path)
+    return summary["metrics"][summary["headline"]]["value"]

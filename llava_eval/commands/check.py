@@ -1,0 +1,215 @@
+"""`check`: whether a candidate may take a baseline's place; made for a build server.
+
+Exit codes: 0 it may, 1 a task failed, 2 wrong usage or runs that cannot be compared.
+"""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from llava_eval import pages
+from llava_eval.baseline import (
+    RunSide,
+    Side,
+    open_side,
+    read_entries,
+    write_baseline,
+)
+from llava_eval.ci import github_annotations, junit_xml
+from llava_eval.commands.arguments import fraction, level, share_of_scale
+from llava_eval.compare import Entry
+from llava_eval.errors import FlagsError, RunError
+from llava_eval.gate import Decision, decide, is_failed
+from llava_eval.leaderboard import number_text
+from llava_eval.policy import Policy, read_policy
+from llava_eval.quick import QuickTask, choose_quick
+from llava_eval.registry import load_tasks
+from llava_eval.spec import TaskSpec
+from llava_eval.store import write_atomically
+
+HELP = "decide whether a candidate is worse than a baseline, for a build server"
+
+_OUTCOMES = {
+    "failed": "[bold red]failed[/]",
+    "passed": "[green]passed[/]",
+    "doubt": "[yellow]in doubt[/]",
+    "skipped": "[dim]skipped[/]",
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declares the flags."""
+    add = parser.add_argument
+    add("--baseline", type=Path, required=True, metavar="A", help="run folder, or a stored file")
+    add("--candidate", type=Path, metavar="B", help="run folder to be decided on")
+    add(
+        "--max-drop",
+        type=share_of_scale,
+        metavar="PTS",
+        help="points, out of 100, that each task may lose (default: 0, nothing beyond chance)",
+    )
+    add("--alpha", type=level, metavar="P", help="how often an equal candidate may fail (0.05)")
+    add(
+        "--max-unscored",
+        type=fraction,
+        metavar="SHARE",
+        help="share of samples that may lack a score, or a readable answer (default: 0.01)",
+    )
+    add(
+        "--strict",
+        action="store_true",
+        default=None,
+        help="fail also where a larger loss cannot be ruled out",
+    )
+    add("--policy", type=Path, metavar="FILE", help="YAML file with limits, also for single tasks")
+    add("--save-baseline", type=Path, metavar="FILE", help="keep the baseline in a small file")
+    add(
+        "--quick",
+        action="store_true",
+        help="with --save-baseline: keep only what --max-drop needs; `run --subset FILE` asks that",
+    )
+    add("--junit", type=Path, metavar="FILE", help="write the decisions as JUnit XML")
+    add("--markdown", type=Path, metavar="FILE", help="write the decisions as Markdown")
+
+
+def execute(arguments: Namespace) -> int:
+    """Runs the command; 1 where a task failed.
+
+    Raises:
+        EvalError: something was given wrong, or the runs cannot be compared.
+    """
+    if arguments.candidate is None and arguments.save_baseline is None:
+        raise FlagsError("nothing to do: give --candidate RUN, or --save-baseline FILE")
+    if arguments.quick and arguments.save_baseline is None:
+        raise FlagsError("--quick says what --save-baseline FILE keeps; give that too")
+    tasks = load_tasks()
+    policy = read_policy(
+        arguments.policy,
+        tasks,
+        max_drop=arguments.max_drop,
+        max_unscored=arguments.max_unscored,
+        alpha=arguments.alpha,
+        strict=arguments.strict,
+    )
+    baseline = open_side(arguments.baseline, tasks)
+    if arguments.save_baseline:
+        _save(arguments.save_baseline, baseline, tasks, policy, quick=arguments.quick)
+    if arguments.candidate is None:
+        return 0
+    candidate = open_side(arguments.candidate, tasks)
+    if not isinstance(candidate, RunSide):
+        raise RunError(f"{arguments.candidate}: a stored baseline; --candidate is a run folder")
+    decisions = decide(_entries(baseline, candidate, tasks, policy), policy)
+    _tell(decisions, arguments, policy, names=(baseline.name, candidate.name))
+    return 1 if is_failed(decisions) else 0
+
+
+def _save(
+    path: Path, side: Side, tasks: Mapping[str, TaskSpec], policy: Policy, *, quick: bool
+) -> None:
+    if not isinstance(side, RunSide):
+        raise FlagsError(f"{side.path} is a stored baseline already; --save-baseline keeps a run")
+    kept = [name for name in side.tasks if not policy.limits(name).ignore]
+    chosen = _choose(side, tasks, policy, kept) if quick else []
+    ranks = {each.task: each.last_rank for each in chosen}
+    write_baseline(path, side, tasks, names=kept, last_ranks=ranks)
+    sys.stdout.write(f"baseline: {path}, {path.stat().st_size:,} bytes\n")
+    sys.stdout.write(_savings(chosen))
+
+
+def _choose(
+    side: RunSide, tasks: Mapping[str, TaskSpec], policy: Policy, names: Sequence[str]
+) -> list[QuickTask]:
+    if all(policy.limits(name).max_drop == 0 for name in names):
+        raise FlagsError("--quick needs a loss to look for: give --max-drop above 0")
+    return choose_quick({name: side.read(name).scores for name in names}, tasks, policy)
+
+
+def _savings(chosen: Sequence[QuickTask]) -> str:
+    if not chosen:
+        return ""
+    lines = [f"{each.task}: {each.kept:,} of {each.samples:,} samples" for each in chosen]
+    kept, samples = sum(e.kept for e in chosen), sum(e.samples for e in chosen)
+    lines.append(f"all: {kept:,} of {samples:,} samples, {1 - kept / samples:.0%} are saved")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _entries(
+    baseline: Side, candidate: RunSide, tasks: Mapping[str, TaskSpec], policy: Policy
+) -> list[Entry]:
+    """Every task of the baseline that the policy does not ignore.
+
+    Raises:
+        RunError: the candidate lacks one, or some of its samples, or measured it otherwise.
+    """
+    names = [name for name in baseline.tasks if not policy.limits(name).ignore]
+    if not names:
+        raise RunError("no task is left: the policy ignores all that the baseline has")
+    absent = [name for name in names if name not in candidate.tasks]
+    faults = [
+        f"{name}: the candidate lacks it; run it, or let --policy ignore it" for name in absent
+    ]
+    entries, refused = read_entries(
+        baseline, candidate, tasks, [name for name in names if name not in absent]
+    )
+    faults += refused
+    faults += [
+        f"{entry.pair.task}: the candidate has {entry.second.summary.counts.samples:,} samples of "
+        f"the baseline's {entry.first.summary.counts.samples:,}; ask all, or keep a baseline of "
+        "as many by --save-baseline --quick"
+        for entry in entries
+        if isinstance(baseline, RunSide) and entry.pair.shared < entry.first.summary.counts.samples
+    ]
+    if faults:
+        raise RunError("\n".join(faults))
+    return entries
+
+
+def _tell(
+    decisions: Sequence[Decision],
+    arguments: Namespace,
+    policy: Policy,
+    *,
+    names: tuple[str, str],
+) -> None:
+    markdown = pages.markdown(
+        "check",
+        decisions=decisions,
+        failed=is_failed(decisions),
+        baseline=names[0],
+        candidate=names[1],
+        alpha=f"{policy.alpha:g}",
+    ).encode("utf-8", "backslashreplace")
+    if arguments.markdown:
+        write_atomically(arguments.markdown, [markdown])
+    if arguments.junit:
+        write_atomically(arguments.junit, [junit_xml(decisions, candidate=names[1])])
+    Console().print(_table(decisions))
+    sys.stdout.write(_reasons(decisions))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        sys.stdout.write(github_annotations(decisions))
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("ab") as file:
+            file.write(markdown)
+
+
+def _table(decisions: Sequence[Decision]) -> Table:
+    table = Table("task")
+    for column in ("baseline", "candidate", "difference", "95 % interval", "allowed"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("outcome")
+    for each in decisions:
+        numbers = [number_text(value, each.unit) for value in (each.first, each.second)]
+        told = each.difference, each.interval, each.allowed, _OUTCOMES[each.outcome]
+        table.add_row(each.name, *numbers, *told)
+    return table
+
+
+def _reasons(decisions: Sequence[Decision]) -> str:
+    """What the table has no room for, a line each."""
+    return "".join(f"{each.name}: {reason}\n" for each in decisions for reason in each.reasons)

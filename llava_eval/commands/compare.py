@@ -1,0 +1,95 @@
+"""`compare`: two runs, sample by sample: what differs, how surely, and which samples changed."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from llava_eval.baseline import RunSide, open_side, read_entries
+from llava_eval.commands.arguments import level, share_of_scale
+from llava_eval.compare import judge_pairs
+from llava_eval.compare_report import Comparison, write_markdown, write_page
+from llava_eval.compare_text import compared_lines
+from llava_eval.errors import RunError
+from llava_eval.registry import load_tasks
+
+HELP = "compare two runs sample by sample: differences with intervals, verdicts, changed samples"
+
+_STYLES = {"better": "green", "worse": "red", "equal": "", "unclear": "dim", "too_little": "dim"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declares the flags."""
+    add = parser.add_argument
+    add("first", type=Path, metavar="A", help="a run folder, or a stored baseline")
+    add("second", type=Path, metavar="B", help="the run folder that is held against it")
+    add("--alpha", type=level, default=0.05, help="level of the tests (default: 0.05)")
+    add(
+        "--margin",
+        type=share_of_scale,
+        default=1.0,
+        metavar="PTS",
+        help="points, out of 100, within which runs count as equal (default: 1)",
+    )
+    add("--html", type=Path, metavar="FILE", help="also write a page, with the changed samples")
+    add("--markdown", type=Path, metavar="FILE", help="also write Markdown")
+
+
+def execute(arguments: Namespace) -> int:
+    """Runs the command.
+
+    Raises:
+        EvalError: the runs cannot be read, or have nothing that can be compared.
+    """
+    tasks = load_tasks()
+    first, second = (open_side(path, tasks) for path in (arguments.first, arguments.second))
+    if not isinstance(second, RunSide):
+        raise RunError(f"{arguments.second}: a stored baseline goes first; give a run folder here")
+    shared = [name for name in tasks if name in first.tasks and name in second.tasks]
+    alone = [name for name in (*first.tasks, *second.tasks) if name not in shared]
+    entries, refused = read_entries(first, second, tasks, shared)
+    refused += [f"{name}: only one of the runs has it" for name in sorted(alone)]
+    if not entries:
+        raise RunError("\n".join(refused))
+    compared = judge_pairs(
+        [entry.pair for entry in entries], alpha=arguments.alpha, margin=arguments.margin
+    )
+    comparison = Comparison(first=first, second=second, compared=compared, refused=refused)
+    if arguments.html:
+        write_page(arguments.html, comparison)
+    if arguments.markdown:
+        write_markdown(arguments.markdown, comparison)
+    Console().print(_table(comparison))
+    sys.stdout.write(_remarks(comparison))
+    return 0
+
+
+def _table(comparison: Comparison) -> Table:
+    first, second = comparison.names
+    table = Table("task", caption=escape("\n".join(comparison.warnings)), caption_style="bold red")
+    for column in (escape(first), escape(second), "difference", "95 % interval", "p"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    table.add_column("gained", justify="right")
+    table.add_column("lost", justify="right")
+    for line in compared_lines(comparison.compared):
+        style = _STYLES[line.verdict]
+        verdict = f"[{style}]{line.verdict_text}[/]" if style else line.verdict_text
+        numbers = line.first, line.second, line.difference, line.interval, line.p_value
+        table.add_row(line.task, *numbers, verdict, f"{line.gained:,}", f"{line.lost:,}")
+    return table
+
+
+def _remarks(comparison: Comparison) -> str:
+    """What the table has no room for, a line each."""
+    remarks = [
+        f"{line.task}: {remark}"
+        for line in compared_lines(comparison.compared)
+        for remark in line.remarks
+    ]
+    remarks += [f"not compared: {reason}" for reason in comparison.refused]
+    remarks += [f"manifest: {name}: {one}, {other}" for name, one, other in comparison.differences]
+    return "".join(f"{remark}\n" for remark in remarks)

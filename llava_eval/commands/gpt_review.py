@@ -1,0 +1,351 @@
+"""`gpt-review`: a judge compares a model's answers with reference answers, as LLaVA's scripts."""
+
+import hashlib
+import json
+import logging
+import re
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from llava_eval.answers import read_answers
+from llava_eval.commands.arguments import add_data, positive
+from llava_eval.commands.judging import (
+    CONCURRENCY,
+    DEFAULT_JUDGE,
+    KEY_NAME,
+    add_price,
+    base_url,
+    open_judges,
+    progress,
+    read_key,
+    read_limits,
+)
+from llava_eval.errors import DataError
+from llava_eval.manifest import describe_environment
+from llava_eval.records import Response
+from llava_eval.review.ledger import Ledger, ReviewRequest
+from llava_eval.review.price import estimate_tokens
+from llava_eval.review.questions import QuestionSet, open_question_set, pair_answers
+from llava_eval.review.requests import MAX_TOKENS, TEMPERATURE, Settings, pair_requests
+from llava_eval.review.session import Limits, Outcome, most_cost, review_all
+from llava_eval.review.summary import read_series
+from llava_eval.review.tables import as_text, tell
+from llava_eval.sources.open import HUB, data_root
+from llava_eval.store import write_atomically
+
+HELP = "let a judge compare a model's answers with reference answers"
+
+MAX_UNREAD = 0.05
+"""Share of reviews without readable scores above which the command fails."""
+
+# A review's text is about this long, as GPT-4 writes them; a dry run reckons with it.
+_USUAL_NEW_TOKENS = 150
+
+_logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declares the flags."""
+    add = parser.add_argument
+    add(
+        "--answers",
+        type=Path,
+        nargs=2,
+        required=True,
+        metavar=("OURS", "REF"),
+        help="answers of the model that is judged, then those it is compared with",
+    )
+    add_data(parser)
+    add("--questions", type=Path, metavar="FILE", help="default: qa90 or the set that REF answers")
+    add("--context", type=Path, metavar="FILE", help="pictures in words: captions, or with boxes")
+    add("--rule", type=Path, metavar="FILE", help="LLaVA's rule.json (default: in the data folder)")
+    add("--output", type=Path, metavar="FILE", help="where reviews are kept, one a line")
+    add("--judge", nargs="+", default=[DEFAULT_JUDGE], metavar="MODEL", help="who judges")
+    add("--base-url", type=base_url, metavar="URL", help="an endpoint with OpenAI's interface")
+    add("--api-key-env", metavar="NAME", help=f"variable with the key (default: {KEY_NAME})")
+    add("--concurrency", type=positive, default=CONCURRENCY, metavar="N", help="reviews at a time")
+    add_price(parser)
+    add("--dry-run", action="store_true", help="show messages, tokens and price; ask nobody")
+    add("--both-orders", action="store_true", help="show the answers in either order; both count")
+    add("--votes", type=positive, default=1, metavar="N", help="ask N times")
+    add(
+        "--protocol",
+        choices=("tolerant", "llava"),
+        default="tolerant",
+        help="how scores are read; llava: as LLaVA's script reads them (default: tolerant)",
+    )
+    add(
+        "--temperature",
+        type=temperature,
+        default=TEMPERATURE,
+        metavar="T|none",
+        help=f"default: {TEMPERATURE}, as published; none for models that take only theirs",
+    )
+    add("--max-tokens", type=positive, default=MAX_TOKENS, metavar="N", help="of a review")
+    add(
+        "--max-unread",
+        type=share,
+        default=MAX_UNREAD,
+        metavar="SHARE",
+        help=f"fail where more reviews have no readable scores (default: {MAX_UNREAD})",
+    )
+    add(
+        "--against",
+        type=Path,
+        metavar="REVIEW",
+        help="stored reviews to compare with: of the same answers, they show the judge's drift",
+    )
+
+
+def temperature(text: str) -> float | None:
+    """A temperature from 0 to 2, or None for `none`.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    return None if text == "none" else _between(text, 0, 2, "a temperature from 0 to 2 or none")
+
+
+def share(text: str) -> float:
+    """A fraction of the whole.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    return _between(text, 0, 1, "a share from 0 to 1")
+
+
+def _between(text: str, low: float, high: float, expected: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = high + 1
+    if not low <= value <= high:
+        raise ArgumentTypeError(f"expected {expected}, got {text!r}")
+    return value
+
+
+def execute(arguments: Namespace) -> int:
+    """Runs the command; 1 where reviews are missing or too many could not be read.
+
+    Raises:
+        EvalError: something was given wrong, or a judge refuses everything.
+    """
+    judges = tuple(dict.fromkeys(arguments.judge))
+    limits = read_limits(
+        judges,
+        concurrency=arguments.concurrency,
+        max_cost=arguments.max_cost,
+        given=arguments.price,
+    )
+    names, asked, requests = _requests(arguments, judges)
+    if arguments.dry_run:
+        _show(requests, limits)
+        return 0
+    key = read_key(arguments.api_key_env, is_needed=arguments.base_url is None)
+    output = arguments.output or _default_output(names, judges, asked)
+    with progress("reviews", len(requests), Console(stderr=True)) as told:
+        outcome = review_all(
+            requests,
+            judges=partial(open_judges, judges, url=arguments.base_url, key=key),
+            ledger=Ledger(output),
+            candidate=names[0],
+            limits=limits,
+            told=told,
+        )
+    _write_manifest(output, arguments, asked=asked, outcome=outcome)
+    return _report(output, arguments, requests=requests, outcome=outcome)
+
+
+def _requests(
+    arguments: Namespace, judges: tuple[str, ...]
+) -> tuple[tuple[str, str], QuestionSet, list[ReviewRequest]]:
+    """Names of both sides, the questions, and what is to be asked; tells what does not fit."""
+    if arguments.data == HUB:
+        raise DataError("--data hub has no captions for the judge; give a folder")
+    paths = arguments.answers
+    candidate, reference = (read_answers(path) for path in paths)
+    names = _name(candidate, paths[0]), _name(reference, paths[1])
+    if names[0].startswith("gpt-4") and not names[1].startswith("gpt-4"):
+        _logger.warning("OURS is by %s and REF by %s: the model that is judged comes first", *names)
+    asked = open_question_set(
+        data_root(arguments.data),
+        reference=reference,
+        questions=arguments.questions,
+        context=arguments.context,
+        rule=arguments.rule,
+    )
+    matched = pair_answers(asked.questions, candidate, reference)
+    for fault in matched.faults:
+        _logger.warning("%s", fault)
+    settings = Settings(
+        judges=judges,
+        protocol=arguments.protocol,
+        votes=arguments.votes,
+        both_orders=arguments.both_orders,
+        temperature=arguments.temperature,
+        max_tokens=arguments.max_tokens,
+    )
+    requests = pair_requests(
+        matched.pairings,
+        variant=asked.variant,
+        rules=asked.rules,
+        names=names,
+        settings=settings,
+    )
+    _warn_of_wording(requests)
+    return names, asked, requests
+
+
+def _warn_of_wording(requests: Sequence[ReviewRequest]) -> None:
+    wordings = {str(request.metadata["wording"]) for request in requests}
+    if "own" in wordings:
+        _logger.warning(
+            "no rule.json: the judge gets rules in our own wording, which the published numbers "
+            "were not made with; `data fetch qa90` gets LLaVA's, or give --rule FILE"
+        )
+    if "given" in wordings:
+        _logger.warning("the rules are not those of LLaVA's rule.json; outputs say `given`")
+
+
+def _name(answers: Sequence[Response], path: Path) -> str:
+    models = {answer.model_id for answer in answers}
+    return models.pop() if len(models) == 1 and "" not in models else path.stem
+
+
+def _default_output(names: tuple[str, str], judges: Sequence[str], asked: QuestionSet) -> Path:
+    """The same for the same question to the same judges, which therefore goes on."""
+    questions = asked.files["questions"]
+    assert questions is not None, "there are questions"
+    parts = (names[0], "vs", names[1], questions.resolve().parent.name, *judges)
+    return Path("runs/reviews") / (re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)) + ".jsonl")
+
+
+def _show(requests: Sequence[ReviewRequest], limits: Limits) -> None:
+    """Prints what would be asked, and about what it would cost."""
+    for request in requests:
+        order = ", the candidate first" if request.swapped else ""
+        sys.stdout.write(
+            f"--- question {request.record['question_id']}, {request.record['category']}, "
+            f"{request.judge}, vote {request.vote}{order}\n"
+        )
+        for message in request.messages:
+            sys.stdout.write(f"[{message['role']}]\n{message['content']}\n")
+        for flag in request.metadata["flags"]:
+            sys.stdout.write(f"flagged: {flag}\n")
+    prompt_tokens = sum(estimate_tokens(request.messages) for request in requests)
+    sys.stdout.write(f"--- {len(requests)} reviews, about {prompt_tokens:,} tokens of prompts\n")
+    if unknown := {request.judge for request in requests} - set(limits.prices):
+        sys.stdout.write(f"price of {', '.join(sorted(unknown))} not known; give --price\n")
+        return
+    priced = [(limits.prices[request.judge], request) for request in requests]
+    usual = sum(price.cost(**_usual_tokens(request)) for price, request in priced)
+    most = sum(most_cost(price, request) for price, request in priced)
+    sys.stdout.write(f"about ${usual:.2f}, at most ${most:.2f}\n")
+
+
+def _usual_tokens(request: ReviewRequest) -> dict[str, int]:
+    return {
+        "prompt_tokens": estimate_tokens(request.messages),
+        "new_tokens": min(_USUAL_NEW_TOKENS, request.max_tokens),
+    }
+
+
+def _write_manifest(
+    output: Path, arguments: Namespace, *, asked: QuestionSet, outcome: Outcome
+) -> None:
+    """Says beside the reviews what they were made with."""
+    requests = [review.request for review in outcome.reviews]
+    paths = {"ours": arguments.answers[0], "reference": arguments.answers[1], **asked.files}
+    content: dict[str, Any] = {
+        "judges": list(dict.fromkeys(request.judge for request in requests)),
+        "models": _models(output),
+        "base_url": arguments.base_url,
+        "variant": asked.variant,
+        "wordings": list(dict.fromkeys(request.metadata["wording"] for request in requests)),
+        "protocol": arguments.protocol,
+        "temperature": arguments.temperature,
+        "max_tokens": arguments.max_tokens,
+        "votes": arguments.votes,
+        "both_orders": arguments.both_orders,
+        "files": {
+            name: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for name, path in paths.items()
+            if path is not None
+        },
+        "counts": _counts(outcome),
+        **describe_environment(arguments.command_line),
+    }
+    text = json.dumps(content, indent=2)
+    write_atomically(output.with_suffix(".manifest.json"), [text.encode(), b"\n"])
+
+
+def _models(output: Path) -> list[str]:
+    """What the endpoints called the judges, over all reviews of the file."""
+    metadata = (json.loads(line)["metadata"] for line in output.read_bytes().splitlines())
+    return list(dict.fromkeys(each["model"] for each in metadata))
+
+
+def _counts(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "reviews": len(outcome.reviews),
+        "reused": outcome.num_reused,
+        "unread": sum(review.verdict is None for review in outcome.reviews),
+        "failed": len(outcome.failures),
+        "cost_usd": round(outcome.cost_usd, 6),
+    }
+
+
+def _report(
+    output: Path,
+    arguments: Namespace,
+    *,
+    requests: Sequence[ReviewRequest],
+    outcome: Outcome,
+) -> int:
+    """Prints what came of it; 1 where something is missing."""
+    faults = _faults(arguments, requests=requests, outcome=outcome)
+    if outcome.reviews:
+        series = read_series(output)
+        if arguments.against:
+            stored = read_series(arguments.against)
+            sys.stdout.write(as_text(tell([*stored, *series], is_compared=True)))
+        else:
+            sys.stdout.write(as_text(tell(series, is_compared=False)))
+    new = len(outcome.reviews) - outcome.num_reused
+    cost = f", ${outcome.cost_usd:.2f}" if outcome.cost_usd else ""
+    sys.stdout.write(f"reviews: {output} ({new} new{cost}, {outcome.num_reused} kept)\n")
+    for fault in faults:
+        sys.stderr.write(f"llava-eval: {fault}\n")
+    return 1 if faults else 0
+
+
+def _faults(
+    arguments: Namespace, *, requests: Sequence[ReviewRequest], outcome: Outcome
+) -> list[str]:
+    faults = []
+    if outcome.failures:
+        number, first = len(outcome.failures), next(iter(outcome.failures.values()))
+        faults.append(f"{number} reviews failed, the first: {first}; the same command asks again")
+    if outcome.is_stopped:
+        faults.append(
+            f"stopped at --max-cost {arguments.max_cost:g}: {len(outcome.reviews)} of "
+            f"{len(requests)} reviews are done; the same command goes on from here"
+        )
+    unread = [review for review in outcome.reviews if review.verdict is None]
+    if unread:
+        ids = ", ".join(str(review.request.record["question_id"]) for review in unread[:10])
+        more = " …" if len(unread) > 10 else ""
+        told = f"{len(unread)} of {len(outcome.reviews)} reviews have no readable scores and count "
+        told += f"in no mean: questions {ids}{more}"
+        if len(unread) > arguments.max_unread * len(outcome.reviews):
+            faults.append(f"{told}; more than --max-unread {arguments.max_unread:g}")
+        else:
+            _logger.warning("%s", told)
+    return faults

@@ -1,0 +1,157 @@
+"""The flags that say who judges, at what address and cost; and the judges they name."""
+
+import math
+import os
+import re
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llava_eval.errors import FlagsError
+from llava_eval.review.judge import Judge
+from llava_eval.review.price import Price, find_price
+from llava_eval.review.session import Limits, Told
+
+KEY_NAME = "OPENAI_API_KEY"
+DEFAULT_JUDGE = "gpt-4-0613"
+"""The oldest GPT-4 that is left; `gpt-4-0314`, which LLaVA's numbers were made with, is retired."""
+CONCURRENCY = 16
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+
+
+def base_url(text: str) -> str:
+    """An address that may be shown: without a password or query, where keys are put at times.
+
+    Raises:
+        ArgumentTypeError: it is no address, or holds more than one.
+    """
+    # The text itself is not repeated: what is wrong with it may be a key.
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ArgumentTypeError("expected an address as http://host:port/v1") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ArgumentTypeError("expected an address as http://host:port/v1")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ArgumentTypeError(
+            "an address with a name, password or query; keys go into the variable that "
+            "--api-key-env names"
+        )
+    return text
+
+
+def dollars(text: str) -> float:
+    """An amount of US dollars, more than nothing.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount < math.inf:
+        raise ArgumentTypeError(f"expected US dollars, more than 0, got {text!r}")
+    return amount
+
+
+def price(text: str) -> Price:
+    """US dollars for a million tokens of prompt and of reply.
+
+    Raises:
+        ArgumentTypeError: anything but two numbers.
+    """
+    try:
+        prompt, new = map(float, text.split(","))
+    except ValueError:
+        prompt = new = math.nan
+    if not (0 <= prompt < math.inf and 0 <= new < math.inf):
+        raise ArgumentTypeError(f"expected US dollars a million tokens as 30,60, got {text!r}")
+    return Price(prompt, new)
+
+
+def add_price(parser: ArgumentParser) -> None:
+    """Declares what reviews may cost."""
+    add = parser.add_argument
+    add("--max-cost", type=dollars, metavar="USD", help="stop before reviews cost more than this")
+    add(
+        "--price",
+        type=price,
+        metavar="PROMPT,REPLY",
+        help="US dollars a million tokens, for judges whose price is not known",
+    )
+
+
+def read_key(name: str | None, *, is_needed: bool) -> str | None:
+    """The key out of the environment; no message ever holds what might be one.
+
+    Args:
+        name: the variable; None for the usual one.
+        is_needed: whether there must be a key, which a judge of one's own needs not.
+
+    Raises:
+        FlagsError: the name cannot be one, or the variable is empty.
+    """
+    if name is not None and not _VARIABLE.fullmatch(name):
+        raise FlagsError(
+            "--api-key-env takes the name of an environment variable (capitals, digits and _), "
+            f"such as {KEY_NAME}, not the key itself"
+        )
+    key = os.environ.get(name or KEY_NAME, "").strip()
+    if not key and (is_needed or name is not None):
+        raise FlagsError(
+            f"the environment variable {name or KEY_NAME} is empty; put the judge's key into it, "
+            "or name another one with --api-key-env"
+        )
+    return key or None
+
+
+def open_judges(models: Sequence[str], *, url: str | None, key: str | None) -> Mapping[str, Judge]:
+    """The judges by name."""
+    return {model: Judge(model, base_url=url, key=key) for model in models}
+
+
+def read_limits(
+    models: Sequence[str], *, concurrency: int, max_cost: float | None, given: Price | None
+) -> Limits:
+    """How fast and how far.
+
+    Raises:
+        FlagsError: a limit on cost, but a judge whose price is not known.
+    """
+    known = {model: given or find_price(model) for model in models}
+    prices = {model: each for model, each in known.items() if each is not None}
+    unknown = [model for model in models if model not in prices]
+    if max_cost is not None and unknown:
+        raise FlagsError(
+            f"--max-cost {max_cost:g}: the price of {', '.join(unknown)} is not known; give it "
+            "with --price PROMPT,REPLY"
+        )
+    return Limits(concurrency=concurrency, max_cost_usd=max_cost, prices=prices)
+
+
+@contextmanager
+def progress(title: str, total: int, console: Console) -> Iterator[Told]:
+    """A bar that counts reviews and what they cost; nothing where the console is no terminal."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[cost]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(title, total=total, cost="")
+        yield partial(_tell, bar, task)
+
+
+def _tell(bar: Progress, task: int, done: int, cost_usd: float) -> None:
+    bar.update(task, completed=done, cost=f"${cost_usd:.2f}" if cost_usd else "")  # type: ignore[arg-type]

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from llava_core.data.check import check_files
+from llava_core.errors import DataError
+from llava_core.templates import get_template
+from tests.llava_core.toy import toy_image
+
+QUESTION = {"from": "human", "value": "<image>\nwhat"}
+ANSWER = {"from": "gpt", "value": "a dog"}
+
+
+def check(folder, records, template="v1"):
+    path = folder / "data.json"
+    path.write_text(json.dumps(records))
+    return check_files([path], image_folder=folder, template=get_template(template))
+
+
+def record(name, image, *turns):
+    return {"id": name, "conversations": list(turns) or [QUESTION, ANSWER], **(
+        {"image": image} if image else {}
+    )}  # fmt: skip
+
+
+def test_good_data_has_no_faults(tmp_path):
+    toy_image(0).save(tmp_path / "a.jpg")
+    report = check(tmp_path, [record("a", "a.jpg"), record("b", "a.jpg")])
+    assert (report.num_records, report.num_with_picture) == (2, 2)
+    assert report.faults == report.stray == ()
+
+
+def test_everything_that_is_wrong_is_listed(tmp_path):
+    toy_image(0, 400, 300).save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (tmp_path / "text.jpg").write_text("no picture")
+    text = {"from": "human", "value": "what is <image>"}
+    report = check(
+        tmp_path,
+        [
+            record("good", "a.jpg"),
+            record("missing", "none.jpg"),
+            record("cut", "cut.jpg"),
+            record("text", "text.jpg"),
+            record("empty", "a.jpg", QUESTION, {"from": "gpt", "value": ""}),
+            record("stray", None, text, ANSWER),
+        ],
+    )
+    told = {fault.split(":")[0]: fault for fault in report.faults}
+    assert set(told) == {"sample missing", "sample cut", "sample text", "sample empty"}
+    assert "truncated" in told["sample cut"]
+    assert "is not there" in told["sample missing"]
+    assert "in no picture format" in told["sample text"]
+    assert report.stray == ("stray",)
+
+
+def test_a_file_that_is_no_json_ends_the_check(tmp_path):
+    (tmp_path / "data.json").write_text("{")
+    with pytest.raises(DataError, match="broken or cut off"):
+        check_files([tmp_path / "data.json"], image_folder=tmp_path, template=get_template("v1"))

@@ -1,0 +1,192 @@
+"""The terminal conversation: driven in a real terminal, and by lines."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import llava_core
+from llava_core.serve.chat import Chat, ChatSettings
+from tests.llava_core.toy import toy_image
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return llava_core.load("tiny", device="cpu", dtype="float32")
+
+
+def talk(tiny, *lines, images=(), **settings):
+    """What a conversation of these lines shows; a callable stands for what happens then."""
+    waiting, shown = list(lines), []
+
+    def read(_):
+        if not waiting:
+            raise EOFError
+        return waiting.pop(0)
+
+    fields = {"temperature": 0, "max_new_tokens": 8, **settings}
+    chat = Chat(tiny, ChatSettings(**fields), read=read, write=shown.append)
+    for image in images:
+        chat.show(image)
+    chat.run()
+    return "".join(shown), chat
+
+
+def answers(shown):
+    return re.findall(r"ASSISTANT: (.*?)(?: \(cut.*)?\n", shown)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "a picture.png"
+    toy_image(0).save(path)
+    return str(path)
+
+
+def test_answers_are_those_of_the_conversation_so_far(tiny, picture):
+    shown, _ = talk(tiny, f"/image {picture}", "What?", "And?")
+    turns = [{"role": "user", "content": "<image>\nWhat?"}]
+    for said, text in zip(answers(shown), ["And?", ""], strict=True):
+        request = llava_core.Request(images=[toy_image(0)], messages=list(turns), max_new_tokens=8)
+        assert next(tiny.generate([request])).text == said
+        turns += [{"role": "assistant", "content": said}, {"role": "user", "content": text}]
+
+
+def test_the_history_holds_no_special_tokens(tiny):
+    _, chat = talk(tiny, "Hi", "And?", "More?")
+    request = llava_core.Request(messages=[*chat._turns, {"role": "user", "content": "x"}])
+    prompt = tiny.render(request)
+    assert prompt.count("</s>") == 3
+    assert "<s>" not in prompt
+    assert "</s></s>" not in prompt
+
+
+def test_two_pictures_may_be_compared(tiny, picture):
+    _, chat = talk(tiny, f"/image {picture}", "Compare.", images=[picture])
+    assert chat._turns[0]["content"] == "<image>\n<image>\nCompare."
+
+
+def test_reset_forgets_turns_and_pictures(tiny, picture):
+    shown, chat = talk(tiny, f"/image {picture}", "What?", "/reset", "Hi")
+    alone, _ = talk(tiny, "Hi")
+    assert answers(shown)[-1] == answers(alone)[0]
+    assert len(chat._turns) == 2
+
+
+def test_save_writes_the_conversation_once(tiny, picture, tmp_path):
+    path = tmp_path / "said.json"
+    shown, _ = talk(tiny, f"/image {picture}", "What?", f"/save {path}", f"/save {path}")
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    assert saved["images"] == [picture]
+    assert [turn["role"] for turn in saved["messages"]] == ["user", "assistant"]
+    assert saved["messages"][1]["content"] == answers(shown)[0]
+    assert f"error: {path} is there already" in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/image nowhere.png", "picture nowhere.png is not there"),
+        ("/image", "/image needs a file"),
+        ("/image http://127.0.0.1:1/x.png", "cannot be read"),
+        ("/save", "/save needs the name"),
+        ("/save nowhere/at/all", "cannot be written"),
+        ("word " * 5000, "the model reads 2048"),
+    ],
+)
+def test_what_is_wrong_is_said_and_the_talk_goes_on(tiny, line, message):
+    shown, chat = talk(tiny, line, "Hi")
+    assert re.search(rf"^(ASSISTANT: )?error: .*{re.escape(message)}", shown, re.MULTILINE)
+    assert len(chat._turns) == 2
+
+
+def test_an_unknown_command_shows_all(tiny):
+    assert "/reset" in talk(tiny, "/what")[0]
+
+
+def test_an_answer_stops_where_the_model_reads_no_further(tiny, monkeypatch):
+    messages = [{"role": "user", "content": "Hi"}]
+    alone = next(tiny.generate([llava_core.Request(messages=messages)]))
+    limit = alone.prompt_tokens + 3
+    monkeypatch.setattr(type(tiny.config), "num_positions", property(lambda _: limit))
+    shown, _ = talk(tiny, "Hi", max_new_tokens=1000)
+    assert f"the model reads no more than {limit} tokens: /reset" in shown
+
+
+class Terminal:
+    """The command in a terminal of its own."""
+
+    def __init__(self, *arguments):
+        self.keys, end = pty.openpty()
+        command = [sys.executable, "-m", "llava_core.serve", "chat", *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
+        self.process = subprocess.Popen(
+            command, stdin=end, stdout=end, stderr=end, cwd=ROOT, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(end)
+        self.shown, self.seen = "", 0
+
+    def wait_for(self, text, timeout_s=40):
+        """Reads on until a text is shown, beyond the last that was waited for."""
+        end = time.monotonic() + timeout_s
+        while text not in self.shown[self.seen :]:
+            ready, _, _ = select.select([self.keys], [], [], max(end - time.monotonic(), 0))
+            assert ready, f"no {text!r} in {self.shown[self.seen :]!r}"
+            self.shown += os.read(self.keys, 65536).decode(errors="replace")
+        self.seen = self.shown.index(text, self.seen) + len(text)
+
+    def type(self, text):
+        os.write(self.keys, text.encode())
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.keys)
+
+
+@pytest.fixture
+def terminal(picture):
+    terminal = Terminal(
+        "--model", "tiny", "--device", "cpu", "--image", picture, "--temperature", "0",
+        "--max-new-tokens", "100000",
+    )  # fmt: skip
+    yield terminal
+    terminal.close()
+
+
+def test_control_c_stops_the_answer_and_control_d_the_program(terminal):
+    terminal.wait_for("USER: ")
+    terminal.type("Describe this picture.\n")
+    terminal.wait_for("ASSISTANT: ")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.wait_for("USER: ")
+    assert "(stopped)" in terminal.shown
+    time.sleep(0.5)  # A signal between the prompt and readline's waiting is heeded at the next key.
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.wait_for("(/exit or Ctrl-D ends)")
+    terminal.type("/what\n")
+    terminal.wait_for("/reset")
+    terminal.wait_for("USER: ")
+    terminal.type("\x04")
+    assert terminal.process.wait(10) == 0
+
+
+def test_a_missing_picture_is_one_line():
+    command = [sys.executable, "-m", "llava_core.serve", "chat", "--model", "tiny"]
+    finished = subprocess.run(
+        [*command, "--image", "nowhere.png"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.returncode == 2
+    last = finished.stderr.splitlines()[-1]
+    assert last == "llava_core.serve: error: picture nowhere.png is not there"

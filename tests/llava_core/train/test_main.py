@@ -1,0 +1,86 @@
+"""The command line: what it prints, its exit codes, and a training from end to end."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from llava_core.train.__main__ import main, parse
+from tests.llava_core.train.conftest import RECIPE, write_data
+
+
+def words(base, data, output, **settings):
+    own = {"model": base, "vision_tower": "toy-clip", "data": data, "output": output}
+    merged = {**own, **RECIPE, **settings}
+    return [f"{key}={'' if value is None else value}" for key, value in merged.items()]
+
+
+def test_settings_and_flags_come_in_any_order():
+    parsed = parse(["finetune", "a=1", "--recipe", "tiny", "b=2", "--show", "c=3"])
+    assert (parsed.recipe, parsed.show, parsed.settings) == ("tiny", True, ["a=1", "b=2", "c=3"])
+
+
+@pytest.mark.parametrize("wrong", [["finetune", "--recip"], ["data-check"], ["tune"], []])
+def test_wrong_usage_ends_with_code_2(wrong, capsys):
+    with pytest.raises(SystemExit) as left:
+        parse(wrong)
+    assert left.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_a_recipe_is_shown_as_it_would_be_used(capsys):
+    assert main(["pretrain", "--recipe", "v1_5_13b", "--show", "per_device_batch=16"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)["pretrain"]
+    assert shown["model"] == "lmsys/vicuna-13b-v1.5"
+    assert (shown["per_device_batch"], shown["learning_rate"]) == (16, 1e-3)
+
+
+def test_every_fault_has_a_line_and_the_code_is_2(capsys):
+    assert main(["finetune", "epochs=0", "engine=none", "max_length=-1"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("llava_core.train: error: ") for line in lines)
+
+
+def test_both_stages_run_one_after_the_other(base, captions, conversations, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["pretrain", *words(base, captions, first, max_steps=2)]) == 0
+    assert capsys.readouterr().out.endswith(f"written: {first}\n")
+    settings = words(base, conversations, second, max_steps=2, projector=first)
+    assert main(["finetune", *settings]) == 0
+    assert (second / "config.json").is_file()
+    assert main(["finetune", *settings]) == 2
+    assert "holds the result of a training" in capsys.readouterr().err
+
+
+def test_interrupting_says_how_to_go_on(base, captions, tmp_path, monkeypatch, capsys):
+    def interrupt(recipe):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llava_core.train.run.run_recipe", interrupt)
+    assert main(["pretrain", *words(base, captions, tmp_path)]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_data_are_checked(tmp_path, capsys):
+    data = write_data(tmp_path, 4)
+    assert main(["data-check", str(data)]) == 0
+    assert capsys.readouterr().out == (
+        "4 samples, 3 with pictures: 0 faults, 0 stray <image> marks\n"
+    )
+    (tmp_path / "1.png").unlink()
+    assert main(["data-check", str(data)]) == 1
+    assert "sample sample-1: picture" in capsys.readouterr().out
+    assert main(["data-check", str(tmp_path / "none.json")]) == 2
+
+
+def test_help_loads_no_torch():
+    code = (
+        "import sys\nfrom llava_core.train.__main__ import main\n"
+        "try:\n    main(['finetune', '--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert b"v1_5_7b" in finished.stdout

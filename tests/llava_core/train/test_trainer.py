@@ -1,0 +1,219 @@
+"""Whole trainings of a toy model, a few steps each: what must give the same losses does."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import llava_core
+from llava_core import Request
+from llava_core.errors import CheckpointError, ConfigError, DataError
+from llava_core.train import trainer as module
+from llava_core.train.checkpoints import read_trained
+from llava_core.train.run import run_recipe
+from llava_core.train.watch import read_log
+from tests.llava_core.toy import toy_image
+from tests.llava_core.train.conftest import write_data
+
+
+def losses(recipe):
+    return [line["loss"] for line in read_log(run_recipe(recipe)) if "loss" in line]
+
+
+def test_how_a_step_is_split_does_not_change_it(recipe, tmp_path):
+    curves = [
+        losses(
+            recipe(
+                global_batch=8,
+                per_device_batch=size,
+                accumulation=8 // size,
+                max_steps=3,
+                output=str(tmp_path / str(size)),
+            )
+        )
+        for size in (8, 4, 1)
+    ]
+    for curve in curves[1:]:
+        assert curve == pytest.approx(curves[0], abs=2e-5)
+
+
+def test_means_of_batches_depend_on_the_split(recipe, tmp_path):
+    curves = [
+        losses(
+            recipe(
+                loss_average="batches",
+                global_batch=8,
+                per_device_batch=size,
+                accumulation=8 // size,
+                max_steps=1,
+                output=str(tmp_path / str(size)),
+            )
+        )
+        for size in (8, 1)
+    ]
+    assert curves[0] != pytest.approx(curves[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_packed_training_is_unpacked_training(recipe, tmp_path, stage):
+    curves = [
+        losses(recipe(stage, packing=packing, max_steps=4, output=str(tmp_path / str(packing))))
+        for packing in (True, False)
+    ]
+    assert curves[0] == pytest.approx(curves[1], abs=2e-5)
+
+
+def test_checkpointed_activations_change_nothing(recipe, tmp_path):
+    curves = [
+        losses(
+            recipe(
+                gradient_checkpointing=checkpointed,
+                tune="projector,language_model,vision_tower",
+                max_steps=3,
+                output=str(tmp_path / str(checkpointed)),
+            )
+        )
+        for checkpointed in (True, False)
+    ]
+    assert curves[0] == pytest.approx(curves[1], abs=1e-6)
+
+
+MODES = {
+    "projector": {"stage": "pretrain"},
+    "whole": {"stage": "finetune"},
+    "adapters": {"stage": "finetune", "lora_rank": 4, "projector_lr": 1e-3},
+    "tower": {"stage": "finetune", "tune": "projector,vision_tower", "vision_tower_lr": 1e-3},
+    "quantized": {"stage": "finetune", "lora_rank": 4, "quantize": "8bit"},
+}
+
+
+@pytest.mark.parametrize("mode", [m for m in MODES if m != "quantized"])
+def test_a_resumed_training_is_an_uninterrupted_one(recipe, tmp_path, mode, monkeypatch):
+    settings = {**MODES[mode], "epochs": 2, "save_steps": 3, "group_by_modality_length": True}
+    whole = losses(recipe(**settings, output=str(tmp_path / "whole")))
+    broken = recipe(**settings, output=str(tmp_path / "broken"))
+    step = module.LlavaTrainer.training_step
+
+    def fail(self, *arguments):
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(module.LlavaTrainer, "training_step", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(broken)
+    monkeypatch.undo()
+    assert len(read_log(Path(broken.output))) == 5
+    assert losses(broken) == whole
+
+
+def answer_logits(folder, base):
+    llava = llava_core.load(str(folder), base=base, device="cpu")
+    request = Request(images=[toy_image(3)], messages=[{"role": "user", "content": "What color?"}])
+    return llava.logits(request)
+
+
+@pytest.mark.parametrize("mode", ["projector", "whole", "adapters", "tower"])
+def test_every_checkpoint_and_the_result_load_as_models(recipe, mode):
+    made = recipe(**MODES[mode], max_steps=4, save_steps=2, save_total_limit=None)
+    output = run_recipe(made)
+    base = made.model if mode in ("projector", "adapters") else None
+    last, result = (answer_logits(folder, base) for folder in (output / "checkpoint-4", output))
+    torch.testing.assert_close(last, result, atol=0, rtol=0)
+    before = answer_logits(output / "checkpoint-2", base)
+    assert not torch.allclose(before, result, atol=1e-4)
+
+
+def test_stage_two_starts_with_the_projector_of_stage_one(recipe, tmp_path):
+    first = run_recipe(recipe("pretrain", max_steps=4, output=str(tmp_path / "first")))
+    fresh = losses(recipe(max_steps=1, output=str(tmp_path / "fresh")))
+    after = losses(recipe(max_steps=1, projector=str(first), output=str(tmp_path / "after")))
+    assert fresh != after
+    written = torch.load(first / "mm_projector.bin", weights_only=True)
+    assert sorted(written) == [
+        f"model.mm_projector.{place}.{kind}" for place in (0, 2) for kind in ("bias", "weight")
+    ]
+
+
+def test_eight_samples_are_learned_by_heart(recipe, tmp_path):
+    (tmp_path / "data").mkdir()
+    data = write_data(tmp_path / "data", 8, captions=True)
+    made = recipe(
+        data=[str(data)],
+        global_batch=8,
+        per_device_batch=8,
+        epochs=60,
+        learning_rate=1e-2,
+        packing=True,
+    )
+    assert losses(made)[-1] < 0.1
+
+
+def test_what_is_frozen_is_not_written(recipe):
+    output = run_recipe(recipe("pretrain", max_steps=2))
+    weights = [path.name for path in output.iterdir() if path.suffix in (".bin", ".safetensors")]
+    assert weights == ["mm_projector.bin"]
+    config = json.loads((output / "config.json").read_text())
+    assert config["mm_projector_type"] == "mlp2x_gelu"
+    assert config["tokenizer_model_max_length"] == 512
+
+
+def test_a_quantized_model_trains_its_adapters(recipe):
+    pytest.importorskip("bitsandbytes")
+    output = run_recipe(recipe(**MODES["quantized"], max_steps=3, max_length=512))
+    trained = read_trained(output)
+    assert any("lora_B" in name and bool(tensor.any()) for name, tensor in trained.items())
+
+
+def test_a_missing_picture_ends_the_training_with_its_name(recipe, tmp_path):
+    path = write_data(tmp_path, 8)
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(DataError, match=r"sample sample-2: picture .*2.png is not there; `data-c"):
+        run_recipe(recipe(data=[str(path)]))
+
+
+def test_a_missing_picture_is_skipped_and_counted_on_request(recipe, tmp_path):
+    path = write_data(tmp_path, 8)
+    (tmp_path / "2.png").unlink()
+    lines = read_log(run_recipe(recipe(data=[str(path)], faulty_samples="skip")))
+    assert [line for line in lines if "loss" in line][-1]["skipped"] == 1
+
+
+def test_samples_that_are_too_long_are_cut_and_counted(recipe):
+    lines = [line for line in read_log(run_recipe(recipe(max_length=8))) if "loss" in line]
+    assert lines[-1]["cut"] == 16
+    # Nothing of any answer is left, which is no reason for a loss that is no number.
+    assert [line["loss"] for line in lines] == [0.0] * 4
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_the_samples(recipe, monkeypatch):
+    compute = module.LlavaTrainer.compute_loss
+    monkeypatch.setattr(
+        module.LlavaTrainer, "compute_loss", lambda *a, **k: compute(*a, **k) * float("nan")
+    )
+    with pytest.raises(DataError, match="the loss is nan at step 1, in a batch of the samples s"):
+        run_recipe(recipe())
+
+
+def test_a_full_disk_is_told_before_writing(recipe, monkeypatch):
+    usage = module.shutil.disk_usage(".")._replace(free=1000)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CheckpointError, match="for a checkpoint and has 0.0 GiB free; make room"):
+        run_recipe(recipe(save_steps=1))
+
+
+def test_the_oldest_checkpoints_are_removed(recipe):
+    output = run_recipe(recipe(max_steps=4, save_steps=1, save_total_limit=2))
+    assert sorted(p.name for p in output.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
+
+
+def test_a_finished_training_is_not_trained_over(recipe):
+    run_recipe(recipe(max_steps=1))
+    with pytest.raises(ConfigError, match="holds the result of a training; give another folder"):
+        run_recipe(recipe(max_steps=1))
+
+
+def test_validation_data_have_a_loss_of_their_own(recipe, conversations):
+    made = recipe(validation_data=[str(conversations)], max_steps=2, save_steps=1)
+    assert [line["eval_loss"] for line in read_log(run_recipe(made)) if "eval_loss" in line]
