@@ -4,6 +4,7 @@ Each command is a file of `commands` with its help, its flags and what it does. 
 1 failed, 2 wrong usage or input, 130 interrupted.
 """
 
+import os
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
@@ -51,7 +52,7 @@ COMMANDS: dict[str, Command] = {
     "summarize": summarize,
 }
 
-_INTERRUPTED = 130
+_INTERRUPTED, _UNREAD = 130, 141
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -75,6 +76,10 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("llava-eval: interrupted; the same command goes on from here\n")
         return _INTERRUPTED
+    except BrokenPipeError:
+        # `head` and its like have left; what Python still flushes at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _UNREAD
 
 
 def parse(arguments: Sequence[str]) -> Namespace:

@@ -93,7 +93,7 @@ LLAVA_CORE = {
     "serve/pictures serve/refusal serve/schema",
     "train/__main__": "data/check errors templates train/recipe train/run",
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
-    "checkpoint/parts checkpoint/save train/stages",
+    "checkpoint/parts checkpoint/save train/stages errors",
     "train/loss": "images model/llava tokens",
     "train/recipe": "errors templates",
     "train/run": "checkpoint/extra_tokens checkpoint/parts data/collate data/dataset "
@@ -219,6 +219,9 @@ LLAVA_EVAL = {
     "review/summary": "errors metrics/paired metrics/relative metrics/statistics records "
     "review/agreement verdicts",
     "review/tables": "metrics/paired records review/summary",
+    "review/page": "errors metrics/statistics pages records review/summary store verdicts",
+    "review/tasks": "answers records review/grader review/ledger review/questions review/requests "
+    "spec",
     "review/verdict": "",
     "pages": "leaderboard resources",
     "report": "leaderboard pages results store spec records errors",
@@ -229,7 +232,11 @@ LLAVA_EVAL = {
     "commands/arguments": "",
     "commands/backend": "commands/arguments backends/base backends/launched backends/local "
     "backends/openai backends/processes backends/team backends/worker threads records errors",
-    "commands/run": "commands/arguments commands/backend backends/base baseline errors manifest "
+    "commands/task_judge": "commands/arguments commands/judging errors manifest metrics/__init__ "
+    "records review/judge review/ledger review/requests review/session review/tasks sources/open "
+    "spec",
+    "commands/run": "commands/arguments commands/backend commands/task_judge review/tasks "
+    "backends/base baseline errors manifest "
     "plan progress registry report results run score store table spec records",
     "commands/score": "commands/arguments answers prompts records registry score sources/open "
     "table spec errors mme_results metrics/__init__ verdicts",
@@ -244,10 +251,10 @@ LLAVA_EVAL = {
     "commands/data": "commands/arguments fetch/catalogue fetch/download fetch/plan fetch/verify "
     "fetch/watch mini/write errors",
     "commands/gpt_review": "answers commands/arguments commands/judging errors manifest "
-    "records review/ledger review/price review/questions review/requests review/session "
-    "review/summary review/tables sources/open store",
-    "commands/judging": "errors review/judge review/price review/session",
-    "commands/summarize": "errors review/summary review/tables sources/files",
+    "review/ledger review/price review/questions review/requests review/session "
+    "review/summary review/tables sources/open",
+    "commands/judging": "errors review/judge review/price review/session store",
+    "commands/summarize": "errors review/page review/summary review/tables sources/files",
     "cli": "commands/check commands/compare commands/run commands/score commands/report "
     "commands/submit commands/tasks commands/data commands/gpt_review commands/summarize errors",
     "__main__": "cli",

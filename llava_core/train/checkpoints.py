@@ -8,12 +8,14 @@ the state of the optimizer besides.
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from llava_core.checkpoint.keys import LANGUAGE, TOWER, from_original, to_origin
 from llava_core.checkpoint.lazy import LazyTensors
 from llava_core.checkpoint.parts import Parts, rename
 from llava_core.checkpoint.save import write_original, write_projector_only
+from llava_core.errors import CheckpointError
 from llava_core.train.stages import ADAPTER
 
 RECIPE = "recipe.yaml"
@@ -30,6 +33,7 @@ PARTIAL = ".partial"
 _ADAPTER_FILE = "adapter_model.safetensors"
 _NON_LORA = "non_lora_trainables.bin"
 _PEFT = "base_model.model."
+_ARCHIVE_WRITER = "inline_container"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -139,6 +143,24 @@ def partial_folder(output: Path) -> Path:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     return folder
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns what libraries raise when a folder cannot be written into one error.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} cannot be written: {error}") from error
+    except RuntimeError as error:
+        # So torch says that the disk is full: the writer of its archives finds a wrong position.
+        if _ARCHIVE_WRITER not in str(error):
+            raise
+        raise CheckpointError(f"{folder} cannot be written: {error}") from error
 
 
 def _on_cpu(trained: Tensor, _: Tensor) -> Tensor:

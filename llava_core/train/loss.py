@@ -76,12 +76,13 @@ class LossModel(nn.Module):
         features = self.llava.encode_pictures(pictures, tiles_at_once=len(pixels))
         num_used = sum(int((row == IMAGE_TOKEN_ID).sum()) for row in rows)
         spliced = self.llava.splice(rows, features[:num_used], labels=row_labels)
-        laid = lay_out(spliced, packing=self._packing, flat=self._is_flash())
-        total, num_labelled = self._loss(laid)
-        # Gradients of a picture that nothing refers to are 0, not absent: every process has all.
+        embeds = spliced.embeds
+        # A picture that nothing refers to adds 0, so that every process goes back through the same
+        # layers down to the projector. Under ZeRO-3 they would wait for each other for ever.
         for unused in features[num_used:]:
-            total = total + 0.0 * unused.float().sum()
-        return total, num_labelled
+            embeds = embeds + 0.0 * unused.sum()
+        spliced = spliced._replace(embeds=embeds)
+        return self._loss(lay_out(spliced, packing=self._packing, flat=self._is_flash()))
 
     def _loss(self, laid: Rows) -> tuple[Tensor, Tensor]:
         language_model = self.llava.language_model

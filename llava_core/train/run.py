@@ -50,7 +50,7 @@ def run_recipe(recipe: Recipe) -> Path:
         CheckpointError: files of models that are missing or broken, or no room for new ones.
         DataError: samples that cannot be used.
     """
-    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    num_processes = _count_processes()
     recipe = recipe.fit_batch(num_processes)
     recipe.need_data()
     _check_engine(recipe)
@@ -67,8 +67,8 @@ def run_recipe(recipe: Recipe) -> Path:
     settings = _settings(recipe, model, has_validation=validation is not None)
     if settings.world_size != num_processes:
         raise ConfigError(
-            f"{num_processes} processes were started, but {settings.world_size} take part; start "
-            "them with torchrun"
+            f"{num_processes} processes were started, but each would train by itself: they are "
+            f"{settings.world_size} to accelerate; start them with torchrun"
         )
     examiner = Examiner(recipe, needs_base=_needs_base(recipe))
     with training_bar() as bar:
@@ -85,6 +85,23 @@ def run_recipe(recipe: Recipe) -> Path:
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     trainer.save_result()
     return output
+
+
+def _count_processes() -> int:
+    """How many processes were started for this training.
+
+    Raises:
+        ConfigError: they cannot find each other.
+    """
+    number = int(os.environ.get("WORLD_SIZE", "1"))
+    names = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in names if name not in os.environ]
+    if number > 1 and missing:
+        raise ConfigError(
+            f"WORLD_SIZE is {number}, but {', '.join(missing)} is not set, by which processes find "
+            "each other; start them with torchrun, `accelerate launch` or deepspeed"
+        )
+    return number
 
 
 def _check_engine(recipe: Recipe) -> None:

@@ -30,6 +30,7 @@ from llava_core.train.checkpoints import (
     checkpoint_numbers,
     partial_folder,
     read_trained,
+    writing,
 )
 from llava_core.train.loss import LossModel
 from llava_core.train.recipe import Recipe
@@ -159,7 +160,8 @@ class LlavaTrainer(Trainer):
         """
         self._is_writing_result = True
         folder = self._begin_folder()
-        self.save_model(str(folder))
+        with writing(folder):
+            self.save_model(str(folder))
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             # Last, because a folder with a config is a checkpoint.
@@ -211,9 +213,8 @@ class LlavaTrainer(Trainer):
         name = f"checkpoint-{self.state.global_step}"
         self._is_saving = True
         try:
-            super()._save_checkpoint(model, trial)
-        except OSError as error:
-            raise CheckpointError(f"{partial} cannot be written: {error}") from error
+            with writing(partial):
+                super()._save_checkpoint(model, trial)
         finally:
             self._is_saving = False
         self.accelerator.wait_for_everyone()

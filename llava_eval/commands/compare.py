@@ -4,6 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -68,18 +69,28 @@ def execute(arguments: Namespace) -> int:
 
 
 def _table(comparison: Comparison) -> Table:
-    first, second = comparison.names
-    table = Table("task", caption=escape("\n".join(comparison.warnings)), caption_style="bold red")
-    for column in (escape(first), escape(second), "difference", "95 % interval", "p"):
-        table.add_column(column, justify="right")
+    first, second = map(escape, comparison.names)
+    table = Table(
+        "task",
+        box=box.SIMPLE,
+        collapse_padding=True,
+        pad_edge=False,
+        title=f"first: {first}; second: {second}",
+        caption=escape("\n".join(comparison.warnings)),
+        caption_style="bold red",
+    )
+    for column in ("first", "second", "difference (95 %)", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict")
-    table.add_column("gained", justify="right")
-    table.add_column("lost", justify="right")
+    table.add_column("changed", justify="right", no_wrap=True)
     for line in compared_lines(comparison.compared):
         style = _STYLES[line.verdict]
         verdict = f"[{style}]{line.verdict_text}[/]" if style else line.verdict_text
-        numbers = line.first, line.second, line.difference, line.interval, line.p_value
-        table.add_row(line.task, *numbers, verdict, f"{line.gained:,}", f"{line.lost:,}")
+        difference = f"{line.difference} ({line.interval})"
+        changed = f"+{line.gained:,} -{line.lost:,}"
+        table.add_row(
+            line.task, line.first, line.second, difference, line.p_value, verdict, changed
+        )
     return table
 
 

@@ -1,8 +1,8 @@
 """`gpt-review`: a judge compares a model's answers with reference answers, as LLaVA's scripts."""
 
 import hashlib
-import json
 import logging
+import math
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -14,35 +14,38 @@ from typing import Any
 from rich.console import Console
 
 from llava_eval.answers import read_answers
-from llava_eval.commands.arguments import add_data, positive
+from llava_eval.commands.arguments import add_data, fraction, positive
 from llava_eval.commands.judging import (
     CONCURRENCY,
     DEFAULT_JUDGE,
     KEY_NAME,
+    MAX_UNREAD,
     add_price,
     base_url,
+    faults_of,
     open_judges,
     progress,
     read_key,
     read_limits,
+    write_judging,
 )
 from llava_eval.errors import DataError
 from llava_eval.manifest import describe_environment
-from llava_eval.records import Response
 from llava_eval.review.ledger import Ledger, ReviewRequest
 from llava_eval.review.price import estimate_tokens
-from llava_eval.review.questions import QuestionSet, open_question_set, pair_answers
+from llava_eval.review.questions import (
+    QuestionSet,
+    model_name,
+    open_question_set,
+    pair_answers,
+)
 from llava_eval.review.requests import MAX_TOKENS, TEMPERATURE, Settings, pair_requests
 from llava_eval.review.session import Limits, Outcome, most_cost, review_all
 from llava_eval.review.summary import read_series
 from llava_eval.review.tables import as_text, tell
 from llava_eval.sources.open import HUB, data_root
-from llava_eval.store import write_atomically
 
 HELP = "let a judge compare a model's answers with reference answers"
-
-MAX_UNREAD = 0.05
-"""Share of reviews without readable scores above which the command fails."""
 
 # A review's text is about this long, as GPT-4 writes them; a dry run reckons with it.
 _USUAL_NEW_TOKENS = 150
@@ -90,7 +93,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-tokens", type=positive, default=MAX_TOKENS, metavar="N", help="of a review")
     add(
         "--max-unread",
-        type=share,
+        type=fraction,
         default=MAX_UNREAD,
         metavar="SHARE",
         help=f"fail where more reviews have no readable scores (default: {MAX_UNREAD})",
@@ -109,25 +112,14 @@ def temperature(text: str) -> float | None:
     Raises:
         ArgumentTypeError: anything else.
     """
-    return None if text == "none" else _between(text, 0, 2, "a temperature from 0 to 2 or none")
-
-
-def share(text: str) -> float:
-    """A fraction of the whole.
-
-    Raises:
-        ArgumentTypeError: anything else.
-    """
-    return _between(text, 0, 1, "a share from 0 to 1")
-
-
-def _between(text: str, low: float, high: float, expected: str) -> float:
+    if text == "none":
+        return None
     try:
         value = float(text)
     except ValueError:
-        value = high + 1
-    if not low <= value <= high:
-        raise ArgumentTypeError(f"expected {expected}, got {text!r}")
+        value = math.nan
+    if not 0 <= value <= 2:
+        raise ArgumentTypeError(f"expected a temperature from 0 to 2 or none, got {text!r}")
     return value
 
 
@@ -171,7 +163,7 @@ def _requests(
         raise DataError("--data hub has no captions for the judge; give a folder")
     paths = arguments.answers
     candidate, reference = (read_answers(path) for path in paths)
-    names = _name(candidate, paths[0]), _name(reference, paths[1])
+    names = model_name(candidate, paths[0]), model_name(reference, paths[1])
     if names[0].startswith("gpt-4") and not names[1].startswith("gpt-4"):
         _logger.warning("OURS is by %s and REF by %s: the model that is judged comes first", *names)
     asked = open_question_set(
@@ -212,11 +204,6 @@ def _warn_of_wording(requests: Sequence[ReviewRequest]) -> None:
         )
     if "given" in wordings:
         _logger.warning("the rules are not those of LLaVA's rule.json; outputs say `given`")
-
-
-def _name(answers: Sequence[Response], path: Path) -> str:
-    models = {answer.model_id for answer in answers}
-    return models.pop() if len(models) == 1 and "" not in models else path.stem
 
 
 def _default_output(names: tuple[str, str], judges: Sequence[str], asked: QuestionSet) -> Path:
@@ -260,15 +247,10 @@ def _usual_tokens(request: ReviewRequest) -> dict[str, int]:
 def _write_manifest(
     output: Path, arguments: Namespace, *, asked: QuestionSet, outcome: Outcome
 ) -> None:
-    """Says beside the reviews what they were made with."""
-    requests = [review.request for review in outcome.reviews]
     paths = {"ours": arguments.answers[0], "reference": arguments.answers[1], **asked.files}
-    content: dict[str, Any] = {
-        "judges": list(dict.fromkeys(request.judge for request in requests)),
-        "models": _models(output),
+    given: dict[str, Any] = {
         "base_url": arguments.base_url,
         "variant": asked.variant,
-        "wordings": list(dict.fromkeys(request.metadata["wording"] for request in requests)),
         "protocol": arguments.protocol,
         "temperature": arguments.temperature,
         "max_tokens": arguments.max_tokens,
@@ -279,27 +261,8 @@ def _write_manifest(
             for name, path in paths.items()
             if path is not None
         },
-        "counts": _counts(outcome),
-        **describe_environment(arguments.command_line),
     }
-    text = json.dumps(content, indent=2)
-    write_atomically(output.with_suffix(".manifest.json"), [text.encode(), b"\n"])
-
-
-def _models(output: Path) -> list[str]:
-    """What the endpoints called the judges, over all reviews of the file."""
-    metadata = (json.loads(line)["metadata"] for line in output.read_bytes().splitlines())
-    return list(dict.fromkeys(each["model"] for each in metadata))
-
-
-def _counts(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "reviews": len(outcome.reviews),
-        "reused": outcome.num_reused,
-        "unread": sum(review.verdict is None for review in outcome.reviews),
-        "failed": len(outcome.failures),
-        "cost_usd": round(outcome.cost_usd, 6),
-    }
+    write_judging(output, outcome, given | describe_environment(arguments.command_line))
 
 
 def _report(
@@ -310,7 +273,7 @@ def _report(
     outcome: Outcome,
 ) -> int:
     """Prints what came of it; 1 where something is missing."""
-    faults = _faults(arguments, requests=requests, outcome=outcome)
+    faults = faults_of(outcome, num_requests=len(requests), max_unread=arguments.max_unread)
     if outcome.reviews:
         series = read_series(output)
         if arguments.against:
@@ -324,28 +287,3 @@ def _report(
     for fault in faults:
         sys.stderr.write(f"llava-eval: {fault}\n")
     return 1 if faults else 0
-
-
-def _faults(
-    arguments: Namespace, *, requests: Sequence[ReviewRequest], outcome: Outcome
-) -> list[str]:
-    faults = []
-    if outcome.failures:
-        number, first = len(outcome.failures), next(iter(outcome.failures.values()))
-        faults.append(f"{number} reviews failed, the first: {first}; the same command asks again")
-    if outcome.is_stopped:
-        faults.append(
-            f"stopped at --max-cost {arguments.max_cost:g}: {len(outcome.reviews)} of "
-            f"{len(requests)} reviews are done; the same command goes on from here"
-        )
-    unread = [review for review in outcome.reviews if review.verdict is None]
-    if unread:
-        ids = ", ".join(str(review.request.record["question_id"]) for review in unread[:10])
-        more = " …" if len(unread) > 10 else ""
-        told = f"{len(unread)} of {len(outcome.reviews)} reviews have no readable scores and count "
-        told += f"in no mean: questions {ids}{more}"
-        if len(unread) > arguments.max_unread * len(outcome.reviews):
-            faults.append(f"{told}; more than --max-unread {arguments.max_unread:g}")
-        else:
-            _logger.warning("%s", told)
-    return faults

@@ -1,5 +1,7 @@
-"""The flags that say who judges, at what address and cost; and the judges they name."""
+"""The flags that say who judges, at what address and cost; the judges, and what became of it."""
 
+import json
+import logging
 import math
 import os
 import re
@@ -7,6 +9,8 @@ from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -15,13 +19,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from llava_eval.errors import FlagsError
 from llava_eval.review.judge import Judge
 from llava_eval.review.price import Price, find_price
-from llava_eval.review.session import Limits, Told
+from llava_eval.review.session import Limits, Outcome, Told
+from llava_eval.store import write_atomically
 
 KEY_NAME = "OPENAI_API_KEY"
 DEFAULT_JUDGE = "gpt-4-0613"
 """The oldest GPT-4 that is left; `gpt-4-0314`, which LLaVA's numbers were made with, is retired."""
 CONCURRENCY = 16
+MAX_UNREAD = 0.05
+"""Share of reviews without readable scores above which a command fails."""
 
+_logger = logging.getLogger(__name__)
+
+_MAX_IDS_TOLD = 10
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
@@ -155,3 +165,61 @@ def progress(title: str, total: int, console: Console) -> Iterator[Told]:
 
 def _tell(bar: Progress, task: int, done: int, cost_usd: float) -> None:
     bar.update(task, completed=done, cost=f"${cost_usd:.2f}" if cost_usd else "")  # type: ignore[arg-type]
+
+
+def write_judging(output: Path, outcome: Outcome, given: Mapping[str, Any]) -> None:
+    """Says beside a file of reviews what they were made with.
+
+    Args:
+        given: what only the command knows.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    requests = [review.request for review in outcome.reviews]
+    metadata = [json.loads(line)["metadata"] for line in output.read_bytes().splitlines()]
+    content = {
+        "judges": list(dict.fromkeys(request.judge for request in requests)),
+        # What the endpoint calls them, which tells more than an alias does.
+        "models": list(dict.fromkeys(each["model"] for each in metadata)),
+        "wordings": list(dict.fromkeys(request.metadata["wording"] for request in requests)),
+        **given,
+        "counts": {
+            "reviews": len(outcome.reviews),
+            "reused": outcome.num_reused,
+            "unread": sum(review.verdict is None for review in outcome.reviews),
+            "failed": len(outcome.failures),
+            "cost_usd": round(outcome.cost_usd, 6),
+        },
+    }
+    text = json.dumps(content, indent=2)
+    write_atomically(output.with_suffix(".manifest.json"), [text.encode(), b"\n"])
+
+
+def faults_of(outcome: Outcome, *, num_requests: int, max_unread: float) -> list[str]:
+    """Why reviews are not complete, a line each; a few unread ones are only logged.
+
+    Args:
+        num_requests: reviews that were wanted.
+        max_unread: share of unread ones that is borne.
+    """
+    faults = []
+    if outcome.failures:
+        number, first = len(outcome.failures), next(iter(outcome.failures.values()))
+        faults.append(f"{number} reviews failed, the first: {first}; the same command asks again")
+    if outcome.is_stopped:
+        faults.append(
+            f"stopped at --max-cost: {len(outcome.reviews)} of {num_requests} reviews are done; "
+            "the same command goes on from here"
+        )
+    unread = [review.request for review in outcome.reviews if review.verdict is None]
+    if unread:
+        ids = ", ".join(str(each.record["question_id"]) for each in unread[:_MAX_IDS_TOLD])
+        more = " …" if len(unread) > _MAX_IDS_TOLD else ""
+        told = f"{len(unread)} of {len(outcome.reviews)} reviews have no readable scores and count "
+        told += f"in no mean: questions {ids}{more}"
+        if len(unread) > max_unread * len(outcome.reviews):
+            faults.append(f"{told}; more than a share of {max_unread:g}")
+        else:
+            _logger.warning("%s", told)
+    return faults

@@ -18,13 +18,21 @@ from llava_eval.backends.base import Backend
 from llava_eval.baseline import StoredSide, open_side
 from llava_eval.commands.arguments import add_data, positive
 from llava_eval.commands.backend import SETTINGS, add_backend, assist_rank_0, open_backend
+from llava_eval.commands.task_judge import (
+    JUDGE_SETTINGS,
+    TaskJudge,
+    Verdicts,
+    add_task_judge,
+    open_task_judge,
+)
 from llava_eval.errors import RunError
 from llava_eval.plan import TaskPlan, plan_tasks
 from llava_eval.progress import track
-from llava_eval.records import Summary
+from llava_eval.records import Response, Summary
 from llava_eval.registry import load_tasks, select_tasks
 from llava_eval.report import write_report
 from llava_eval.results import read_scores
+from llava_eval.review.tasks import Answered
 from llava_eval.run import TaskRun, run_task
 from llava_eval.score import score_task, write_scores
 from llava_eval.spec import TaskSpec
@@ -34,7 +42,7 @@ from llava_eval.table import next_steps, summary_table
 HELP = "ask a model the questions of some tasks, score its answers, write the report"
 
 # Flags that go into the manifest as they were given.
-_SETTINGS = ("data", "limit", *SETTINGS)
+_SETTINGS = ("data", "limit", *SETTINGS, *JUDGE_SETTINGS)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,10 +60,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--output", type=Path, metavar="DIR", help="run folder (default: runs/MODEL-DATA)")
     add("--fresh", action="store_true", help="forget the answers that the run folder holds")
+    add_task_judge(parser)
 
 
 def execute(arguments: Namespace) -> int:
-    """Runs the command; 1 where a sample failed.
+    """Runs the command; 1 where a sample or the review of an answer failed.
 
     Raises:
         EvalError: something was given wrong, or the model failed.
@@ -64,6 +73,7 @@ def execute(arguments: Namespace) -> int:
     named = select_tasks(arguments.tasks, tasks)
     last_ranks = _last_ranks(arguments.subset, named, tasks) if arguments.subset else None
     plans = plan_tasks(named, data=arguments.data, limit=arguments.limit, last_ranks=last_ranks)
+    judge = open_task_judge(arguments, named)
     if assist_rank_0(arguments, [plan.prompts for plan in plans]):
         return 0
     folder = arguments.output or default_folder(arguments)
@@ -74,10 +84,15 @@ def execute(arguments: Namespace) -> int:
         with open_backend(arguments) as backend:
             _begin(folder, known, backend=backend, arguments=arguments, tasks=tasks)
             runs, summaries = _measure(plans, folder, backend=backend)
+        faults: list[str] = []
+        if judge is not None:
+            summaries, faults = _have_judged(
+                plans, folder, summaries, judge=judge, model_id=backend.model_id
+            )
         page = write_report([folder], output=folder, tasks=tasks)
     Console().print(summary_table(summaries, tasks, warning=backend.warning))
     sys.stdout.write(f"{next_steps(summaries, folder)}report: {page}\n")
-    return _tell_failures(runs)
+    return _tell_failures(runs, faults)
 
 
 def _last_ranks(
@@ -152,19 +167,54 @@ def _ask(plan: TaskPlan, folder: Path, *, backend: Backend, console: Console) ->
     )
 
 
-def _score(plan: TaskPlan, folder: Path, *, unchanged: bool) -> Summary:
+def _score(
+    plan: TaskPlan, folder: Path, *, unchanged: bool = False, verdicts: Verdicts | None = None
+) -> Summary:
     """Scores from what is on disk, as `score` would; of unchanged answers verdicts are kept."""
     store = TaskStore(folder / plan.spec.name)
-    responses = {response.sample_id: response for response in read_responses(store.finished)}
-    old = store.folder / "scores.jsonl"
-    kept = read_scores(old) if unchanged and old.exists() else []
-    verdicts = {score.sample_id: score.verdicts for score in kept}
-    scores, summary = score_task(plan.spec, plan.samples, responses, verdicts=verdicts)
+    if verdicts is None:
+        old = store.folder / "scores.jsonl"
+        kept = read_scores(old) if unchanged and old.exists() else []
+        verdicts = {score.sample_id: score.verdicts for score in kept}
+    scores, summary = score_task(
+        plan.spec, plan.samples, _responses(plan, folder), verdicts=verdicts
+    )
     write_scores(store.folder, scores, summary)
     return summary
 
 
-def _tell_failures(runs: Mapping[str, TaskRun]) -> int:
+def _responses(plan: TaskPlan, folder: Path) -> dict[str, Response]:
+    finished = TaskStore(folder / plan.spec.name).finished
+    return {response.sample_id: response for response in read_responses(finished)}
+
+
+def _have_judged(
+    plans: Sequence[TaskPlan],
+    folder: Path,
+    summaries: Sequence[Summary],
+    *,
+    judge: TaskJudge,
+    model_id: str,
+) -> tuple[list[Summary], list[str]]:
+    """Has the tasks judged that need it; gives all summaries, and why any of them lacks reviews."""
+    told: list[Summary] = []
+    faults: list[str] = []
+    for plan, summary in zip(plans, summaries, strict=True):
+        name = plan.spec.name
+        if name not in judge.askers:
+            told.append(summary)
+            continue
+        answered = Answered(
+            samples=plan.samples, responses=_responses(plan, folder), model_id=model_id
+        )
+        judged = judge.review(name, answered, folder / name)
+        told.append(_score(plan, folder, verdicts=judged.verdicts))
+        faults += judged.faults
+        judge = judged.rest
+    return told, faults
+
+
+def _tell_failures(runs: Mapping[str, TaskRun], faults: Sequence[str]) -> int:
     failed = {task: run for task, run in runs.items() if run.num_failed}
     for task, run in failed.items():
         samples = "1 sample" if run.num_failed == 1 else f"{run.num_failed} samples"
@@ -172,4 +222,6 @@ def _tell_failures(runs: Mapping[str, TaskRun]) -> int:
             f"llava-eval: {samples} of {task} failed: first: {run.first_failure}; "
             "the same command asks again\n"
         )
-    return 1 if failed else 0
+    for fault in faults:
+        sys.stderr.write(f"llava-eval: {fault}\n")
+    return 1 if failed or faults else 0

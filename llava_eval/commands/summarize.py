@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llava_eval.errors import FlagsError
+from llava_eval.review.page import write_page
 from llava_eval.review.summary import read_series
 from llava_eval.review.tables import ORIGINAL_FORMATS, in_format, tell
 from llava_eval.sources.files import read_json_lines
@@ -39,6 +40,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="says which picture a question is about, for error bars of reviews that do not",
     )
+    add("--html", type=Path, metavar="FILE", help="write a page with every question and review")
+    add("--images", type=Path, metavar="DIR", help="pictures for the page")
 
 
 def execute(arguments: Namespace) -> int:
@@ -47,6 +50,8 @@ def execute(arguments: Namespace) -> int:
     Raises:
         EvalError: a file cannot be read.
     """
+    if arguments.images is not None and arguments.html is None:
+        raise FlagsError("--images are shown on the page; give --html FILE")
     pictures = {} if arguments.questions is None else _pictures(arguments.questions)
     series = [each for path in arguments.reviews for each in read_series(path, pictures=pictures)]
     if arguments.protocol == "llava":
@@ -58,6 +63,9 @@ def execute(arguments: Namespace) -> int:
     else:
         told = tell(series, is_compared=arguments.compare)
         sys.stdout.write(in_format(arguments.format, told, is_exact=arguments.rounding == "exact"))
+    if arguments.html is not None:
+        write_page(arguments.html, arguments.reviews, images=arguments.images)
+        sys.stdout.write(f"page: {arguments.html}\n")
     return 0
 
 

@@ -6,20 +6,24 @@ very same question to the judge and for no other. What no longer belongs in the 
 it.
 """
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from llava_eval.errors import VerdictsError
 from llava_eval.records import Verdict
 from llava_eval.review.prompt import Messages
 from llava_eval.review.verdict import Reader
 from llava_eval.store import write_atomically
+
+_logger = logging.getLogger(__name__)
 
 UNREAD: Mapping[str, Any] = {"tuple": [-1, -1], "grade": None}
 """What stands for scores that could not be read; LLaVA's scripts write the pair so."""
@@ -131,11 +135,12 @@ class Ledger:
         """Opens the file; gives the function that adds a line, which then is in the system's hands.
 
         Raises:
-            VerdictsError: it cannot be written.
+            VerdictsError: it cannot be written, or another process writes it.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
+                self._lock(file)
                 # What a killed process left of its last line.
                 file.truncate(self.path.read_bytes().rfind(b"\n") + 1)
 
@@ -147,6 +152,23 @@ class Ledger:
                 os.fsync(file.fileno())
         except OSError as error:
             raise VerdictsError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def _lock(self, file: IO[bytes]) -> None:
+        """Keeps other processes out until the file is closed, however this one ends."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise VerdictsError(
+                f"{self.path} is being written by another process; wait for it to end, or choose "
+                "another --output"
+            ) from None
+        except OSError as error:
+            # Some cluster file systems are mounted without locks.
+            _logger.warning(
+                "%s cannot be locked (%s); let one process at a time write it",
+                self.path,
+                error.strerror,
+            )
 
     def finish(self, reviews: Mapping[str, Review], *, candidate: str) -> None:
         """Leaves these reviews, in their order; others wait in `*.replaced.jsonl`.

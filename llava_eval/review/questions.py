@@ -191,6 +191,12 @@ class Pairings:
     """One line each, for people."""
 
 
+def model_name(answers: Sequence[Response], path: Path) -> str:
+    """Whose answers a file holds; the file's name where it does not say so, or says several."""
+    models = {answer.model_id for answer in answers}
+    return models.pop() if len(models) == 1 and "" not in models else path.stem
+
+
 def pair_answers(
     questions: Sequence[Question], candidate: Sequence[Response], reference: Sequence[Response]
 ) -> Pairings:

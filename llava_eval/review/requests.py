@@ -107,6 +107,12 @@ def _requests(
                 **_metadata(names, rule.wording, written.flags, settings),
                 "image": question.image,
                 "answers": _digest(*answers),
+                "shown": {
+                    "question": question.text,
+                    "context": question.context,
+                    "reference": pairing.reference.text,
+                    "candidate": pairing.candidate.text,
+                },
             },
             read=partial(
                 _read_pair,
@@ -214,6 +220,12 @@ def _grade_request(
             **_metadata(names, prompt.wording, written.flags, settings),
             "image": sample.images[0].key if sample.images else None,
             "answers": _digest(sample.answers[0], response.text),
+            "shown": {
+                "question": sample.question,
+                "context": None,
+                "reference": sample.answers[0],
+                "candidate": response.text,
+            },
         },
         read=partial(_read_grade, protocol=settings.protocol),
         kind="grade",

@@ -30,7 +30,8 @@ from llava_eval.verdicts import (
 )
 
 ALL = "all"
-_WILD_PREFIX = "llava_bench_"
+WILD_PREFIX = "llava_bench_"
+"""Of a category in reviews of LLaVA-Bench (in the wild)."""
 _NAME_PREFIX = "gpt4_text_"
 _SEED = 0
 _UNSCORED = "unparsed_verdict"
@@ -75,11 +76,16 @@ def read_series(path: Path, *, pictures: Mapping[str, str] | None = None) -> lis
     by_judge: dict[str | None, list[Mapping[str, Any]]] = {}
     for review in read_reviews(path, text):
         by_judge.setdefault(review.get("judge"), []).append(review)
-    name = path.name.replace(_NAME_PREFIX, "").removesuffix(".jsonl")
+    name = series_name(path)
     return [
         _series(name if len(by_judge) == 1 else f"{name} {judge}", judge, reviews, pictures or {})
         for judge, reviews in by_judge.items()
     ]
+
+
+def series_name(path: Path) -> str:
+    """What LLaVA's summary calls a file of reviews."""
+    return path.name.replace(_NAME_PREFIX, "").removesuffix(".jsonl")
 
 
 def _series(
@@ -144,7 +150,7 @@ def _score(
             sample_id=question_id,
             metrics={},
             extracted=None,
-            group=None if category is None else str(category).removeprefix(_WILD_PREFIX),
+            group=None if category is None else str(category).removeprefix(WILD_PREFIX),
             cluster=str(picture or review_metadata(review).get("image") or question_id),
         ),
         verdicts,

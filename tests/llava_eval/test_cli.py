@@ -89,3 +89,10 @@ def test_the_module_is_a_program() -> None:
     assert finished.returncode == 2
     assert "unknown command 'nothing'" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    script = f"{sys.executable} -m llava_eval tasks textvqa | head -n 1"
+    finished = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    assert finished.stderr == ""
+    assert len(finished.stdout.splitlines()) == 1

@@ -20,8 +20,10 @@ def free_port():
 @contextmanager
 def serving(app, **settings) -> Iterator[str]:
     """The address of an app that uvicorn serves for a while."""
+    # A client's idle connection outlasts the longest pause between two of its requests.
+    idle = {"timeout_keep_alive": 120}
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=free_port(), log_config=None, ws="none", **settings
+        app, host="127.0.0.1", port=free_port(), log_config=None, ws="none", **idle | settings
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

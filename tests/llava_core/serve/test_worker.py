@@ -186,14 +186,9 @@ def test_metrics_count_answers_and_tokens(client, address):
     assert count("llava_requests_running") == 0
 
 
-def test_a_client_that_leaves_a_stream_frees_its_place(client, worker):
-    with ask(client, user("Hi"), max_tokens=1000, temperature=1.5, stream=True) as stream:
-        next(iter(stream))
-        assert worker.batcher.num_running == 1
-    until(lambda: worker.batcher.num_running == 0, timeout_s=2)
-
-
-def test_a_client_that_waits_no_longer_frees_its_place(client, worker, tiny, monkeypatch):
+@pytest.fixture
+def unhurried(tiny, monkeypatch):
+    """The model, taking a fifth of a second for a step."""
     stream = tiny.stream
 
     def slowly(*arguments, **fields):
@@ -202,10 +197,22 @@ def test_a_client_that_waits_no_longer_frees_its_place(client, worker, tiny, mon
             yield step
 
     monkeypatch.setattr(tiny, "stream", slowly)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_client_that_leaves_a_stream_frees_its_place(client, worker):
+    with ask(client, user("Hi"), max_tokens=50, stream=True) as stream:
+        next(iter(stream))
+        assert worker.batcher.num_running == 1
+    until(lambda: worker.batcher.num_running == 0, timeout_s=2)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_client_that_waits_no_longer_frees_its_place(client, worker):
     with pytest.raises(openai.APITimeoutError):
         ask(client.with_options(timeout=0.3), user("Hi"), max_tokens=50)
     assert worker.batcher.num_running == 1
-    until(lambda: worker.batcher.num_running == 0, timeout_s=1)
+    until(lambda: worker.batcher.num_running == 0, timeout_s=2)
 
 
 def test_a_full_queue_is_refused_with_the_time_to_come_back(tiny):

@@ -25,6 +25,7 @@ TASKS = [
     "mm_vet",
     "qbench",
     "qbench_cn",
+    "qa90",
 ]
 
 SMALL = """
@@ -91,6 +92,7 @@ def test_what_a_task_file_reads_is_in_the_catalogue(name, shipped):
         ("llava_bench_wild", [60, 24, 60], 24),
         ("mm_vet", [218, 218], 200),
         ("qbench", [1495, 1495], 2990),
+        ("qa90", [90, 90, 80, 9], None),
     ],
 )
 def test_numbers_are_the_published_ones(name, records, pictures, shipped):
@@ -109,7 +111,7 @@ def test_established_hashes_are_those_of_the_reference_files(shipped, reference)
     known = [file for task in shipped.tasks.values() for file in task.files if file.sha256]
     # Of two of these the reference data hold a part only.
     whole = [file for file in known if file.path.split("/")[0] not in ("gqa", "vizwiz")]
-    assert (len(known), len(whole)) == (8, 6)
+    assert (len(known), len(whole)) == (12, 10)
     for file in whole:
         path = reference / "data" / "eval" / file.path
         assert (path.stat().st_size, sha256_of(path)) == (file.size, file.sha256)

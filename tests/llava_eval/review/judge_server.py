@@ -1,7 +1,6 @@
 """A real HTTP server that speaks OpenAI's chat completions, and misbehaves when it is told to."""
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -93,15 +92,7 @@ def application(judged: Judged) -> FastAPI:
             judged.num_running -= 1
         text = judged.answer(body)
         judged.answered.append(body)
-        if body.get("stream"):
-            return StreamingResponse(pieces(text), media_type="text/event-stream")
         return JSONResponse(completion(text, body, has_usage=judged.has_usage))
-
-    async def pieces(text: str) -> AsyncIterator[str]:
-        for letter in text:
-            delta = {"choices": [{"index": 0, "delta": {"content": letter}}]}
-            yield f"data: {json.dumps(delta)}\n\n"
-        yield "data: [DONE]\n\n"
 
     async def cut() -> AsyncIterator[bytes]:
         yield b'{"id": "chatcmpl-1", "choices": [{"mess'

@@ -76,7 +76,7 @@ def test_all_wait_as_long_as_the_endpoint_asks_for(server):
 
 
 def test_a_reply_that_does_not_come_is_asked_for_again(server):
-    server.faults, server.slow_s = ["slow"], 5
+    server.faults, server.slow_s = ["slow"], 0.6
     assert ask(server, timeout_s=0.2).attempts == 2
 
 

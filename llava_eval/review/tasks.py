@@ -1,0 +1,122 @@
+"""What a judge is asked about the answers of a run, and the verdicts by sample.
+
+LLaVA-Bench is judged against GPT-4's answers with a description of the picture, MM-Vet against its
+ground truth. A sample that failed has nothing to be judged.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from llava_eval.answers import read_answers
+from llava_eval.records import Response, Sample, Verdict
+from llava_eval.review.grader import find_grade_prompt
+from llava_eval.review.ledger import Review, ReviewRequest
+from llava_eval.review.questions import QuestionSet, model_name, open_question_set, pair_answers
+from llava_eval.review.requests import GradePrompt, Settings, grade_requests, pair_requests
+from llava_eval.spec import TaskSpec
+
+_PAIR_LENGTH = 2
+_CONTEXT = "context.jsonl"
+_GROUND_TRUTH = "ground truth"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The answers of a run to one task."""
+
+    samples: Sequence[Sample]
+    responses: Mapping[str, Response]
+    """Sample id -> response."""
+    model_id: str
+
+
+Asker = Callable[[Answered, Settings], list[ReviewRequest]]
+"""Answers and how they are judged -> what the judge is asked."""
+
+
+def open_asker(spec: TaskSpec, root: Path, *, verdict_length: int) -> Asker:
+    """Reads all that a judge is told besides the answers.
+
+    Args:
+        root: the data folder.
+        verdict_length: 2 where answers are compared with others, 1 where they are graded.
+
+    Raises:
+        DataError: files are missing or broken.
+        AnswersError: so are the reference answers.
+    """
+    if verdict_length != _PAIR_LENGTH:
+        return partial(_ask_for_grades, prompt=find_grade_prompt(root))
+    questions = root / spec.layout.questions
+    path = root / spec.layout.annotations[0]
+    reference = read_answers(path)
+    asked = open_question_set(
+        root,
+        reference=reference,
+        questions=questions,
+        context=questions.with_name(_CONTEXT),
+    )
+    return partial(_ask_for_pairs, asked=asked, reference=reference, path=path)
+
+
+def _ask_for_pairs(
+    answered: Answered,
+    settings: Settings,
+    *,
+    asked: QuestionSet,
+    reference: Sequence[Response],
+    path: Path,
+) -> list[ReviewRequest]:
+    given = [response for _, response in _to_judge(answered)]
+    if not given:
+        return []
+    return pair_requests(
+        pair_answers(asked.questions, given, reference).pairings,
+        variant=asked.variant,
+        rules=asked.rules,
+        names=(answered.model_id, model_name(reference, path)),
+        settings=settings,
+    )
+
+
+def _ask_for_grades(
+    answered: Answered, settings: Settings, *, prompt: GradePrompt
+) -> list[ReviewRequest]:
+    both = _to_judge(answered)
+    return grade_requests(
+        [sample for sample, _ in both],
+        [response for _, response in both],
+        prompt=prompt,
+        names=(answered.model_id, _GROUND_TRUTH),
+        settings=settings,
+    )
+
+
+def _to_judge(answered: Answered) -> list[tuple[Sample, Response]]:
+    return [
+        (sample, response)
+        for sample in answered.samples
+        if (response := answered.responses.get(sample.sample_id)) and response.error is None
+    ]
+
+
+def verdicts_by_sample(
+    reviews: Sequence[Review], samples: Sequence[Sample], *, votes: int
+) -> dict[str, tuple[Verdict | None, ...]]:
+    """Sample id -> the judge's verdicts, one a vote; samples without any review are left out.
+
+    Args:
+        reviews: of one judge, each in one order.
+        votes: how often it was asked.
+    """
+    by_question: dict[str, dict[int, Verdict | None]] = {}
+    for review in reviews:
+        question_id = str(review.request.record["question_id"])
+        by_question.setdefault(question_id, {})[review.request.vote] = review.verdict
+    return {
+        sample.sample_id: tuple(own.get(vote) for vote in range(1, votes + 1))
+        for sample in samples
+        if (own := by_question.get(str(sample.question_id)))
+    }

@@ -1,0 +1,141 @@
+"""Trainings on two processes: the losses of one, by the engine that was asked for."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import torch
+
+from llava_core.errors import ConfigError
+from llava_core.train.checkpoints import read_trained
+from llava_core.train.run import run_recipe
+from llava_core.train.watch import read_log
+
+# Trains, and leaves behind what the model was wrapped in and how many took part.
+SCRIPT = """
+import sys
+from pathlib import Path
+from llava_core.train.recipe import load_recipe
+from llava_core.train.run import run_recipe
+from llava_core.train.trainer import LlavaTrainer
+
+stage, recipe, folder = sys.argv[1:]
+write = LlavaTrainer.save_result
+
+def save_result(self):
+    text = f"{type(self.model_wrapped).__name__} {self.accelerator.num_processes}"
+    (Path(folder) / f"rank-{self.args.process_index}").write_text(text)
+    write(self)
+
+LlavaTrainer.save_result = save_result
+run_recipe(load_recipe(stage, recipe))
+"""
+SETTINGS = {"epochs": 2, "group_by_modality_length": True, "per_device_batch": 2}
+# Each process drops others.
+ADAPTERS = {"lora_rank": 4, "lora_dropout": 0.0}
+needs_deepspeed = pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="the library deepspeed is not installed"
+)
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Runs a recipe on two processes and gives what each says of its model."""
+
+    def run(recipe):
+        script, path = tmp_path / "script.py", tmp_path / "recipe.yaml"
+        script.write_text(SCRIPT)
+        path.write_text(recipe.to_yaml())
+        for old in tmp_path.glob("rank-*"):
+            old.unlink()
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", "2", script, recipe.stage, path, tmp_path]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        finished = subprocess.run(
+            list(map(str, command)), env=environment, capture_output=True, text=True, check=False
+        )
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        return [path.read_text() for path in sorted(tmp_path.glob("rank-*"))]
+
+    return run
+
+
+def losses(output):
+    return [line["loss"] for line in read_log(Path(output)) if "loss" in line]
+
+
+def alone(recipe, tmp_path, stage="finetune", **settings):
+    """The same training in this process, with the second half of each step accumulated."""
+    one = recipe(stage, **SETTINGS, accumulation=2, output=str(tmp_path / "alone"), **settings)
+    return run_recipe(one)
+
+
+def compare(output, expected):
+    assert losses(output) == pytest.approx(losses(expected), abs=2e-5)
+    trained, wanted = read_trained(Path(output)), read_trained(expected)
+    assert trained.keys() == wanted.keys()
+    for name, tensor in trained.items():
+        torch.testing.assert_close(tensor, wanted[name], atol=2e-5, rtol=1e-3, msg=name)
+
+
+def test_two_processes_learn_what_one_learns(recipe, launch, tmp_path):
+    made = recipe(**SETTINGS)
+    assert launch(made) == ["DistributedDataParallel 2"] * 2
+    compare(made.output, alone(recipe, tmp_path))
+
+
+@needs_deepspeed
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+@pytest.mark.parametrize(
+    ("stage", "mode"), [("pretrain", {}), ("finetune", {}), ("finetune", ADAPTERS)]
+)
+def test_deepspeed_learns_the_same_and_goes_on(recipe, launch, tmp_path, engine, stage, mode):
+    made = recipe(stage, engine=engine, save_steps=3, **SETTINGS, **mode)
+    assert launch(made) == ["DeepSpeedEngine 2"] * 2
+    compare(made.output, alone(recipe, tmp_path, stage, **mode))
+    whole = losses(made.output)
+    Path(made.output, "config.json").unlink()
+    launch(made)
+    assert losses(made.output) == pytest.approx(whole, abs=2e-5)
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """The environment of the first of two processes."""
+    for name, value in (("WORLD_SIZE", 2), ("RANK", 0), ("LOCAL_RANK", 0), ("MASTER_PORT", 1)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+
+
+def test_a_step_that_the_processes_cannot_share_out_is_refused(recipe, two):
+    with pytest.raises(ConfigError, match="4 x accumulation 1 x 2 processes = 8, expected global_"):
+        run_recipe(recipe())
+
+
+def test_processes_that_cannot_find_each_other_are_told(recipe, two, monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR")
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 2, but MASTER_ADDR is not set, by which"):
+        run_recipe(recipe(per_device_batch=2))
+
+
+def test_processes_that_would_each_train_alone_are_stopped(recipe, two, monkeypatch):
+    monkeypatch.setattr("llava_core.train.run._settings", lambda *_, **__: Mock(world_size=1))
+    with pytest.raises(ConfigError, match="2 processes were started, but each would train by its"):
+        run_recipe(recipe(per_device_batch=2))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_engine_that_would_do_nothing_here_is_refused(recipe):
+    with pytest.raises(ConfigError, match="engine=fsdp needs GPUs; on a CPU use engine=none"):
+        run_recipe(recipe(engine="fsdp"))
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="deepspeed is installed")
+def test_a_missing_library_is_told(recipe):
+    with pytest.raises(ConfigError, match="engine=zero2 needs the library deepspeed: pip install"):
+        run_recipe(recipe(engine="zero2"))

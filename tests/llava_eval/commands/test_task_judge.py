@@ -1,0 +1,164 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from llava_eval.commands import backend as opening
+from llava_eval.mini.write import write_mini
+from tests.llava_eval.commands.test_run import GQA, command, use_backend
+from tests.llava_eval.review.judge_server import judging
+
+RUN = GQA.parent
+KEY = "sk-secret-0123456789"
+
+
+def answer(body: dict) -> str:
+    return "0.5" if body["max_tokens"] == 3 else "8 6\nFine."
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with judging() as judged:
+        judged.answer = answer
+        yield judged
+
+
+def judged_run(server, *more: str, tasks: str = "llava_bench_wild,mm_vet", **flags) -> int:
+    to = ["--judge", "m", "--judge-url", server.url, "--judge-key-env", "JUDGE_KEY"]
+    return command(*to, *more, tasks=tasks, **flags)
+
+
+def summary_of(task: str) -> dict:
+    return json.loads((RUN / task / "summary.json").read_bytes())
+
+
+def test_a_run_ends_with_judged_tasks(server, monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    assert judged_run(server, tasks="llava_bench_wild,gqa,mm_vet") == 0
+    assert summary_of("llava_bench_wild")["metrics"]["relative"]["value"] == pytest.approx(75)
+    assert summary_of("mm_vet")["metrics"]["total"]["value"] == pytest.approx(50)
+    assert summary_of("mm_vet")["counts"]["unscored"] == {}
+    assert "| 75.0 ± 0.0" in (RUN / "leaderboard.md").read_text()
+    assert "--reviews FILE" not in capsys.readouterr().out
+    assert len(server.bodies) == 8
+
+
+def test_the_judge_gets_the_picture_in_words_and_both_answers(server, monkeypatch) -> None:
+    use_backend(monkeypatch)
+    judged_run(server)
+    pairs = [text for text in server.messages if text.startswith("[Context]")]
+    assert len(pairs) == 4
+    assert all("A drawing on grey ground" in text for text in pairs)
+    assert any("[Assistant 2]\nanswer 0 é\n" in text for text in pairs)
+    grades = [text for text in server.messages if not text.startswith("[Context]")]
+    assert any(text.endswith(" | answer 0 é | ") for text in grades)
+
+
+def test_reviews_lie_beside_the_answers_with_what_made_them(server, monkeypatch, caplog) -> None:
+    use_backend(monkeypatch)
+    judged_run(server)
+    for task in ("llava_bench_wild", "mm_vet"):
+        assert len((RUN / task / "reviews.jsonl").read_text().splitlines()) == 4
+        manifest = json.loads((RUN / task / "reviews.manifest.json").read_text())
+        assert (manifest["models"], manifest["wordings"]) == (["m-dated"], ["own"])
+        assert f"{task}: the judge was instructed in the wording `own`" in caplog.text
+    assert json.loads((RUN / "manifest.json").read_text())["settings"]["judge"] == "m"
+
+
+def test_the_key_is_nowhere(server, monkeypatch, capsys, caplog) -> None:
+    use_backend(monkeypatch)
+    judged_run(server)
+    told = capsys.readouterr()
+    files = "".join(path.read_text() for path in RUN.rglob("*") if path.is_file())
+    assert server.keys == {f"Bearer {KEY}"}
+    assert KEY not in told.out + told.err + caplog.text + files
+
+
+def test_a_rerun_pays_nothing_and_one_without_a_judge_keeps_the_verdicts(
+    server, monkeypatch
+) -> None:
+    use_backend(monkeypatch)
+    judged_run(server)
+    before = (RUN / "mm_vet/scores.jsonl").read_bytes()
+    server.bodies.clear()
+    assert judged_run(server) == 0
+    assert command(tasks="mm_vet") == 0
+    assert not server.bodies
+    assert (RUN / "mm_vet/scores.jsonl").read_bytes() == before
+
+
+def test_votes_are_runs_of_the_judge(server, monkeypatch) -> None:
+    use_backend(monkeypatch)
+    server.answer = lambda body: f"8 {6 + 2 * (len(server.answered) % 2)}"
+    assert judged_run(server, "--votes", "2", "--concurrency", "1", tasks="llava_bench_wild") == 0
+    assert len(server.bodies) == 8
+    metrics = summary_of("llava_bench_wild")["metrics"]
+    assert metrics["relative"]["value"] == pytest.approx(87.5)
+    assert metrics["std_over_runs"]["value"] == pytest.approx(12.5)
+
+
+def test_a_verdict_that_cannot_be_read_is_unscored_and_told(server, monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    server.answer = lambda body: "Well." if "answer 0 " in str(body["messages"]) else "8 6"
+    assert judged_run(server, tasks="llava_bench_wild") == 1
+    assert "llava_bench_wild: 1 of 4 reviews have no readable scores" in capsys.readouterr().err
+    summary = summary_of("llava_bench_wild")
+    assert summary["counts"]["unscored"] == {"unparsed_verdict": 1}
+    assert summary["metrics"]["relative"]["value"] == pytest.approx(75)
+
+
+def test_what_failed_has_nothing_to_be_judged(server, monkeypatch) -> None:
+    backend = use_backend(monkeypatch)
+    command(tasks="mm_vet")
+    use_backend(monkeypatch, errors={backend.asked[0]: "a.jpg is broken"})
+    assert judged_run(server, "--fresh", tasks="mm_vet") == 1
+    assert len(server.bodies) == 3
+    assert summary_of("mm_vet")["counts"]["unscored"] == {"failed": 1}
+
+
+def test_the_limit_on_cost_is_that_of_the_whole_run(server, monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    # Grades cost at most 6 times what one try does, pairs twice as much as one: nothing is left.
+    limit = ["--price", "1000,0", "--max-cost", "1", "--concurrency", "1"]
+    assert judged_run(server, *limit) == 1
+    assert "mm_vet: stopped at --max-cost: " in capsys.readouterr().err
+    assert len(server.bodies) * 0.1 <= 1
+    assert judged_run(server) == 0
+
+
+def test_a_judge_that_refuses_the_key_leaves_the_answers(server, monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    server.faults = ["401"] * 16
+    assert judged_run(server) == 2
+    assert "m: 401: the key is not accepted" in capsys.readouterr().err
+    backend = use_backend(monkeypatch)
+    server.faults.clear()
+    assert judged_run(server) == 0
+    assert backend.asked == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "tasks", "fault"),
+    [
+        (["--judge", "m"], "gqa", "--judge m: none of the tasks needs a judge; drop it"),
+        (["--judge", "m"], "mm_vet", "OPENAI_API_KEY is empty"),
+        (["--judge", "m", "--judge-url", "http://h/v1", "--max-cost", "1"], "mm_vet", "price of m"),
+    ],
+)
+def test_what_cannot_be_judged_is_told_before_the_model_loads(
+    flags, tasks, fault, monkeypatch, capsys
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(opening, "load_model", lambda model, **settings: pytest.fail("loaded"))
+    assert command(*flags, tasks=tasks) == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_missing_descriptions_are_told_before_the_model_loads(monkeypatch, capsys) -> None:
+    write_mini(Path("data"))
+    Path("data/llava-bench-in-the-wild/context.jsonl").unlink()
+    monkeypatch.setattr(opening, "load_model", lambda model, **settings: pytest.fail("loaded"))
+    flags = ["--judge", "m", "--judge-url", "http://h/v1"]
+    assert command(*flags, tasks="llava_bench_wild", data="data") == 2
+    assert "context.jsonl" in capsys.readouterr().err
