@@ -202,6 +202,8 @@ def _check_alike(spec: TaskSpec | None, first: TaskResult, second: TaskResult) -
         for name in ("version", "protocol", "headline", "missing")
         if getattr(one, name) != getattr(other, name)
     ]
+    if one.judge and other.judge and one.judge != other.judge:
+        faults.append(f"judge {one.judge} and {other.judge}")
     faults += [f"other {name}: {text}" for name, text in _data_faults(first.record, second.record)]
     if not faults and (one.version, one.headline) != (spec.version, spec.headline):
         faults.append(

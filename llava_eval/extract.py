@@ -77,6 +77,14 @@ def science_letter(text: str) -> str | None:
     """
     if start := _SCIENCE_START.match(text):
         return start[1]
+    return stated_science_letter(text)
+
+
+def stated_science_letter(text: str) -> str | None:
+    """The letter behind `The answer is`, where a text says so once and something follows it.
+
+    Source: `llava/eval/eval_science_qa_gpt4.py`.
+    """
     found = _SCIENCE_ANSWER.findall(text)
     return str(found[0]) if len(found) == 1 else None
 

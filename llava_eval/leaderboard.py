@@ -167,13 +167,19 @@ def _column(task: str, runs: Sequence[Run], spec: TaskSpec | None) -> Column:
 def _best(column: Column) -> set[str]:
     """Names of the runs with the best value among those that may be compared.
 
-    Runs over the largest number of samples compete, if version, protocol and metric are the same:
+    Runs over the largest number of samples compete, if version, protocol, metric and judge agree:
     forty samples never beat five thousand. A run without rivals is not the best of anything, nor is
     one that carries a warning.
     """
     summaries = {run.name: run.summaries[column.task] for run in column.runs if not run.warning}
     terms = {
-        name: (summary.counts.samples, summary.version, summary.protocol, summary.headline)
+        name: (
+            summary.counts.samples,
+            summary.version,
+            summary.protocol,
+            summary.headline,
+            summary.judge or "",
+        )
         for name, summary in summaries.items()
         if _headline(summary).value is not None
     }
@@ -218,6 +224,8 @@ def _remarks(summary: Summary, column: Column) -> Iterable[str]:
         yield words(summary.headline)
     if NOT_JUDGED in summary.counts.unscored:
         yield "waits for a judge"
+    if summary.judge:
+        yield f"judged by {summary.judge}"
     if summary.missing == "wrong":
         yield "missing answers count as wrong"
 

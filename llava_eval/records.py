@@ -191,3 +191,6 @@ class Summary:
     """Of the scored: responses without a readable answer, which the protocol takes for wrong."""
     missing: Missing = "unscored"
     """What became of samples without a response."""
+    judge: str | None = None
+    """Who judged, and in which wording it was told to; None where nobody had to, or nothing says.
+    Values of different judges must not be compared."""

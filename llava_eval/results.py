@@ -49,10 +49,15 @@ def read_summaries(folder: Path) -> dict[str, Summary]:
     paths = sorted(folder.glob("*/summary.json"))
     if not paths:
         raise RunError(f"{folder}: no task in it is scored; run `score`, or finish the run")
-    return {path.parent.name: _read_summary(path) for path in paths}
+    return {path.parent.name: read_summary(path) for path in paths}
 
 
-def _read_summary(path: Path) -> Summary:
+def read_summary(path: Path) -> Summary:
+    """Reads a `summary.json`.
+
+    Raises:
+        RunError: it is broken, or about another task.
+    """
     summary = _parse(_SUMMARY, path.read_bytes(), str(path))
     if summary.task != path.parent.name:
         raise RunError(f"{path}: is about {summary.task!r}; expected {path.parent.name!r}")

@@ -2,13 +2,13 @@
 
 Two kinds are known, and told apart by what is in them: the reviews that LLaVA's scripts and
 `gpt-review` write, one a line, with two scores, the reference answer's first; and the grade file of
-MM-Vet's evaluator, one JSON object with a grade from 0 to 1 for each run. Every file of reviews is
-a run of the judge, or as many as it has judges and votes; so is every grade a sample has. Verdicts
-are matched by id, and what fits nothing is counted.
+MM-Vet's evaluator, one JSON object with a grade from 0 to 1 for each run, for which `run --judge`
+writes a line a grade. Every file of reviews is a run of the judge, or as many as it has judges and
+votes; so is every grade a sample has. Verdicts are matched by id, and what fits nothing is counted.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ MAX_FAULTS_SHOWN = 5
 # Under which a review keeps its scores; older ones call them `score`.
 _SCORES = ("tuple", "scores", "score")
 _MAX_SCORE = 10
+_GRADE = "grade"
 # MM-Vet's evaluator calls the question 17 `v1_17`.
 _GRADED_PREFIX = "v1_"
 
@@ -35,6 +36,8 @@ class Run:
     """Question id -> id of the answer that was judged, where the file says it."""
     duplicates: int = 0
     """Verdicts that a later one on the same question replaces."""
+    judge: str | None = None
+    """Who judged, where the file says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,9 @@ def holds_verdicts(path: Path) -> bool:
     except OSError:
         return False
     record = _object(whole)
-    return record is not None and (_is_review(record) or _is_grades(record))
+    return record is not None and (
+        _is_review(record) or _is_grades(record) or _is_grade_line(record)
+    )
 
 
 def _object(text: bytes) -> dict[str, Any] | None:
@@ -75,6 +80,10 @@ def _object(text: bytes) -> dict[str, Any] | None:
 
 def _is_review(record: Mapping[str, Any]) -> bool:
     return "question_id" in record and any(name in record for name in _SCORES)
+
+
+def _is_grade_line(record: Mapping[str, Any]) -> bool:
+    return "question_id" in record and _GRADE in record
 
 
 def _is_grades(record: Mapping[str, Any]) -> bool:
@@ -106,6 +115,8 @@ def _read(path: Path, length: int) -> list[Run]:
         return _review_runs(path, text)
     if length == 1 and grades is not None:
         return _grade_runs(path, grades)
+    if length == 1 and _is_grade_line(_object(text.lstrip().split(b"\n", 1)[0]) or {}):
+        return _grade_line_runs(path, text)
     if grades is not None:
         raise VerdictsError(f"{path}: MM-Vet's grades; the task takes reviews of two scores a line")
     raise VerdictsError(
@@ -122,14 +133,10 @@ def _review_runs(path: Path, text: bytes) -> list[Run]:
 
 def _review_run(reviews: Sequence[Mapping[str, Any]]) -> Run:
     by_question = by_order(reviews)
-    answer_ids = {
-        str(review["question_id"]): answer_id
-        for review in reviews
-        if isinstance(answer_id := review.get("answer2_id"), str)
-    }
     return Run(
         verdicts={name: mean_of_orders(orders) for name, orders in by_question.items()},
-        answer_ids=answer_ids,
+        answer_ids=_judged_answers(reviews),
+        judge=judge_of(reviews),
         duplicates=len(reviews) - sum(map(len, by_question.values())),
     )
 
@@ -170,6 +177,28 @@ def review_metadata(review: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a review of ours says of itself; empty for others."""
     metadata = review.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
+
+
+def judge_of(reviews: Sequence[Mapping[str, Any]]) -> str | None:
+    """Who made reviews of ours, and in which wording it was told to where not in the published one.
+
+    None for those of others, which do not say.
+    """
+    return joined(_maker(review) for review in reviews)
+
+
+def joined(judges: Iterable[str | None]) -> str | None:
+    """Names of several judges as one; None where none is known."""
+    return "; ".join(dict.fromkeys(judge for judge in judges if judge)) or None
+
+
+def _maker(review: Mapping[str, Any]) -> str | None:
+    metadata = review_metadata(review)
+    # The endpoint's own name for the model tells more than an alias does.
+    judge, wording = metadata.get("model", review.get("judge")), metadata.get("wording")
+    if judge is None or wording in (None, "llava"):
+        return None if judge is None else str(judge)
+    return f"{judge} told in the wording {wording!r}, not the published one"
 
 
 def read_reviews(path: Path, text: bytes) -> list[Mapping[str, Any]]:
@@ -245,6 +274,47 @@ def _grade_runs(path: Path, record: Mapping[str, Any]) -> list[Run]:
         for run in range(num_runs)
     ]
     return [Run(verdicts=verdicts) for verdicts in by_run]
+
+
+def _grade_line_runs(path: Path, text: bytes) -> list[Run]:
+    by_run: dict[RunName, list[Mapping[str, Any]]] = {}
+    faults = []
+    for number, line in enumerate(text.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        record = _object(line)
+        if record is None or not _is_grade_line(record) or not _is_grade(record[_GRADE]):
+            faults.append(f"{path}:{number}: expected question_id and grade, got {line[:40]!r}")
+        else:
+            by_run.setdefault(run_name(record), []).append(record)
+    _refuse(faults)
+    return [_grade_line_run(records) for records in by_run.values()]
+
+
+def _is_grade(value: Any) -> bool:
+    return value is None or (_is_number(value) and 0 <= value <= 1)
+
+
+def _grade_line_run(records: Sequence[Mapping[str, Any]]) -> Run:
+    verdicts: dict[str, Verdict | None] = {
+        str(record["question_id"]): None if record[_GRADE] is None else (float(record[_GRADE]),)
+        for record in records
+    }
+    return Run(
+        verdicts=verdicts,
+        answer_ids=_judged_answers(records),
+        judge=judge_of(records),
+        duplicates=len(records) - len(verdicts),
+    )
+
+
+def _judged_answers(reviews: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Question id -> id of the answer that was judged, where a review says it."""
+    return {
+        str(review["question_id"]): answer_id
+        for review in reviews
+        if isinstance(answer_id := review.get("answer2_id"), str)
+    }
 
 
 def _grades(given: Any) -> list[Verdict | None]:

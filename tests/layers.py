@@ -75,16 +75,18 @@ LLAVA_CORE = {
     "data/labels": "conversation data/records errors tokens",
     "data/records": "conversation errors",
     "data/sampler": "",
-    "serve/__main__": "errors predict serve/access serve/batcher serve/chat serve/pictures "
-    "serve/worker",
+    "serve/__main__": "errors predict serve/access serve/batcher serve/chat serve/controller "
+    "serve/heartbeat serve/original serve/pictures serve/roster serve/worker",
     "serve/access": "serve/refusal",
     "serve/batcher": "errors generate/request predict",
     "serve/chat": "conversation errors generate/request images predict serve/pictures",
+    "serve/controller": "errors serve/access serve/forward serve/original serve/refusal "
+    "serve/roster serve/worker",
     "serve/forward": "serve/refusal serve/roster",
     "serve/heartbeat": "serve/roster",
     "serve/metrics": "",
-    "serve/original": "conversation errors generate/request serve/pictures serve/refusal "
-    "serve/schema serve/worker",
+    "serve/original": "conversation errors generate/request serve/access serve/pictures "
+    "serve/refusal serve/roster serve/schema serve/worker",
     "serve/pictures": "errors images",
     "serve/refusal": "errors",
     "serve/roster": "",
@@ -170,6 +172,7 @@ LLAVA_EVAL = {
     "backends/launched": "backends/base backends/board backends/worker leases records errors",
     "backends/team": "backends/base backends/worker leases records errors",
     "backends/processes": "backends/worker threads records",
+    "backends/ray_crew": "backends/worker records errors",
     "backends/replay": "backends/base store records errors",
     "run": "backends/base store records errors",
     "extract": "",
@@ -191,6 +194,7 @@ LLAVA_EVAL = {
     "metrics/capability": "metrics/base metrics/statistics records",
     "metrics/relative": "metrics/base metrics/paired metrics/statistics records",
     "answers": "extract records errors",
+    "ensemble": "answers extract records errors",
     "mme_results": "sources/mme records errors",
     "score": "metrics/__init__ metrics/base spec store records",
     "submit": "metrics/normalize sources/files sources/mmbench extract spec records errors",
@@ -231,15 +235,16 @@ LLAVA_EVAL = {
     "table": "leaderboard spec records",
     "commands/arguments": "",
     "commands/backend": "commands/arguments backends/base backends/launched backends/local "
-    "backends/openai backends/processes backends/team backends/worker threads records errors",
+    "backends/openai backends/processes backends/ray_crew backends/team backends/worker "
+    "threads records errors",
     "commands/task_judge": "commands/arguments commands/judging errors manifest metrics/__init__ "
     "records review/judge review/ledger review/requests review/session review/tasks sources/open "
-    "spec",
+    "spec verdicts",
     "commands/run": "commands/arguments commands/backend commands/task_judge review/tasks "
     "backends/base baseline errors manifest "
     "plan progress registry report results run score store table spec records",
-    "commands/score": "commands/arguments answers prompts records registry score sources/open "
-    "table spec errors mme_results metrics/__init__ verdicts",
+    "commands/score": "commands/arguments answers ensemble prompts records registry score "
+    "sources/open table spec errors mme_results metrics/__init__ verdicts",
     "commands/submit": "commands/arguments answers prompts registry results sources/open store "
     "submit errors",
     "commands/report": "registry report",

@@ -4,7 +4,6 @@
     serve worker --model M               OpenAI's API in front of one model
     serve worker --upstream URL          ... in front of another server that speaks it
     serve controller                     ... in front of any number of workers
-    serve web                            a page in a browser, in front of a controller or worker
 
 What each needs is imported when it is called: `--help` imports no torch.
 """
@@ -16,6 +15,7 @@ import sys
 import traceback
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from llava_core.errors import ConfigError, LlavaError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from llava_core.predict import Llava
     from llava_core.serve.access import Access
+    from llava_core.serve.roster import Status
 
 _PROGRAM = "llava_core.serve"
 _WRONG = 2
@@ -193,15 +194,31 @@ def _add_worker(parser: ArgumentParser) -> None:
     host = "host whose pictures may be read though its address is private; may be repeated"
     add("--trust-host", action="append", default=[], metavar="NAME", help=host)
     add("--log-contents", action="store_true", help="log questions and answers")
+    add("--controller-address", metavar="URL", help="controller to announce this worker to")
+    add(
+        "--worker-address",
+        metavar="URL",
+        help="where the controller reaches this worker (default: http://HOST:PORT)",
+    )
+    add(
+        "--upstream",
+        metavar="URL",
+        help="instead of --model: a server that speaks OpenAI's API (vLLM, SGLang, ...)",
+    )
+    add("--upstream-key-env", metavar="NAME", help="variable with the key that opens it")
 
 
 def _worker(arguments: Namespace) -> None:
+    if (arguments.model is None) == (arguments.upstream is None):
+        raise ConfigError("a worker needs either --model or --upstream")
+    if arguments.upstream is not None:
+        _serve(_upstream_app(arguments), arguments)
+        return
     from llava_core.serve.batcher import Batcher
+    from llava_core.serve.original import add_worker_routes, worker_status
     from llava_core.serve.pictures import PicturePolicy
     from llava_core.serve.worker import Worker, WorkerSettings, make_app
 
-    if arguments.model is None:
-        raise ConfigError("a worker needs --model")
     access = _access(arguments)
     llava = _load(arguments)
     batcher = Batcher(
@@ -219,10 +236,74 @@ def _worker(arguments: Namespace) -> None:
         ),
     )
     worker = Worker(settings, batcher, readable=llava.readable)
+    announced = _announced(arguments, lambda: worker_status(worker))
+    app = make_app(
+        worker,
+        access=access,
+        lifespan=lambda _: announced(),
+        extend=lambda app: add_worker_routes(app, worker, access=access),
+    )
     try:
-        _serve(make_app(worker, access=access), arguments)
+        _serve(app, arguments)
     finally:
         batcher.close()
+
+
+def _upstream_app(arguments: Namespace) -> "ASGIApp":
+    """A controller with one worker, the other server, that is itself a worker."""
+    from llava_core.serve.controller import find_models, make_controller
+    from llava_core.serve.roster import Roster
+
+    key = next(iter(_keys(arguments.upstream_key_env)), None)
+    upstream = arguments.upstream.rstrip("/").removesuffix("/v1")
+    roster = Roster()
+    roster.register(upstream, find_models(upstream, key=key), has_heart_beat=False)
+    return make_controller(
+        roster,
+        access=_access(arguments),
+        key=key,
+        announced=_announced(arguments, lambda: roster.total),
+    )
+
+
+def _announced(
+    arguments: Namespace, status: "Callable[[], Status]"
+) -> "Callable[[], AbstractAsyncContextManager[None]]":
+    """Announces a worker to its controller, if it has one; all parts share one key."""
+    if arguments.controller_address is None:
+        return nullcontext
+    from llava_core.serve.heartbeat import beating
+
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    address = arguments.worker_address or f"http://{host}:{arguments.port}"
+    return lambda: beating(
+        arguments.controller_address.rstrip("/"),
+        address.rstrip("/"),
+        status,
+        key=next(iter(_keys(arguments.api_key_env)), None),
+    )
+
+
+def _add_controller(parser: ArgumentParser) -> None:
+    _add_server(parser, port=21001)
+    parser.add_argument(
+        "--dispatch-method",
+        choices=("shortest_queue", "lottery"),
+        default="shortest_queue",
+        help="which worker gets a request: that which waits least, or by drawn lot",
+    )
+
+
+def _controller(arguments: Namespace) -> None:
+    from llava_core.serve.controller import make_controller
+    from llava_core.serve.roster import Roster
+
+    app = make_controller(
+        Roster(arguments.dispatch_method),
+        access=_access(arguments),
+        key=next(iter(_keys(arguments.api_key_env)), None),
+    )
+    _serve(app, arguments)
 
 
 def positive(text: str) -> int:
@@ -254,6 +335,7 @@ def temperature(text: str) -> float:
 _COMMANDS = {
     "chat": _Command("Talks in this terminal.", _add_chat, _chat),
     "worker": _Command("Serves one model over OpenAI's API.", _add_worker, _worker),
+    "controller": _Command("Serves all workers at one address.", _add_controller, _controller),
 }
 
 if __name__ == "__main__":

@@ -36,12 +36,20 @@ def open_client(key: str | None) -> httpx2.AsyncClient:
 
 
 async def forward(
-    path: str, body: Mapping[str, Any], *, roster: Roster, client: httpx2.AsyncClient
+    path: str,
+    body: Mapping[str, Any],
+    *,
+    roster: Roster,
+    client: httpx2.AsyncClient,
+    broken: bytes | None = None,
 ) -> StreamingResponse:
     """Has a worker answer a request.
 
     A worker that cannot be reached is forgotten and the next one asked; one that breaks off is
     forgotten too, and the client told, for it may have had a part of the answer.
+
+    Args:
+        broken: what ends a stream that a worker broke off; None: an error event of OpenAI's API.
 
     Raises:
         Refusal: 404 no worker has the model, 503 the worker broke off.
@@ -60,9 +68,8 @@ async def forward(
             _drop(roster, member, error)
             raise Refusal(503, _BROKE_OFF, retry_after_s=_RETRY_AFTER_S) from error
         passed = {name: response.headers[name] for name in _PASSED_ON if name in response.headers}
-        is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
-        if is_stream:
-            chunks = _chunks(response, member, roster)
+        if not response.headers.get("content-type", "").startswith("application/json"):
+            chunks = _chunks(response, member, roster, broken=broken or _broken_event())
             return StreamingResponse(chunks, response.status_code, headers=passed)
         try:
             whole = await _unless_gone(response.aread(), member)
@@ -81,8 +88,12 @@ async def forward(
 _BROKE_OFF = "the worker broke off; ask again"
 
 
+def _broken_event() -> bytes:
+    return f"data: {json.dumps(error_body(503, _BROKE_OFF))}\n\n".encode()
+
+
 async def _chunks(
-    response: httpx2.Response, member: Member, roster: Roster
+    response: httpx2.Response, member: Member, roster: Roster, *, broken: bytes
 ) -> AsyncIterator[bytes]:
     chunks = response.aiter_raw()
     try:
@@ -93,7 +104,7 @@ async def _chunks(
             yield chunk
     except (httpx2.HTTPError, _Gone) as error:
         _drop(roster, member, error)
-        yield f"data: {json.dumps(error_body(503, _BROKE_OFF))}\n\n".encode()
+        yield broken
     finally:
         await response.aclose()
 

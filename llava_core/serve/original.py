@@ -8,19 +8,24 @@ Source: LLaVA c121f04, `llava/serve/model_worker.py` and `controller.py`.
 
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
+from fastapi import Depends, FastAPI
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from llava_core.conversation import place_image_mark
 from llava_core.errors import DataError
 from llava_core.generate.request import Request
+from llava_core.serve.access import Access
 from llava_core.serve.pictures import open_pictures
 from llava_core.serve.refusal import Refusal
+from llava_core.serve.roster import Status
 from llava_core.serve.schema import new_seed
 from llava_core.serve.worker import Worker
 
-REFUSED, UNREACHABLE = 1, 2
+REFUSED, NO_WORKER, UNREACHABLE = 1, 2, 3
 # What the original takes for greedy.
 _LOWEST_TEMPERATURE = 0.001
 
@@ -68,6 +73,28 @@ class ModelBody(BaseModel):
     """The body of `/get_worker_address`."""
 
     model: str
+
+
+def add_worker_routes(app: FastAPI, worker: Worker, *, access: Access) -> None:
+    """Lets old clients and controllers speak with a worker."""
+    guarded = [Depends(access)]
+
+    @app.post("/worker_generate_stream", dependencies=guarded)
+    async def generate(body: GenerateBody) -> StreamingResponse:
+        return StreamingResponse(generate_stream(worker, body))
+
+    @app.post("/worker_get_status", dependencies=guarded)
+    async def status() -> dict[str, Any]:
+        return asdict(worker_status(worker))
+
+
+def worker_status(worker: Worker) -> Status:
+    """What a worker says of itself."""
+    batcher = worker.batcher
+    return Status(
+        model_names=(worker.settings.model_id,),
+        queue_length=batcher.num_waiting + batcher.num_running,
+    )
 
 
 def chunk(text: str, code: int = 0) -> bytes:

@@ -161,8 +161,9 @@ def make_app(
     *,
     access: Access,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    extend: Callable[[FastAPI], None] = lambda _: None,
 ) -> ASGIApp:
-    """The worker as a web application."""
+    """The worker as a web application; `extend` adds routes to it."""
     app = FastAPI(title="llava worker", lifespan=lifespan, docs_url=None, redoc_url=None)
     refusal.install(app)
     guarded = [Depends(access)]
@@ -190,6 +191,7 @@ def make_app(
     async def metrics() -> Response:
         return Response(worker.metrics.text(), media_type="text/plain; version=0.0.4")
 
+    extend(app)
     return LimitedBody(app, max_bytes=worker.settings.max_body_bytes)
 
 

@@ -108,15 +108,15 @@ def lay_out(spliced: Spliced, *, packing: bool, flat: bool = False) -> Rows:
     Args:
         packing: whether samples share rows.
         flat: whether packed samples share a single row, which flash attention takes and for which
-            it does not compute what lies between samples. Else a row is as long as the longest
-            sample, so that little is computed in vain.
+            it does not compute what lies between samples. Else a row is at most twice as long as
+            the longest sample, because attention computes all of it.
     """
     following = torch.full_like(spliced.labels, IGNORE_INDEX)
     following[:, :-1] = spliced.labels[:, 1:]
     if not packing:
         return Rows(spliced.embeds, following, spliced.mask.long(), None)
     counts = spliced.mask.sum(dim=1).tolist()
-    bins = pack(counts, capacity=sum(counts) if flat else max(counts))
+    bins = [list(range(len(counts)))] if flat else pack(counts, capacity=2 * max(counts))
     embeds, labels, positions = [], [], []
     for members in bins:
         embeds.append(torch.cat([spliced.embeds[i, : counts[i]] for i in members]))
@@ -132,7 +132,7 @@ def lay_out(spliced: Spliced, *, packing: bool, flat: bool = False) -> Rows:
 
 
 def pack(lengths: Sequence[int], *, capacity: int) -> list[list[int]]:
-    """Puts samples into as few rows as it easily can: the longest first, where it first fits.
+    """Puts samples into rows so that the least has to be padded: each to the shortest row so far.
 
     Args:
         capacity: most tokens in a row, at least the longest sample's.
@@ -140,15 +140,18 @@ def pack(lengths: Sequence[int], *, capacity: int) -> list[list[int]]:
     Returns:
         Indices of each row's samples.
     """
-    bins: list[list[int]] = []
-    free: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True):
-        length = lengths[index]
-        place = next((i for i, room in enumerate(free) if room >= length), None)
-        if place is None:
-            bins.append([])
-            free.append(capacity)
-            place = -1
-        bins[place].append(index)
-        free[place] -= length
-    return bins
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    best: list[list[int]] = []
+    least = None
+    # The more rows, the shorter: of equally full ones, those in which attention has less to do.
+    for num_rows in range(len(lengths), 0, -1):
+        rows: list[list[int]] = [[] for _ in range(num_rows)]
+        totals = [0] * num_rows
+        for index in order:
+            shortest = totals.index(min(totals))
+            rows[shortest].append(index)
+            totals[shortest] += lengths[index]
+        area = num_rows * max(totals)
+        if max(totals) <= capacity and (least is None or area < least):
+            best, least = rows, area
+    return best

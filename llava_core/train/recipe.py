@@ -125,6 +125,8 @@ class Recipe:
     """Benchmarks that `llava_eval run` is started with on every checkpoint."""
     eval_data: str = "mini"
     """What `--data` those runs get."""
+    eval_limit: int | None = None
+    """Samples of each benchmark; None: all."""
     workers: int = 4
     """Processes that prepare samples, for each training process."""
     seed: int = 42

@@ -25,13 +25,13 @@ from llava_core.train.recipe import Recipe, load_recipe
 from llava_core.train.stages import build_model
 from llava_core.train.start import open_start
 from llava_core.train.trainer import LlavaTrainer
-from llava_core.train.watch import Examiner, Watcher, training_bar
+from llava_core.train.watch import Examiner, Watcher, check_tasks, training_bar
 
 _ENGINES = Path(__file__).parent / "deepspeed"
 # Settings that a training may go on with when they have changed.
 _PASSING = {"output", "save_steps", "save_total_limit", "logging_steps", "report_to", "workers",
-            "eval_tasks", "eval_data", "image_folder", "attention", "tf32", "adapt_batch",
-            "gradient_checkpointing", "faulty_samples"}  # fmt: skip
+            "eval_tasks", "eval_data", "eval_limit", "image_folder", "attention", "tf32",
+            "adapt_batch", "gradient_checkpointing", "faulty_samples"}  # fmt: skip
 # Evaluation of a checkpoint keeps the other processes waiting longer than their default patience.
 _PATIENCE_S = 7 * 24 * 3600
 
@@ -54,6 +54,7 @@ def run_recipe(recipe: Recipe) -> Path:
     recipe = recipe.fit_batch(num_processes)
     recipe.need_data()
     _check_engine(recipe)
+    check_tasks(recipe.eval_tasks)
     output = Path(recipe.output)
     resumed = _find_resumed(recipe, output)
     parts = open_start(recipe)

@@ -4,6 +4,7 @@ Only the first process does; the others would say the same.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, ConfigError
 from llava_core.json_files import read_object
 from llava_core.train.recipe import Recipe
 
 LOG = "log.jsonl"
 PLOT = "loss.svg"
+_LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 _WIDTH, _HEIGHT, _MARGIN = 800, 400, 50
 
 
@@ -90,14 +92,25 @@ class Examiner(TrainerCallback):
         command = [sys.executable, "-m", "llava_eval", "run", "--model", str(folder / name)]
         command += ["--tasks", ",".join(self._recipe.eval_tasks), "--data", self._recipe.eval_data]
         command += ["--output", str(run)]
+        if self._recipe.eval_limit is not None:
+            command += ["--limit", str(self._recipe.eval_limit)]
         if self._needs_base:
             command += ["--model-base", self._recipe.model]
-        finished = subprocess.run(command, capture_output=True, text=True, check=False)
-        if finished.returncode:
-            last = (finished.stderr.strip() or "no message").splitlines()[-1]
-            raise CheckpointError(f"`{' '.join(command[1:])}` failed: {last}")
+        if fault := _run(command):
+            raise CheckpointError(f"`{' '.join(command[1:])}` failed: {fault}")
         scores = {path.parent.name: _headline(path) for path in run.glob("*/summary.json")}
         append(folder, {"step": state.global_step, "scores": scores})
+
+
+def check_tasks(names: Sequence[str]) -> None:
+    """Makes sure that there are benchmarks of these names.
+
+    Raises:
+        ConfigError: there are not.
+    """
+    for name in names:
+        if fault := _run([sys.executable, "-m", "llava_eval", "tasks", name]):
+            raise ConfigError(f"eval_tasks: {fault}")
 
 
 @contextmanager
@@ -160,6 +173,16 @@ def draw_loss(points: Sequence[tuple[int, float]]) -> str:
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>'
         f'<polyline fill="none" stroke="#1f5fa8" stroke-width="1.5" points="{path}"/>{text}</svg>\n'
     )
+
+
+def _run(command: Sequence[str]) -> str | None:
+    """Runs a command; the last line of what it says when it fails."""
+    # Without what a launcher has set: the command would wait for other processes.
+    alone = {name: value for name, value in os.environ.items() if name not in _LAUNCHED}
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
+    if not finished.returncode:
+        return None
+    return (finished.stderr.strip() or "no message").splitlines()[-1]
 
 
 def _headline(path: Path) -> Any:

@@ -21,7 +21,7 @@ from llava_eval.backends.launched import (
 from llava_eval.backends.local import LocalBackend, load_model, open_worker
 from llava_eval.backends.openai import OpenAIBackend
 from llava_eval.backends.processes import ProcessCrew
-from llava_eval.backends.team import TeamBackend
+from llava_eval.backends.team import Crew, TeamBackend
 from llava_eval.backends.worker import Factory
 from llava_eval.commands.arguments import positive
 from llava_eval.errors import FlagsError
@@ -42,6 +42,7 @@ SETTINGS = (
     "model",
     "batch_tokens",
     "processes",
+    "ray",
     "backend",
     "base_url",
     "concurrency",
@@ -50,7 +51,7 @@ SETTINGS = (
 """Flags that go into the manifest as they were given."""
 
 # Flags without meaning for an endpoint.
-_LOCAL = {**_MODEL_SETTINGS, "batch_tokens": None, "processes": 1}
+_LOCAL = {**_MODEL_SETTINGS, "batch_tokens": None, "processes": 1, "ray": None}
 _BACKENDS = ("local", "openai")
 _KEY_VARIABLE = "OPENAI_API_KEY"
 
@@ -82,6 +83,11 @@ def add_backend(parser: ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="share the work among N processes, each with the model on a GPU of its own",
+    )
+    add(
+        "--ray",
+        metavar="auto|ADDRESS",
+        help="share the work among the GPUs of a Ray cluster, or N of them with --processes N",
     )
     add("--backend", choices=_BACKENDS, default="local", help="openai: ask an endpoint")
     add("--base-url", metavar="URL", help="the endpoint, up to /v1 (vLLM, SGLang, …)")
@@ -115,14 +121,19 @@ def open_backend(arguments: Namespace) -> Iterator[Backend]:
     if arguments.base_url is not None:
         raise FlagsError("--base-url is for --backend openai; give both or neither")
     launch = find_launch(os.environ)
-    if launch is not None:
+    if arguments.ray is not None:
+        with closing(_ray_crew(arguments)) as crew:
+            yield TeamBackend(crew)
+    elif launch is not None:
         with connected() as store:
             yield LaunchedBackend(_launched_model(launch, arguments), store, size=launch.size)
     elif arguments.processes > 1:
         num_threads = threads_per_process(arguments.processes)
-        crew = ProcessCrew(_factory(arguments), size=arguments.processes, num_threads=num_threads)
-        with closing(crew):
-            yield TeamBackend(crew)
+        processes = ProcessCrew(
+            _factory(arguments), size=arguments.processes, num_threads=num_threads
+        )
+        with closing(processes):
+            yield TeamBackend(processes)
     else:
         settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
         llava = load_model(arguments.model, **settings)
@@ -153,6 +164,17 @@ def _launched_model(launch: Launch, arguments: Namespace) -> Backend:
             "drop the flag, or the launcher"
         )
     return _factory(arguments)(launch.local_rank)
+
+
+def _ray_crew(arguments: Namespace) -> Crew:
+    try:
+        from llava_eval.backends.ray_crew import RayCrew
+    except ModuleNotFoundError as error:
+        raise FlagsError(
+            f"--ray {arguments.ray} needs the library ray: pip install 'llava-eval[cluster]'"
+        ) from error
+    size = arguments.processes if arguments.processes > 1 else None
+    return RayCrew(_factory(arguments), address=arguments.ray, size=size)
 
 
 def _factory(arguments: Namespace) -> Factory:

@@ -41,7 +41,7 @@ from llava_eval.review.questions import (
 )
 from llava_eval.review.requests import MAX_TOKENS, TEMPERATURE, Settings, pair_requests
 from llava_eval.review.session import Limits, Outcome, most_cost, review_all
-from llava_eval.review.summary import read_series
+from llava_eval.review.summary import Series, read_series
 from llava_eval.review.tables import as_text, tell
 from llava_eval.sources.open import HUB, data_root
 
@@ -137,6 +137,7 @@ def execute(arguments: Namespace) -> int:
         given=arguments.price,
     )
     names, asked, requests = _requests(arguments, judges)
+    stored = read_series(arguments.against) if arguments.against else []
     if arguments.dry_run:
         _show(requests, limits)
         return 0
@@ -152,7 +153,8 @@ def execute(arguments: Namespace) -> int:
             told=told,
         )
     _write_manifest(output, arguments, asked=asked, outcome=outcome)
-    return _report(output, arguments, requests=requests, outcome=outcome)
+    faults = faults_of(outcome, num_requests=len(requests), max_unread=arguments.max_unread)
+    return _report(output, stored=stored, outcome=outcome, faults=faults)
 
 
 def _requests(
@@ -266,21 +268,12 @@ def _write_manifest(
 
 
 def _report(
-    output: Path,
-    arguments: Namespace,
-    *,
-    requests: Sequence[ReviewRequest],
-    outcome: Outcome,
+    output: Path, *, stored: Sequence[Series], outcome: Outcome, faults: Sequence[str]
 ) -> int:
     """Prints what came of it; 1 where something is missing."""
-    faults = faults_of(outcome, num_requests=len(requests), max_unread=arguments.max_unread)
     if outcome.reviews:
-        series = read_series(output)
-        if arguments.against:
-            stored = read_series(arguments.against)
-            sys.stdout.write(as_text(tell([*stored, *series], is_compared=True)))
-        else:
-            sys.stdout.write(as_text(tell(series, is_compared=False)))
+        told = tell([*stored, *read_series(output)], is_compared=bool(stored))
+        sys.stdout.write(as_text(told))
     new = len(outcome.reviews) - outcome.num_reused
     cost = f", ${outcome.cost_usd:.2f}" if outcome.cost_usd else ""
     sys.stdout.write(f"reviews: {output} ({new} new{cost}, {outcome.num_reused} kept)\n")

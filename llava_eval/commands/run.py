@@ -7,6 +7,7 @@ goes on when the same command is given again.
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from llava_eval.progress import track
 from llava_eval.records import Response, Summary
 from llava_eval.registry import load_tasks, select_tasks
 from llava_eval.report import write_report
-from llava_eval.results import read_scores
+from llava_eval.results import read_scores, read_summary
 from llava_eval.review.tasks import Answered
 from llava_eval.run import TaskRun, run_task
 from llava_eval.score import score_task, write_scores
@@ -167,19 +168,21 @@ def _ask(plan: TaskPlan, folder: Path, *, backend: Backend, console: Console) ->
     )
 
 
-def _score(
-    plan: TaskPlan, folder: Path, *, unchanged: bool = False, verdicts: Verdicts | None = None
-) -> Summary:
+def _score(plan: TaskPlan, folder: Path, *, unchanged: bool) -> Summary:
     """Scores from what is on disk, as `score` would; of unchanged answers verdicts are kept."""
-    store = TaskStore(folder / plan.spec.name)
-    if verdicts is None:
-        old = store.folder / "scores.jsonl"
-        kept = read_scores(old) if unchanged and old.exists() else []
-        verdicts = {score.sample_id: score.verdicts for score in kept}
-    scores, summary = score_task(
-        plan.spec, plan.samples, _responses(plan, folder), verdicts=verdicts
-    )
-    write_scores(store.folder, scores, summary)
+    old = folder / plan.spec.name
+    if not (unchanged and (old / "scores.jsonl").exists() and (old / "summary.json").exists()):
+        return _score_with(plan, folder, verdicts={}, judge=None)
+    verdicts = {score.sample_id: score.verdicts for score in read_scores(old / "scores.jsonl")}
+    judge = read_summary(old / "summary.json").judge
+    return _score_with(plan, folder, verdicts=verdicts, judge=judge)
+
+
+def _score_with(plan: TaskPlan, folder: Path, *, verdicts: Verdicts, judge: str | None) -> Summary:
+    responses = _responses(plan, folder)
+    scores, unnamed = score_task(plan.spec, plan.samples, responses, verdicts=verdicts)
+    summary = replace(unnamed, judge=judge)
+    write_scores(folder / plan.spec.name, scores, summary)
     return summary
 
 
@@ -208,7 +211,7 @@ def _have_judged(
             samples=plan.samples, responses=_responses(plan, folder), model_id=model_id
         )
         judged = judge.review(name, answered, folder / name)
-        told.append(_score(plan, folder, verdicts=judged.verdicts))
+        told.append(_score_with(plan, folder, verdicts=judged.verdicts, judge=judged.judge))
         faults += judged.faults
         judge = judged.rest
     return told, faults

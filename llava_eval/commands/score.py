@@ -12,7 +12,8 @@ from rich.console import Console
 
 from llava_eval.answers import Matched, match_answers, read_answers
 from llava_eval.commands.arguments import add_data, one_task
-from llava_eval.errors import DataError, VerdictsError
+from llava_eval.ensemble import prefer, read_preferred
+from llava_eval.errors import DataError, FlagsError, VerdictsError
 from llava_eval.metrics import FAMILIES
 from llava_eval.mme_results import read_mme_results
 from llava_eval.prompts import build_prompt
@@ -22,12 +23,20 @@ from llava_eval.score import score_task, write_scores
 from llava_eval.sources.open import HUB, load_samples
 from llava_eval.spec import TaskSpec
 from llava_eval.table import next_steps, summary_table
-from llava_eval.verdicts import holds_verdicts, match_verdicts, num_other_answers, read_runs
+from llava_eval.verdicts import (
+    Run,
+    holds_verdicts,
+    joined,
+    match_verdicts,
+    num_other_answers,
+    read_runs,
+)
 
 HELP = "score answers that were made anywhere, LLaVA's own included"
 
 _IMAGE_LINE = "<image>\n"
 _MME = "mme"
+_SCIENCEQA = "scienceqa"
 
 _logger = logging.getLogger(__name__)
 
@@ -49,6 +58,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="a judge's verdicts on the answers, for tasks that need them: reviews of LLaVA's "
         "scripts, one file a run, or grades of MM-Vet's; enough without --answers",
+    )
+    add(
+        "--preferred",
+        type=Path,
+        metavar="FILE",
+        help="another model's answers to ScienceQA, which count where a letter can be read in them",
     )
     add_data(parser)
     add("--questions", type=Path, metavar="FILE", help="question file, where it lies elsewhere")
@@ -77,10 +92,14 @@ def execute(arguments: Namespace) -> int:
     answers, reviews = _given_files(arguments, spec)
     samples = load_samples(spec, arguments.data)
     responses = None if answers is None else _responses(answers, spec, samples)
-    verdicts = _verdicts(reviews, spec, samples, responses=responses or {}) if reviews else None
-    scores, summary = score_task(
+    if arguments.preferred is not None:
+        responses = _prefer(arguments.preferred, spec, responses)
+    runs = read_runs(reviews, length=FAMILIES[spec.metric].verdict_length)
+    verdicts = _verdicts(runs, spec, samples, responses=responses or {}) if runs else None
+    scores, unnamed = score_task(
         spec, samples, responses, verdicts=verdicts, missing=arguments.missing
     )
+    summary = replace(unnamed, judge=joined(run.judge for run in runs))
     if arguments.output:
         write_scores(arguments.output / spec.name, scores, summary)
     Console().print(summary_table([summary], tasks))
@@ -125,15 +144,29 @@ def _responses(path: Path, spec: TaskSpec, samples: Sequence[Sample]) -> Mapping
     return matched.by_sample
 
 
+def _prefer(
+    path: Path, spec: TaskSpec, responses: Mapping[str, Response] | None
+) -> Mapping[str, Response]:
+    """The answers with the other model's in their place; tells how many."""
+    if responses is None or not spec.metric.startswith(_SCIENCEQA):
+        raise FlagsError("--preferred is for --task scienceqa with --answers; drop it")
+    both = prefer(responses, read_preferred(path))
+    _logger.warning(
+        "%d of %d answers are those of %s", both.num_preferred, len(responses), path.name
+    )
+    if both.num_absent:
+        _logger.warning("%s has no answer to %d questions; ours count", path.name, both.num_absent)
+    return both.responses
+
+
 def _verdicts(
-    paths: Sequence[Path],
+    runs: Sequence[Run],
     spec: TaskSpec,
     samples: Sequence[Sample],
     *,
     responses: Mapping[str, Response],
 ) -> Mapping[str, Sequence[Verdict | None]]:
     """Sample id -> verdicts, one a run; tells what does not fit."""
-    runs = read_runs(paths, length=FAMILIES[spec.metric].verdict_length)
     matched = match_verdicts(samples, runs)
     answer_ids = {str(r.question_id): r.answer_id for r in responses.values() if r.answer_id}
     for number, fault in (

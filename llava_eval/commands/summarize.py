@@ -1,5 +1,6 @@
 """`summarize`: the table of stored reviews, ours and those of LLaVA's scripts, old and new."""
 
+import logging
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
@@ -8,8 +9,10 @@ from pathlib import Path
 from llava_eval.errors import FlagsError
 from llava_eval.review.page import write_page
 from llava_eval.review.summary import read_series
-from llava_eval.review.tables import ORIGINAL_FORMATS, in_format, tell
+from llava_eval.review.tables import ORIGINAL_FORMATS, in_format, tell, wording_remark
 from llava_eval.sources.files import read_json_lines
+
+_logger = logging.getLogger(__name__)
 
 HELP = "sum up stored reviews: relative scores with their uncertainty, agreement, differences"
 
@@ -59,6 +62,9 @@ def execute(arguments: Namespace) -> int:
             raise FlagsError(
                 "--compare has no counterpart in LLaVA's summary; drop --protocol llava"
             )
+        # The original's table has no place for it.
+        for remark in filter(None, map(wording_remark, series)):
+            _logger.warning("%s", remark)
         sys.stdout.write(ORIGINAL_FORMATS[arguments.format](series))
     else:
         told = tell(series, is_compared=arguments.compare)

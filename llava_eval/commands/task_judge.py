@@ -1,5 +1,6 @@
 """The judge of a run: what names it, and what it makes of the tasks that need one."""
 
+import json
 import logging
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from llava_eval.review.session import Limits, review_all
 from llava_eval.review.tasks import Answered, Asker, open_asker, verdicts_by_sample
 from llava_eval.sources.open import HUB, data_root
 from llava_eval.spec import TaskSpec
+from llava_eval.verdicts import judge_of
 
 JUDGE_SETTINGS = ("judge", "judge_url", "votes")
 """Flags that go into the manifest as they were given."""
@@ -85,6 +87,7 @@ class TaskJudge:
             )
         faults = faults_of(outcome, num_requests=len(requests), max_unread=MAX_UNREAD)
         return Judged(
+            judge=judge_of([json.loads(line) for line in output.read_bytes().splitlines()]),
             verdicts=verdicts_by_sample(
                 outcome.reviews, answered.samples, votes=self.settings.votes
             ),
@@ -105,6 +108,8 @@ class Judged:
     """What a judge made of a task."""
 
     verdicts: Verdicts
+    judge: str | None
+    """Who made them; None where there are none."""
     faults: Sequence[str]
     """Why they are not complete, a line each."""
     rest: TaskJudge

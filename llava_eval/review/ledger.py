@@ -65,8 +65,6 @@ class Review:
     request: ReviewRequest
     content: str
     verdict: Verdict | None
-    cost_usd: float | None
-    """None where the judge's price is not known, and for what an earlier command paid."""
 
 
 def review_line(

@@ -46,6 +46,7 @@ def write_page(path: Path, files: Sequence[Path], *, images: Path | None = None)
     text = pages.html(
         "reviews",
         names=list(reviews),
+        wordings=_wordings(review for file in reviews.values() for review in file),
         questions=questions,
         pictures={} if images is None else _pictures(images, sorted(names)),
         categories=_choices(each["category"] for each in questions),
@@ -70,6 +71,12 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
 
 def _sides(names: Iterable[str]) -> list[str]:
     return [REFERENCE, *names, TIE, UNREAD]
+
+
+def _wordings(reviews: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Those that the judge was told its rules in, without the published one."""
+    told = (review_metadata(review).get("wording", "llava") for review in reviews)
+    return sorted({str(wording) for wording in told} - {"llava"})
 
 
 def _choices(values: Iterable[str]) -> list[tuple[str, int]]:

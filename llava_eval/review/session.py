@@ -37,8 +37,6 @@ class Outcome:
     """Of what was asked now, as far as prices are known."""
     is_stopped: bool = False
     """Whether the limit on cost ended it."""
-    models: set[str] = field(default_factory=set)
-    """What the endpoints call the judges that were asked now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +88,7 @@ def review_all(
 def _stored(request: ReviewRequest, line: bytes) -> Review:
     """A review that is there, read by the rule of now; of a grade the one that was kept."""
     content = read_content(line)
-    return Review(request=request, content=content, verdict=request.read(content), cost_usd=None)
+    return Review(request=request, content=content, verdict=request.read(content))
 
 
 class _Session:
@@ -108,8 +106,8 @@ class _Session:
         self._outcome = outcome
         self._reviews = reviews
         self._told = told
+        # Key of a request -> the most that it can cost, in US dollars.
         self._under_way: dict[str, float] = {}
-        """Key of a request -> the most it can cost yet, in US dollars."""
         self._changed = asyncio.Condition()
 
     async def run(
@@ -173,14 +171,7 @@ class _Session:
             "attempts": reply.attempts,
         }
         self._append(review_line(request, content=reply.text, verdict=verdict, made=made))
-        self._outcome.models.add(reply.model)
-        price = self._limits.prices.get(request.judge)
-        self._reviews[request.key] = Review(
-            request=request,
-            content=reply.text,
-            verdict=verdict,
-            cost_usd=None if price is None else _cost(price, request, reply),
-        )
+        self._reviews[request.key] = Review(request=request, content=reply.text, verdict=verdict)
 
     async def _ask(self, request: ReviewRequest, judge: Judge) -> tuple[Reply, Verdict | None]:
         """The reply that counts: the first one that can be read, else the last."""

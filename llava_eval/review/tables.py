@@ -29,6 +29,7 @@ _ORIGINAL_COLUMNS = ("reviews", "group", "relative", "reference", "candidate")
 _CSV_COLUMNS = (
     "reviews",
     "judge",
+    "wording",
     "group",
     "relative",
     "stderr",
@@ -125,6 +126,7 @@ def as_csv(told: Told, *, is_exact: bool = True) -> str:
                 {
                     "reviews": series.name,
                     "judge": series.judge,
+                    "wording": ", ".join(series.wordings),
                     "group": row.group,
                     "relative": values[0],
                     "stderr": row.relative.stderr,
@@ -253,13 +255,21 @@ def _remarks(told: Told) -> list[str]:
     return remarks + [_difference_text(*comparison) for comparison in told.comparisons]
 
 
+def wording_remark(series: Series) -> str | None:
+    """What must be said where a judge was not told what LLaVA's was; None where it was."""
+    others = [wording for wording in series.wordings if wording != "llava"]
+    if not others:
+        return None
+    return (
+        f"{series.name}: rules in the wording `{', '.join(others)}`, not LLaVA's; not comparable "
+        "with published values"
+    )
+
+
 def _remarks_on(series: Series) -> list[str]:
     remarks = []
-    if others := [wording for wording in series.wordings if wording != "llava"]:
-        remarks.append(
-            f"{series.name}: rules in the wording `{', '.join(others)}`, not LLaVA's; not "
-            "comparable with published values"
-        )
+    if (remark := wording_remark(series)) is not None:
+        remarks.append(remark)
     if series.num_flagged:
         remarks.append(
             f"{series.name}: {series.num_flagged} reviews of answers that imitate the message's "

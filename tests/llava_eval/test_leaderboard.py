@@ -219,3 +219,12 @@ def test_the_size_of_the_published_set_stands_beside_another_size():
 
 def test_names_are_written_as_words():
     assert [words(name) for name in ("circular_accuracy", "f1")] == ["circular accuracy", "F1"]
+
+
+def test_who_judged_is_told_and_values_of_different_judges_do_not_compete():
+    runs = [
+        run(name, summary("mm_vet", value, judge=judge))
+        for name, value, judge in [("a", 0.5, "gpt-4-0613"), ("b", 0.6, "gpt-4o")]
+    ]
+    assert best_of(board(*runs)) == []
+    assert remarks_of(board(*runs)) == ("judged by gpt-4-0613",)

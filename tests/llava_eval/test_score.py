@@ -107,6 +107,7 @@ def test_the_summary_file_has_the_agreed_keys(tmp_path):
         "groups",
         "unparsed",
         "missing",
+        "judge",
     ]
     estimate = {"value", "stderr", "ci95", "unit", "higher_is_better"}
     assert set(summary["metrics"]["accuracy"]) == estimate

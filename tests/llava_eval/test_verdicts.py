@@ -67,6 +67,25 @@ def test_every_grade_of_a_sample_is_a_run(tmp_path):
     assert second.verdicts == {"0": (0.5,), "2": None}
 
 
+def graded(question_id, grade, vote):
+    return json.dumps({"question_id": question_id, "grade": grade, "metadata": {"vote": vote}})
+
+
+def test_grades_a_line_are_read_by_vote(tmp_path):
+    lines = [graded(0, 0.5, 1), graded(1, None, 1), graded(0, 1.0, 2)]
+    path = write(tmp_path / "g.jsonl", *lines)
+    assert holds_verdicts(path)
+    runs = read_runs([path], length=GRADES)
+    assert [read.verdicts for read in runs] == [{"0": (0.5,), "1": None}, {"0": (1.0,)}]
+
+
+@pytest.mark.parametrize("line", ["{", graded(1, 1.5, 1), graded(1, True, 1), "[]"])
+def test_a_broken_line_of_grades_is_named(line, tmp_path):
+    path = write(tmp_path / "g.jsonl", graded(0, 0.5, 1), line)
+    with pytest.raises(VerdictsError, match=r"g.jsonl:2: expected question_id and grade, got"):
+        read_runs([path], length=GRADES)
+
+
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
@@ -118,6 +137,41 @@ def test_the_other_kind_is_refused(tmp_path):
 def test_an_unreadable_file_is_named(tmp_path):
     with pytest.raises(VerdictsError, match=f"^{tmp_path}: cannot be read: Is a directory$"):
         read_runs([tmp_path], length=REVIEW)
+
+
+def test_reviews_of_two_orders_come_to_their_mean(tmp_path):
+    both = [review(0, [9, 6]), review(0, [8, 7], metadata={"swapped": True}), review(1, [8, 8])]
+    (read,) = read_runs([write(tmp_path / "r.jsonl", *both)], length=REVIEW)
+    assert read.verdicts == {"0": (8.5, 6.5), "1": (8.0, 8.0)}
+
+
+def test_every_judge_and_vote_is_a_run(tmp_path):
+    lines = [
+        review(0, [8, vote], judge=judge, metadata={"vote": vote})
+        for judge in ("a", "b")
+        for vote in (1, 2)
+    ]
+    runs = read_runs([write(tmp_path / "r.jsonl", *lines)], length=REVIEW)
+    assert [read.verdicts["0"] for read in runs] == [(8, 1), (8, 2)] * 2
+
+
+@pytest.mark.parametrize(
+    ("metadata", "judge"),
+    [
+        ({"model": "gpt-4-0613", "wording": "llava"}, "gpt-4-0613"),
+        ({"wording": "llava"}, "gpt-4"),
+        ({"wording": "own"}, "gpt-4 told in the wording 'own', not the published one"),
+    ],
+)
+def test_who_judged_is_told_and_never_without_its_wording(metadata, judge, tmp_path):
+    path = write(tmp_path / "r.jsonl", review(0, [8, 6], judge="gpt-4", metadata=metadata))
+    (read,) = read_runs([path], length=REVIEW)
+    assert read.judge == judge
+
+
+def test_reviews_of_llavas_scripts_do_not_say_who_judged(tmp_path):
+    (read,) = read_runs([write(tmp_path / "r.jsonl", review(0, [8, 6]))], length=REVIEW)
+    assert read.judge is None
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,8 @@ def free_port():
 def serving(app, **settings) -> Iterator[str]:
     """The address of an app that uvicorn serves for a while."""
     # A client's idle connection outlasts the longest pause between two of its requests.
-    idle = {"timeout_keep_alive": 120}
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=free_port(), log_config=None, ws="none", **idle | settings
-    )
+    usual = {"port": free_port(), "timeout_keep_alive": 120}
+    config = uvicorn.Config(app, host="127.0.0.1", log_config=None, ws="none", **usual | settings)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

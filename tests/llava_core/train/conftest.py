@@ -1,5 +1,6 @@
 """A toy language model, a toy tower and conversations about drawn pictures, as files."""
 
+import gc
 import json
 import shutil
 
@@ -38,6 +39,14 @@ RECIPE = {
     "save_steps": 1000,
     "projector": None,
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_objects_to_collect():
+    """Every training collects garbage, most of its time here: what is there by now is left out."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

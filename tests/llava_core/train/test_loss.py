@@ -111,6 +111,18 @@ def test_without_a_picture_tower_and_projector_get_gradients_of_zero(packing):
     assert any(name.startswith("vision_tower.") for name in found)
 
 
+def test_text_goes_back_through_the_layers_that_pictures_go_back_through():
+    model = toy_model()
+    model.requires_grad_(False)
+    model.projector.requires_grad_(True)
+    seen = []
+    first = model.language_model.model.layers[0]
+    first.register_forward_pre_hook(lambda _, given: seen.append(given[0].requires_grad))
+    for examples in ([example(1, 0, 30)], [example(0, 1, 12)]):
+        loss(model, examples, packing=False)
+    assert seen == [True, True]
+
+
 def test_a_batch_of_which_nothing_is_learned_has_a_loss_of_zero():
     model = toy_model()
     nothing = example(1, 0, 5)._replace(labels=torch.full((5,), IGNORE_INDEX))
@@ -139,20 +151,27 @@ def test_every_sample_is_packed_once_and_no_row_overflows(lengths, room):
     bins = pack(lengths, capacity=capacity)
     assert sorted(index for members in bins for index in members) == list(range(len(lengths)))
     assert all(sum(lengths[index] for index in members) <= capacity for members in bins)
-    # First fit: of two rows, what is in both would not fit into one.
-    assert len(bins) <= 2 * -(-sum(lengths) // capacity)
+    area = len(bins) * max(sum(lengths[index] for index in members) for members in bins)
+    assert area <= len(lengths) * max(lengths)
+
+
+def test_rows_are_filled_even_where_no_two_samples_fit_into_the_longest():
+    lengths = [1000, 700, 700, 700, 700, 700, 700, 700]
+    bins = pack(lengths, capacity=2000)
+    longest = max(sum(lengths[index] for index in members) for members in bins)
+    assert len(bins) * longest < 1.2 * sum(lengths)
 
 
 def test_positions_restart_and_padding_stands_alone():
-    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]).bool()
-    labels = torch.arange(12).view(3, 4).masked_fill(~mask, IGNORE_INDEX)
-    spliced = Spliced(torch.ones(3, 4, 2), mask, labels)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]]).bool()
+    labels = torch.arange(16).view(4, 4).masked_fill(~mask, IGNORE_INDEX)
+    spliced = Spliced(torch.ones(4, 4, 2), mask, labels)
     rows = lay_out(spliced, packing=True)
     assert rows.mask is None
-    assert rows.positions.tolist() == [[0, 1, 2, 3], [0, 1, 0, 0]]
-    assert rows.labels.tolist() == [[1, 2, 3, -100], [5, -100, -100, -100]]
+    assert rows.positions.tolist() == [[0, 1, 2, 3], [0, 1, 2, 0], [0, 1, 0, 1]]
+    assert rows.labels.tolist() == [[1, 2, 3, -100], [5, 6, -100, -100], [9, -100, 13, -100]]
     flat = lay_out(spliced, packing=True, flat=True)
-    assert flat.positions.tolist() == [[0, 1, 2, 3, 0, 1, 0]]
+    assert flat.positions.tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 1, 0, 1]]
 
 
 def test_labels_stand_where_the_token_before_is():

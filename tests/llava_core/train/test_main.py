@@ -1,19 +1,40 @@
 """The command line: what it prints, its exit codes, and a training from end to end."""
 
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from llava_core.train.__main__ import main, parse
+from llava_core.train.recipe import load_recipe, parse_overrides
 from tests.llava_core.train.conftest import RECIPE, write_data
+
+ROOT = Path(__file__).parents[3]
 
 
 def words(base, data, output, **settings):
     own = {"model": base, "vision_tower": "toy-clip", "data": data, "output": output}
     merged = {**own, **RECIPE, **settings}
     return [f"{key}={'' if value is None else value}" for key, value in merged.items()]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+def test_every_command_that_is_told_parses_and_fits_its_processes(page):
+    told = re.findall(
+        r"^    (?:python|torchrun --nproc-per-node (\d)) -m llava_core.train (.+)$",
+        (ROOT / page).read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
+    )
+    assert len(told) == 3
+    for processes, command in told:
+        parsed = parse(shlex.split(command))
+        if parsed.command != "data-check":
+            settings = parse_overrides(parsed.settings)
+            load_recipe(parsed.command, parsed.recipe, settings).fit_batch(int(processes))
 
 
 def test_settings_and_flags_come_in_any_order():

@@ -56,7 +56,12 @@ def launch(tmp_path):
         command += ["--nproc-per-node", "2", script, recipe.stage, path, tmp_path]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         finished = subprocess.run(
-            list(map(str, command)), env=environment, capture_output=True, text=True, check=False
+            list(map(str, command)),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
         assert finished.returncode == 0, finished.stderr[-3000:]
         return [path.read_text() for path in sorted(tmp_path.glob("rank-*"))]

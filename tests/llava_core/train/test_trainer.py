@@ -84,19 +84,20 @@ MODES = {
     "whole": {"stage": "finetune"},
     "adapters": {"stage": "finetune", "lora_rank": 4, "projector_lr": 1e-3},
     "tower": {"stage": "finetune", "tune": "projector,vision_tower", "vision_tower_lr": 1e-3},
-    "quantized": {"stage": "finetune", "lora_rank": 4, "quantize": "8bit"},
 }
 
 
-@pytest.mark.parametrize("mode", [m for m in MODES if m != "quantized"])
-def test_a_resumed_training_is_an_uninterrupted_one(recipe, tmp_path, mode, monkeypatch):
+@pytest.mark.parametrize(
+    ("mode", "last"), [("projector", 5), ("whole", 7), ("adapters", 7), ("tower", 5)]
+)
+def test_a_resumed_training_is_an_uninterrupted_one(recipe, tmp_path, mode, last, monkeypatch):
     settings = {**MODES[mode], "epochs": 2, "save_steps": 3, "group_by_modality_length": True}
     whole = losses(recipe(**settings, output=str(tmp_path / "whole")))
     broken = recipe(**settings, output=str(tmp_path / "broken"))
     step = module.LlavaTrainer.training_step
 
     def fail(self, *arguments):
-        if self.state.global_step == 5:
+        if self.state.global_step == last:
             raise KeyboardInterrupt
         return step(self, *arguments)
 
@@ -104,7 +105,7 @@ def test_a_resumed_training_is_an_uninterrupted_one(recipe, tmp_path, mode, monk
     with pytest.raises(KeyboardInterrupt):
         run_recipe(broken)
     monkeypatch.undo()
-    assert len(read_log(Path(broken.output))) == 5
+    assert len(read_log(Path(broken.output))) == last
     assert losses(broken) == whole
 
 
@@ -114,7 +115,7 @@ def answer_logits(folder, base):
     return llava.logits(request)
 
 
-@pytest.mark.parametrize("mode", ["projector", "whole", "adapters", "tower"])
+@pytest.mark.parametrize("mode", MODES)
 def test_every_checkpoint_and_the_result_load_as_models(recipe, mode):
     made = recipe(**MODES[mode], max_steps=4, save_steps=2, save_total_limit=None)
     output = run_recipe(made)
@@ -159,9 +160,22 @@ def test_what_is_frozen_is_not_written(recipe):
     assert config["tokenizer_model_max_length"] == 512
 
 
-def test_a_quantized_model_trains_its_adapters(recipe):
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_a_quantized_model_trains_its_adapters(recipe, conversations, bits):
     pytest.importorskip("bitsandbytes")
-    output = run_recipe(recipe(**MODES["quantized"], max_steps=3, max_length=512))
+    # Looked at in between: on some CPUs a forward pass for evaluation ended the training unseen.
+    made = recipe(
+        lora_rank=4,
+        quantize=bits,
+        epochs=8,
+        save_steps=8,
+        learning_rate=1e-2,
+        validation_data=[str(conversations)],
+    )
+    output = run_recipe(made)
+    seen = [line["eval_loss"] for line in read_log(output) if "eval_loss" in line]
+    assert len(seen) == 4
+    assert seen == sorted(seen, reverse=True)
     trained = read_trained(output)
     assert any("lora_B" in name and bool(tensor.any()) for name, tensor in trained.items())
 

@@ -14,8 +14,7 @@ ROW = 3
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    with judging() as judged:
-        yield judged
+    return judging()
 
 
 def answers(model: str, number: int = ROW) -> list[dict]:
@@ -194,6 +193,12 @@ def test_the_judges_drift_is_told(server, capsys):
     assert command("--judge", "m", "--against", "stored.jsonl", url=server.url) == 0
     out = capsys.readouterr().out
     assert "r less stored: drift of the judge on the same answers -8.3" in out
+
+
+def test_stored_reviews_that_are_not_there_are_told_before_anything_is_paid(server, capsys):
+    assert command("--judge", "m", "--against", "none.jsonl", url=server.url) == 2
+    assert "none.jsonl: cannot be read" in capsys.readouterr().err
+    assert not server.bodies
 
 
 def test_the_original_protocol_reads_as_llavas_script(server, capsys):

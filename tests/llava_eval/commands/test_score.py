@@ -229,3 +229,23 @@ def test_files_are_found_under_their_other_names() -> None:
     Path("a.jsonl").write_text(json.dumps({"question_id": rows[0].question_id, "text": "A"}))
     flags = ["--task", "mmbench_cn", "--answers", "a.jsonl", "--data", "data"]
     assert cli.main(["score", *flags]) == 0
+
+
+def test_another_models_answers_to_scienceqa_count_where_they_can_be_read(caplog) -> None:
+    samples = load_samples(load_tasks()["scienceqa"], "mini")
+    ours = [{"question_id": s.question_id, "text": "The answer is Z."} for s in samples]
+    Path("a.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in ours))
+    outputs = {str(s.question_id): f"The answer is {s.answers[0]}." for s in samples[1:]}
+    Path("gpt4.json").write_text(json.dumps({"outputs": outputs}))
+    flags = ["--task", "scienceqa", "--answers", "a.jsonl", "--data", "mini", "--output", "out"]
+    assert cli.main(["score", *flags, "--preferred", "gpt4.json"]) == 0
+    summary = json.loads(Path("out/scienceqa/summary.json").read_bytes())
+    assert summary["metrics"]["accuracy"]["value"] == pytest.approx(1 - 1 / len(samples))
+    assert f"{len(outputs)} of {len(samples)} answers are those of gpt4.json" in caplog.text
+    assert "gpt4.json has no answer to 1 questions; ours count" in caplog.text
+
+
+def test_other_tasks_have_no_preferred_answers(capsys) -> None:
+    write_answers(Path("a.jsonl"))
+    assert score("--preferred", "a.jsonl") == 2
+    assert "--preferred is for --task scienceqa with --answers" in capsys.readouterr().err

@@ -24,6 +24,13 @@ def test_the_originals_table_on_request(capsys):
     assert capsys.readouterr().out.startswith("r\nall 75.0 60.0 45.0\n")
 
 
+def test_the_originals_table_is_not_taken_for_the_published_protocol(capsys, caplog):
+    write_lines(Path("own.jsonl"), review(0, (8, 6), wording="own"))
+    assert cli.main(["summarize", "own.jsonl", "--protocol", "llava"]) == 0
+    assert capsys.readouterr().out == "own\nall 75.0 80.0 60.0\nconv 75.0 80.0 60.0\n"
+    assert "own: rules in the wording `own`, not LLaVA's" in caplog.text
+
+
 def test_every_format_is_written(capsys):
     assert summarize("--format", "json") == 0
     assert json.loads(capsys.readouterr().out)["reviews"][0]["unread"] == 1

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from llava_eval import cli
 from llava_eval.commands import backend as opening
 from llava_eval.mini.write import write_mini
 from tests.llava_eval.commands.test_run import GQA, command, use_backend
@@ -19,9 +20,9 @@ def answer(body: dict) -> str:
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    with judging() as judged:
-        judged.answer = answer
-        yield judged
+    judged = judging()
+    judged.answer = answer
+    return judged
 
 
 def judged_run(server, *more: str, tasks: str = "llava_bench_wild,mm_vet", **flags) -> int:
@@ -39,7 +40,9 @@ def test_a_run_ends_with_judged_tasks(server, monkeypatch, capsys) -> None:
     assert summary_of("llava_bench_wild")["metrics"]["relative"]["value"] == pytest.approx(75)
     assert summary_of("mm_vet")["metrics"]["total"]["value"] == pytest.approx(50)
     assert summary_of("mm_vet")["counts"]["unscored"] == {}
-    assert "| 75.0 ± 0.0" in (RUN / "leaderboard.md").read_text()
+    board = (RUN / "leaderboard.md").read_text()
+    assert "| 75.0 ± 0.0" in board
+    assert "judged by m-dated told in the wording 'own', not the published one" in board
     assert "--reviews FILE" not in capsys.readouterr().out
     assert len(server.bodies) == 8
 
@@ -86,6 +89,20 @@ def test_a_rerun_pays_nothing_and_one_without_a_judge_keeps_the_verdicts(
     assert command(tasks="mm_vet") == 0
     assert not server.bodies
     assert (RUN / "mm_vet/scores.jsonl").read_bytes() == before
+    assert summary_of("mm_vet")["judge"].startswith("m-dated told in the wording 'own'")
+
+
+@pytest.mark.parametrize("task", ["llava_bench_wild", "mm_vet"])
+def test_the_reviews_of_a_run_can_be_scored_again(task, server, monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    judged_run(server, tasks=task)
+    before = summary_of(task)
+    reviews = str(RUN / task / "reviews.jsonl")
+    flags = ["--task", task, "--data", "mini", "--reviews", reviews, "--output", "again"]
+    assert cli.main(["score", *flags]) == 0
+    again = json.loads(Path("again", task, "summary.json").read_bytes())
+    assert again["metrics"] == before["metrics"]
+    assert again["judge"] == before["judge"]
 
 
 def test_votes_are_runs_of_the_judge(server, monkeypatch) -> None:
@@ -162,3 +179,13 @@ def test_missing_descriptions_are_told_before_the_model_loads(monkeypatch, capsy
     flags = ["--judge", "m", "--judge-url", "http://h/v1"]
     assert command(*flags, tasks="llava_bench_wild", data="data") == 2
     assert "context.jsonl" in capsys.readouterr().err
+
+
+def test_runs_that_other_judges_judged_are_not_compared(server, monkeypatch, capsys) -> None:
+    for name in ("a", "b"):
+        use_backend(monkeypatch)
+        flags = ["--judge", name, "--judge-url", server.url, "--output", name]
+        assert command(*flags, tasks="mm_vet") == 0
+    cli.main(["compare", "a", "b"])
+    told = capsys.readouterr()
+    assert "judge a-dated" in told.out + told.err

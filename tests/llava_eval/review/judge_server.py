@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -73,12 +73,12 @@ def refusal(status: int, code: str, message: str, **headers: str) -> JSONRespons
     return JSONResponse(error, status_code=status, headers=headers)
 
 
-def application(judged: Judged) -> FastAPI:
+def application(by_number: dict[int, Judged]) -> FastAPI:
     app = FastAPI()
 
-    @app.post("/v1/chat/completions")
-    async def complete(request: Request) -> Response:
-        body = await request.json()
+    @app.post("/{number}/v1/chat/completions")
+    async def complete(number: int, request: Request) -> Response:
+        judged, body = by_number[number], await request.json()
         judged.bodies.append(body)
         judged.keys.add(request.headers.get("authorization", ""))
         judged.num_running += 1
@@ -87,7 +87,9 @@ def application(judged: Judged) -> FastAPI:
             await asyncio.sleep(judged.latency_s)
             fault = judged.next_fault()
             if fault is not None:
-                return await misbehave(fault, body, request.headers.get("authorization", ""))
+                return await misbehave(
+                    fault, body, request.headers.get("authorization", ""), judged.slow_s
+                )
         finally:
             judged.num_running -= 1
         text = judged.answer(body)
@@ -98,12 +100,12 @@ def application(judged: Judged) -> FastAPI:
         yield b'{"id": "chatcmpl-1", "choices": [{"mess'
         raise ConnectionResetError
 
-    async def misbehave(fault: str, body: dict[str, Any], key: str) -> Response:
+    async def misbehave(fault: str, body: dict[str, Any], key: str, slow_s: float) -> Response:
         if fault == "slow":
-            await asyncio.sleep(judged.slow_s)
+            await asyncio.sleep(slow_s)
         simple: dict[str, Response] = {
             "429": refusal(429, "rate_limit_exceeded", "Too many"),
-            "429 later": refusal(429, "rate_limit_exceeded", "Too many", **{"Retry-After": "0.2"}),
+            "429 later": refusal(429, "rate_limit_exceeded", "Too many", **{"Retry-After": "5"}),
             "429 tomorrow": refusal(429, "rate", "Too many", **{"Retry-After": "86400"}),
             "quota": refusal(429, "insufficient_quota", "You exceeded your current quota"),
             "500": refusal(500, "server_error", "Sorry"),
@@ -135,19 +137,22 @@ def application(judged: Judged) -> FastAPI:
     return app
 
 
-@contextmanager
-def judging() -> Iterator[Judged]:
-    """A server that is there until the block ends."""
-    judged = Judged()
-    config = uvicorn.Config(application(judged), port=0, log_level="critical", lifespan="off")
+_BY_NUMBER: dict[int, Judged] = {}
+
+
+@cache
+def running() -> str:
+    """Address of the server, which starts once and ends with the process."""
+    config = uvicorn.Config(application(_BY_NUMBER), port=0, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
+    threading.Thread(target=server.run, daemon=True).start()
     while not server.started:
         time.sleep(0.005)
-    judged.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
-    try:
-        yield judged
-    finally:
-        server.should_exit = True
-        thread.join()
+    return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+
+def judging() -> Judged:
+    """A judge of one's own, at an address of its own."""
+    number = len(_BY_NUMBER)
+    judged = _BY_NUMBER[number] = Judged(url=f"{running()}/{number}/v1")
+    return judged

@@ -12,7 +12,7 @@ def line_of(asked, verdict=(8.0, 6.0), content="8 6"):
 
 
 def review_of(asked, verdict=(8.0, 6.0)):
-    return Review(request=asked, content="8 6", verdict=verdict, cost_usd=None)
+    return Review(request=asked, content="8 6", verdict=verdict)
 
 
 def filled(path, *requests):

@@ -103,6 +103,12 @@ def test_what_a_model_says_never_becomes_markup(tmp_path):
     assert island(path, "data")[0]["sides"][1]["text"] == ATTACK
 
 
+@pytest.mark.parametrize(("wording", "told"), [("own", True), ("llava", False)])
+def test_the_page_says_when_the_wording_is_not_the_published_one(wording, told, tmp_path):
+    path = written(tmp_path, review(0, (8, 6), wording=wording))
+    assert ("not comparable with published ones" in path.read_text()) == told
+
+
 def test_pictures_stand_in_the_page_made_small(tmp_path, caplog):
     Image.new("RGB", (2000, 1000)).save(tmp_path / "a.jpg")
     path = written(tmp_path, review(0, (8, 6)), review(1, (8, 6), image="b.jpg"), images=tmp_path)

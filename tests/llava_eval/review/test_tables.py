@@ -87,6 +87,13 @@ def test_our_own_wording_is_never_passed_over(tmp_path):
         assert "`own`, not LLaVA's; not comparable with published values" in text
 
 
+def test_csv_names_the_wording_too(tmp_path):
+    (row, _) = csv.DictReader(
+        io.StringIO(written("csv", series_of(tmp_path, review(0, (8, 4), wording="own"))))
+    )
+    assert row["wording"] == "own"
+
+
 def test_flagged_answers_are_counted(tmp_path):
     text = written("table", series_of(tmp_path, review(0, (8, 4), flags=["marks in answer 2"])))
     assert "1 reviews of answers that imitate the message's marks" in text

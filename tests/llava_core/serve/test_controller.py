@@ -1,0 +1,282 @@
+"""A controller in front of real workers, by real HTTP; some of them are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import httpx2
+import openai
+import pytest
+
+import llava_core
+from llava_core import Request
+from llava_core.serve.access import Access
+from llava_core.serve.batcher import Batcher
+from llava_core.serve.controller import make_controller
+from llava_core.serve.heartbeat import beating
+from llava_core.serve.original import add_worker_routes, worker_status
+from llava_core.serve.roster import Roster, Status
+from llava_core.serve.worker import Worker, WorkerSettings, make_app
+from tests.llava_core.serve.live import data_url, free_port, serving, until
+from tests.llava_core.toy import toy_image
+
+ROOT = Path(__file__).parents[3]
+HI = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return llava_core.load("tiny", device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def stack():
+    with ExitStack() as stack:
+        yield stack
+
+
+def begin_controller(stack, roster=None, *, access=None, key=None):
+    app = make_controller(roster or Roster(), access=access or Access(), key=key)
+    return stack.enter_context(serving(app))
+
+
+def begin_worker(stack, tiny, controller, *, name="tiny", key=None):
+    """Starts a worker that announces itself; its address."""
+    batcher = Batcher(tiny, max_positions=tiny.config.num_positions)
+    stack.callback(batcher.close)
+    worker = Worker(WorkerSettings(model_id=name), batcher, readable=tiny.readable)
+    port = free_port()
+    access = Access(keys=[key] if key else [])
+    app = make_app(
+        worker,
+        access=access,
+        lifespan=lambda _: beating(
+            controller, f"http://127.0.0.1:{port}", partial(worker_status, worker), key=key
+        ),
+        extend=lambda app: add_worker_routes(app, worker, access=access),
+    )
+    return stack.enter_context(serving(app, port=port))
+
+
+def models(controller):
+    return [entry["id"] for entry in httpx2.get(f"{controller}/v1/models").json()["data"]]
+
+
+def connect(controller, key="none"):
+    return openai.OpenAI(base_url=f"{controller}/v1", api_key=key, max_retries=0, timeout=60)
+
+
+def ask(client, content="Hi", *, model="tiny", **fields):
+    return client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": content}],
+        **{"temperature": 0, "max_tokens": 16, **fields},
+    )
+
+
+def alone(tiny, content="Hi", *images, max_new_tokens=16):
+    messages = [{"role": "user", "content": content}]
+    request = Request(messages=messages, images=images, max_new_tokens=max_new_tokens)
+    return next(tiny.generate([request])).text
+
+
+def test_two_workers_answer_at_one_address(stack, tiny):
+    controller = begin_controller(stack)
+    begin_worker(stack, tiny, controller)
+    begin_worker(stack, tiny, controller, name="other")
+    until(lambda: models(controller) == ["other", "tiny"])
+    client = stack.enter_context(connect(controller))
+    for model in ("tiny", "other"):
+        assert ask(client, model=model).choices[0].message.content == alone(tiny)
+    picture = [
+        {"type": "image_url", "image_url": {"url": data_url(toy_image(1))}},
+        {"type": "text", "text": "What?"},
+    ]
+    stream = ask(client, picture, stream=True)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert text == alone(tiny, "<image>\nWhat?", toy_image(1))
+
+
+def test_what_a_worker_refuses_comes_back_as_it_is(stack, tiny):
+    controller = begin_controller(stack)
+    begin_worker(stack, tiny, controller)
+    until(lambda: models(controller))
+    client = stack.enter_context(connect(controller))
+    with pytest.raises(openai.BadRequestError, match="temperature"):
+        ask(client, temperature=-1)
+    with pytest.raises(openai.NotFoundError, match="no worker has the model 'gpt-4o'"):
+        ask(client, model="gpt-4o")
+
+
+def test_without_the_key_nothing_is_said_or_registered(stack, tiny):
+    controller = begin_controller(stack, access=Access(keys=["s3"]), key="s3")
+    begin_worker(stack, tiny, controller, key="s3")
+    with connect(controller, "s3") as client:
+        until(lambda: [model.id for model in client.models.list()] == ["tiny"])
+        assert ask(client).choices[0].message.content == alone(tiny)
+    body = {"worker_name": "http://127.0.0.1:9", "check_heart_beat": True}
+    assert httpx2.post(f"{controller}/register_worker", json=body).status_code == 401
+    with connect(controller, "wrong") as client, pytest.raises(openai.AuthenticationError):
+        ask(client)
+
+
+def test_old_clients_are_served(stack, tiny):
+    controller = begin_controller(stack)
+    address = begin_worker(stack, tiny, controller)
+    until(lambda: models(controller))
+
+    def post(path, body=None, base=controller):
+        return httpx2.post(f"{base}/{path}", json=body)
+
+    assert post("list_models").json() == {"models": ["tiny"]}
+    assert post("get_worker_address", {"model": "tiny"}).json() == {"address": address}
+    assert post("get_worker_address", {"model": "none"}).json() == {"address": ""}
+    assert post("worker_get_status").json()["model_names"] == ["tiny"]
+    prompt = "USER: Hi ASSISTANT:"
+    body = {"model": "tiny", "prompt": prompt, "temperature": 0, "max_new_tokens": 8}
+    for base in (controller, address):
+        *chunks, end = post("worker_generate_stream", body, base).content.split(b"\0")
+        last = json.loads(chunks[-1])
+        assert (last["error_code"], end) == (0, b"")
+        assert last["text"].startswith(prompt)
+        assert len(last["text"]) > len(prompt)
+    refused = json.loads(post("worker_generate_stream", {"model": "x"}).content.rstrip(b"\0"))
+    assert refused["error_code"] == 2
+    assert "no worker has the model 'x'" in refused["text"]
+
+
+def test_a_worker_without_heart_beats_registers_by_hand(stack, tiny):
+    controller = begin_controller(stack)
+    other = begin_controller(stack)
+    address = begin_worker(stack, tiny, other)
+    body = {"worker_name": address, "check_heart_beat": False}
+    assert httpx2.post(f"{controller}/register_worker", json=body).status_code == 200
+    assert models(controller) == ["tiny"]
+    body["worker_name"] = f"http://127.0.0.1:{free_port()}"
+    assert httpx2.post(f"{controller}/register_worker", json=body).status_code == 400
+
+
+def test_who_cannot_be_reached_is_passed_over(stack, tiny):
+    roster = Roster()
+    roster.register(
+        f"http://127.0.0.1:{free_port()}", Status(model_names=("tiny",)), has_heart_beat=False
+    )
+    controller = begin_controller(stack, roster)
+    client = stack.enter_context(connect(controller))
+    with pytest.raises(openai.InternalServerError, match="no worker can be reached"):
+        ask(client)
+    begin_worker(stack, tiny, controller)
+    until(lambda: models(controller))
+    assert ask(client).choices[0].message.content == alone(tiny)
+
+
+def test_one_that_is_silent_is_forgotten():
+    now = [0.0]
+    roster = Roster(clock=lambda: now[0])
+    for name, has_heart_beat in (("beating", True), ("silent", True), ("fixed", False)):
+        roster.register(name, Status(model_names=(name,)), has_heart_beat=has_heart_beat)
+    now[0] = 20
+    assert roster.beat("beating", 3)
+    now[0] = 31
+    assert roster.expire() == ["silent"]
+    assert roster.models == ["beating", "fixed"]
+    assert not roster.beat("silent", 0)
+
+
+def test_the_shortest_queue_by_speed_is_chosen_and_a_lottery_goes_by_speed():
+    roster = Roster()
+    roster.register("a", Status(model_names=("m",), queue_length=2), has_heart_beat=False)
+    roster.register("b", Status(model_names=("m",), queue_length=3, speed=2), has_heart_beat=False)
+    assert [roster.choose("m").address for _ in range(3)] == ["b", "a", "b"]
+    draws = iter([0.2, 0.4, 0.99])
+    lottery = Roster("lottery", draw=lambda: next(draws))
+    lottery.register("a", Status(model_names=("m",)), has_heart_beat=False)
+    lottery.register("b", Status(model_names=("m",), speed=2), has_heart_beat=False)
+    assert [lottery.choose("m").address for _ in range(3)] == ["a", "b", "b"]
+
+
+class Process:
+    """A command of `llava_core.serve` in a process of its own."""
+
+    def __init__(self, stack, *arguments):
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "llava_core.serve", *arguments, "--port", str(self.port)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+        stack.callback(self.end)
+
+    def end(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_a_killed_worker_hurts_nobody_who_asks_again(stack, tiny):
+    controller = begin_controller(stack)
+    begin_worker(stack, tiny, controller)
+    announced = ["--controller-address", controller, "--device", "cpu", "--dtype", "float32"]
+    doomed = Process(stack, "worker", "--model", "tiny", *announced)
+    until(lambda: workers(controller) == 2, timeout_s=60)
+    expected = alone(tiny, max_new_tokens=40)
+    client = stack.enter_context(connect(controller))
+    failures = []
+
+    def one(number):
+        if number == 40:
+            doomed.process.send_signal(signal.SIGKILL)
+        while True:
+            try:
+                return ask(client, max_tokens=40).choices[0].message.content
+            except openai.InternalServerError as error:
+                failures.append(str(error))
+                time.sleep(0.1)
+
+    with ThreadPoolExecutor(32) as pool:
+        assert set(pool.map(one, range(160))) == {expected}
+    assert all("broke off" in failure for failure in failures)
+    assert workers(controller) == 1
+    begin_again = Process(stack, "worker", "--model", "tiny", *announced)
+    until(lambda: workers(controller) == 2, timeout_s=60)
+    assert begin_again.process.poll() is None
+
+
+def workers(controller):
+    return httpx2.get(f"{controller}/health").json()["workers"]
+
+
+def test_another_server_joins_as_a_worker(stack, tiny):
+    upstream = begin_controller(stack)
+    begin_worker(stack, tiny, upstream, name="elsewhere")
+    until(lambda: models(upstream))
+    controller = Process(stack, "controller")
+    until(lambda: is_up(controller.address), timeout_s=60)
+    Process(
+        stack, "worker", "--upstream", f"{upstream}/v1",
+        "--controller-address", controller.address,
+    )  # fmt: skip
+    until(lambda: models(controller.address) == ["elsewhere"], timeout_s=60)
+    with connect(controller.address) as client:
+        assert ask(client, model="elsewhere").choices[0].message.content == alone(tiny)
+
+
+def is_up(address):
+    try:
+        return httpx2.get(f"{address}/health").status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+def test_an_upstream_that_is_away_is_one_line():
+    command = [sys.executable, "-m", "llava_core.serve", "worker", "--upstream"]
+    finished = subprocess.run(
+        [*command, f"http://127.0.0.1:{free_port()}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.returncode == 2
+    assert "does not list its models" in finished.stderr.splitlines()[-1]

@@ -1,0 +1,117 @@
+"""What one sees of a training: its log, its plot, its scores."""
+
+import json
+import sys
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+
+from llava_core.errors import CheckpointError, ConfigError
+from llava_core.train.run import run_recipe
+from llava_core.train.watch import LOG, PLOT, Examiner, append, draw_loss, read_log
+
+SAVED = SimpleNamespace(is_world_process_zero=True, global_step=2)
+
+
+def test_every_step_has_a_line(recipe):
+    lines = read_log(run_recipe(recipe(max_steps=3)))
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    wanted = {"loss", "learning_rate", "grad_norm", "samples_per_s", "tokens_per_s", "seconds_left"}
+    assert all(wanted <= line.keys() for line in steps)
+    assert steps[-1]["seconds_left"] == 0
+    assert all(line["samples_per_s"] > 0 for line in steps)
+
+
+def test_the_rate_warms_up_and_falls_along_a_cosine(recipe):
+    lines = read_log(run_recipe(recipe(max_steps=4, warmup_ratio=0.5, learning_rate=1e-3)))
+    rates = [line["learning_rate"] for line in lines if "loss" in line]
+    assert rates == pytest.approx([0.0, 5e-4, 1e-3, 5e-4])
+
+
+def test_lines_behind_the_last_checkpoint_are_forgotten(recipe, tmp_path):
+    made = recipe("pretrain", max_steps=4, save_steps=2)
+    output = run_recipe(made)
+    (output / "config.json").unlink()
+    append(output, {"step": 9, "loss": 1.0})
+    run_recipe(made)
+    assert [line["step"] for line in read_log(output) if "loss" in line] == [1, 2, 3, 4]
+
+
+def test_a_line_that_was_broken_off_is_left_out(tmp_path):
+    append(tmp_path, {"step": 1, "loss": 2.0})
+    with (tmp_path / LOG).open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert read_log(tmp_path) == [{"step": 1, "loss": 2.0}]
+
+
+def test_the_plot_is_a_picture_of_the_log(recipe):
+    root = ElementTree.fromstring((run_recipe(recipe(max_steps=3)) / PLOT).read_text())
+    line = root.find("{http://www.w3.org/2000/svg}polyline")
+    assert len(line.get("points").split()) == 3
+
+
+@pytest.mark.parametrize("points", [[(1, 2.0)], [(1, 2.0), (2, 2.0)], [(5, 3.0), (9, 1.0)]])
+def test_points_stay_inside_the_plot(points):
+    root = ElementTree.fromstring(draw_loss(points))
+    line = root.find("{http://www.w3.org/2000/svg}polyline").get("points")
+    for point in line.split():
+        x, y = map(float, point.split(","))
+        assert 50 <= x <= 750
+        assert 50 <= y <= 350
+
+
+@pytest.mark.slow
+def test_every_checkpoint_is_examined(recipe):
+    made = recipe(max_steps=2, save_steps=2, eval_tasks="pope", eval_limit=2)
+    scores = [line for line in read_log(run_recipe(made)) if "scores" in line]
+    assert [line["step"] for line in scores] == [2]
+    assert set(scores[0]["scores"]) == {"pope"}
+    assert 0 <= scores[0]["scores"]["pope"] <= 1
+
+
+def test_an_unknown_benchmark_is_told_before_the_training(recipe):
+    with pytest.raises(ConfigError, match="eval_tasks: .*did you mean.*pope"):
+        run_recipe(recipe(eval_tasks="pop"))
+
+
+@pytest.fixture
+def fake(recipe, tmp_path, monkeypatch):
+    """Puts a script in the place of the command that examines; gives what it was called with."""
+
+    def make(code):
+        script, seen = tmp_path / "python", tmp_path / "seen.json"
+        script.write_text(f"#!{sys.executable}\nimport json, os, sys\n{code}\n")
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+        return seen
+
+    return make
+
+
+def test_adapters_are_examined_on_their_base_without_what_the_launcher_set(
+    recipe, fake, tmp_path, monkeypatch
+):
+    seen = fake(
+        f"json.dump([sys.argv, dict(os.environ)], open({str(tmp_path / 'seen.json')!r}, 'w'))"
+    )
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "out").mkdir()
+    Examiner(recipe(eval_tasks="pope"), needs_base=True).on_save(None, SAVED, None)
+    words, environment = json.loads(seen.read_text())
+    assert words[words.index("--model-base") + 1].endswith("language")
+    assert words[words.index("--model") + 1].endswith("checkpoint-2")
+    assert "WORLD_SIZE" not in environment
+
+
+def test_an_examination_that_fails_is_told(recipe, fake):
+    fake("sys.exit('no such model')")
+    with pytest.raises(CheckpointError, match="llava_eval run .* failed: no such model"):
+        Examiner(recipe(eval_tasks="pope"), needs_base=False).on_save(None, SAVED, None)
+
+
+def test_other_processes_examine_nothing(recipe, fake):
+    fake("sys.exit('called')")
+    other = SimpleNamespace(is_world_process_zero=False, global_step=2)
+    Examiner(recipe(eval_tasks="pope"), needs_base=False).on_save(None, other, None)
