@@ -40,8 +40,9 @@ from llava_core.train.loss import LossModel
 
 _MAX_LENGTH = 2048
 _BATCH = 16
-_STEPS = 8
-_WIDTH = 128
+_STEPS = 6
+# Wide enough that, as in models of use, attention is a small part of the work.
+_WIDTH = 512
 _VOCABULARY = 4096
 _CLIP = {
     "hidden_size": 64,
@@ -115,8 +116,8 @@ def make_config() -> LlavaConfig:
     text = {
         "hidden_size": _WIDTH,
         "intermediate_size": 3 * _WIDTH,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
         "vocab_size": _VOCABULARY,
         "max_position_embeddings": _MAX_LENGTH,
     }
@@ -143,13 +144,15 @@ def make_model(*, packing: bool) -> LossModel:
 
 
 def batches(lengths: Sequence[int], *, is_grouped: bool) -> Iterator[Batch]:
-    """The first batches of an epoch."""
+    """Batches from all over an epoch."""
     # As for one of 8 processes: samples of a step are alike, not only those of a batch.
     order = list(
         EpochSampler(lengths, seed=0, batch_size=_BATCH, world_size=8, is_grouped=is_grouped)
     )
     collate = Collator(blank())
-    for at in range(0, _BATCH * _STEPS, _BATCH):
+    num_batches = len(order) // _BATCH
+    for step in range(_STEPS):
+        at = step * num_batches // _STEPS * _BATCH
         yield collate([make_example(lengths[index]) for index in order[at : at + _BATCH]])
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # How long an example takes depends on what else the machine does; pytest says which tests are slow.
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -66,6 +66,8 @@ def test_help_takes_less_than_a_second() -> None:
 
 
 def test_importing_a_module_does_no_work(tmp_path: Path) -> None:
-    names = [f"llava_eval.{name.replace('/', '.')}" for name in sorted(ALLOWED["llava_eval"])]
+    # One of them is only for those who have Ray.
+    modules = sorted(ALLOWED["llava_eval"].keys() - {"backends/ray_crew"})
+    names = [f"llava_eval.{name.replace('/', '.')}" for name in modules]
     assert json.loads(python(IMPORT, *names, folder=tmp_path)) == {}
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from llava_core.checkpoint.extra_tokens import add_extra_tokens
 from llava_core.checkpoint.parts import Parts
@@ -54,6 +55,7 @@ def run_recipe(recipe: Recipe) -> Path:
     recipe = recipe.fit_batch(num_processes)
     recipe.need_data()
     _check_engine(recipe)
+    _check_names(recipe)
     check_tasks(recipe.eval_tasks)
     output = Path(recipe.output)
     resumed = _find_resumed(recipe, output)
@@ -118,6 +120,25 @@ def _check_engine(recipe: Recipe) -> None:
             f"engine={recipe.engine} needs the library deepspeed: pip install deepspeed, or "
             "engine=none"
         )
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Makes sure that transformers knows what the recipe names, all faults together."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    reporters = get_available_reporting_integrations()
+    wanted = [
+        ("optimizer", recipe.optimizer, [name.value for name in OptimizerNames]),
+        ("schedule", recipe.schedule, [name.value for name in SchedulerType]),
+        *(("report_to", name, reporters) for name in recipe.report_to),
+    ]
+    faults = [
+        f"{setting}: {name!r} is unknown or not installed, there are {', '.join(known) or 'none'}"
+        for setting, name, known in wanted
+        if name not in known
+    ]
+    if faults:
+        raise ConfigError("\n".join(faults))
 
 
 def _find_resumed(recipe: Recipe, output: Path) -> Path | None:

@@ -228,6 +228,17 @@ def test_a_finished_training_is_not_trained_over(recipe):
         run_recipe(recipe(max_steps=1))
 
 
+def test_names_that_transformers_does_not_know_are_told_before_anything_loads(recipe):
+    made = recipe(optimizer="adamv", schedule="cosin", report_to="carrier_pigeon", model="none")
+    with pytest.raises(ConfigError) as told:
+        run_recipe(made)
+    assert [line.split(" is ")[0] for line in str(told.value).splitlines()] == [
+        "optimizer: 'adamv'",
+        "schedule: 'cosin'",
+        "report_to: 'carrier_pigeon'",
+    ]
+
+
 def test_validation_data_have_a_loss_of_their_own(recipe, conversations):
     made = recipe(validation_data=[str(conversations)], max_steps=2, save_steps=1)
     assert [line["eval_loss"] for line in read_log(run_recipe(made)) if "eval_loss" in line]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.api import OLS
@@ -152,6 +152,7 @@ def test_resamples_without_a_value_are_left_out():
     assert 0 < ours.stderr < 1
 
 
+@settings(max_examples=25)
 @given(P_VALUES)
 def test_holm_is_that_of_statsmodels(p_values):
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
