@@ -168,10 +168,23 @@ class Batcher:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._wait():
-            if len(self._waves) < _MAX_WAVES and (tickets := self._admit()):
-                self._waves.append(self._begin(tickets))
-            self._waves = [wave for wave in self._waves if self._advance(wave)]
+        try:
+            while self._wait():
+                if len(self._waves) < _MAX_WAVES and (tickets := self._admit()):
+                    self._waves.append(self._begin(tickets))
+                self._waves = [wave for wave in self._waves if self._advance(wave)]
+        finally:
+            # Only a fault of the program leaves any: nobody is to wait for ever.
+            self._give_up()
+
+    def _give_up(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            left = [*self._waiting, *(t for wave in self._waves for t in wave.tickets.values())]
+            self._waiting.clear()
+            self._waves.clear()
+        for ticket in left:
+            ticket.fail(EngineFault("the engine has stopped; its log says why"))
 
     def _wait(self) -> bool:
         """Whether there is work, sooner or later."""
@@ -211,8 +224,8 @@ class Batcher:
         """Takes a step; whether there may be another."""
         try:
             step = next(wave.steps, None)
-        # Whatever the fault, it is this wave's; the service goes on for all others.
-        except Exception as error:  # noqa: BLE001
+        # What torch makes of these requests is this wave's; the service goes on for all others.
+        except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
             _logger.exception("%d requests failed", len(wave.tickets))
             fault = EngineFault(f"the engine failed: {type(error).__name__}; its log has the rest")
             for ticket in wave.tickets.values():

@@ -405,3 +405,13 @@ def test_other_sites_are_told_nothing(address):
         headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "GET"},
     )
     assert "access-control-allow-origin" not in reply.headers
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_the_program_ends_the_service_and_leaves_nobody_waiting(tiny, monkeypatch):
+    worker = make_worker(tiny)
+    with serving(make_app(worker, access=Access())) as address, connect(address) as client:
+        monkeypatch.setattr(tiny, "_prepare", lambda *_, **__: None + 1)
+        with pytest.raises(openai.InternalServerError, match="the engine has stopped"):
+            ask(client, HI)
+        assert httpx2.get(f"{address}/health").status_code == 503
