@@ -1,4 +1,4 @@
-"""How much of a task a gate needs: the smallest part that can see the loss a policy allows.
+"""How much of a task a gate needs: the smallest part that can tell no loss from one not allowed.
 
 Chosen beforehand, from the baseline alone, so that the choice cannot favour a candidate.
 """

@@ -12,7 +12,7 @@ ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror=hacked=1
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """A page on which 36 of 600 answers became worse and one better, which is hostile."""
+    """A page on which 36 of 600 answers became wrong, all of them hostile."""
     root = tmp_path_factory.mktemp("compared")
     asked = samples(600, 100)
     right = right_answers(asked)
@@ -30,7 +30,8 @@ def test_the_numbers_lead_to_the_samples(page, address):
     assert page.inner_text("#shown") == "36 of 36 samples"
     page.click("td.value a")
     assert page.url.endswith("#gqa/lost")
-    assert page.get_attribute("[data-choice='gqa/lost']", "aria-pressed") == "true"
+    # The address changes with the click; the page hears of it a little later.
+    page.wait_for_selector("[data-choice='gqa/lost'][aria-pressed='true']")
     assert page.locator("#samples > li").count() == 36
 
 

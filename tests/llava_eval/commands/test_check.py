@@ -1,5 +1,7 @@
 """The gate as a build server calls it, on runs of GQA's size."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -204,9 +206,12 @@ def test_a_candidate_with_fewer_samples_is_refused(small, capsys):
 
 
 def test_a_candidate_that_lacks_a_task_is_refused(small, tmp_path, capsys):
-    (tmp_path / "gqa").mkdir(parents=True)
-    assert check(small, str(tmp_path)) == 2
-    assert "error: " in capsys.readouterr().err
+    shutil.copytree(small / "same", tmp_path / "other")
+    other = (tmp_path / "other" / "gqa").rename(tmp_path / "other" / "pope")
+    summary = json.loads((other / "summary.json").read_text())
+    (other / "summary.json").write_text(json.dumps(summary | {"task": "pope"}))
+    assert check(small, str(tmp_path / "other")) == 2
+    assert "gqa: the candidate lacks it; run it, or let --policy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["{}", "not JSON", '{"format": 9, "name": "", "manifest": {}}'])
