@@ -1,24 +1,21 @@
 """How fast questions about pictures are answered: this engine beside its peers, on the same work.
 
-    python benchmarks/throughput.py [--models tiny small] [--repeats 5] [--vllm PYTHON]
+    python benchmarks/throughput.py [--models tiny small] [--repeats 5]
 
 Random weights, pictures of 576 tokens, and questions whose answers have a given length, for the end
 token is never the likeliest. All engines read one checkpoint in the layout of transformers and the
 same finished prompts, start from decoded pictures, and are timed in turn, so that other work on the
-machine slows all of them. `--vllm` names an interpreter that has vLLM, which needs versions of its
-own; it is measured by `throughput_vllm.py` after the others. The tables go to standard output.
+machine slows all of them. The tables go to standard output.
 """
 
-import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -52,7 +49,6 @@ _PROMPT = (
 _SUFFIX = "Answer the question using a single word or phrase."
 _WORDS = ("red", "blue", "green", "square", "circle", "star", "big", "small", "left", "upper")
 _BATCH = 8
-_VLLM = Path(__file__).with_name("throughput_vllm.py")
 
 Answers = list[tuple[int, ...]]
 """New tokens of each question."""
@@ -259,32 +255,6 @@ def measure(engines: dict[str, Engine], workload: Workload, *, repeats: int) -> 
     }
 
 
-def measure_vllm(
-    python: str, folder: Path, workloads: Sequence[Workload], *, repeats: int
-) -> dict[str, Timing]:
-    """Timings of all workloads by vLLM, by name; what it says goes to standard error."""
-    tasks = []
-    for workload in workloads:
-        pictures = []
-        for index, picture in enumerate(make_pictures(workload.pictures)):
-            path = folder / f"picture_{index}.png"
-            picture.save(path)
-            pictures.append(str(path))
-        questions = [asdict(question) for question in make_questions(workload)]
-        tasks.append({"name": workload.name, "pictures": pictures, "questions": questions})
-    job = {"folder": str(folder), "repeats": repeats, "tasks": tasks}
-    job["threads"] = torch.get_num_threads()
-    done = subprocess.run(
-        [python, str(_VLLM)],
-        input=json.dumps(job),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    return {name: Timing(**timing) for name, timing in found.items()}
-
-
 def show(model: str, size: int, table: dict[str, dict[str, Timing]]) -> None:
     """Prints one model's table: a row for each workload and engine."""
     print(f"\n## {model}: {size / 1e6:.0f} million parameters\n")
@@ -309,8 +279,6 @@ def parse() -> Namespace:
     parser.add_argument("--workloads", nargs="+", choices=names, default=names)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--vllm", metavar="PYTHON", help="an interpreter that has vLLM")
-    parser.add_argument("--only-this", action="store_true", help="beside one by one only")
     return parser.parse_args()
 
 
@@ -337,11 +305,6 @@ def main() -> None:
                 workload.name: measure(engines, workload, repeats=flags.repeats)
                 for workload in workloads
             }
-            if flags.vllm:
-                engines.clear()
-                found = measure_vllm(flags.vllm, folder, workloads, repeats=flags.repeats)
-                for workload_name, timing in found.items():
-                    table[workload_name]["vLLM"] = timing
             show(model, size, table)
 
 

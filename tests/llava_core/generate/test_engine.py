@@ -1,7 +1,11 @@
 """The engine against plain generation: transformers' own `generate`, one request at a time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import MptForCausalLM
 
 from llava_core.generate.engine import Engine
@@ -69,6 +73,50 @@ def test_every_answer_is_what_generate_gives_alone(batch_tokens, attention):
     answers = answer(model, encode(PROMPTS), batch_tokens=batch_tokens)
     assert {i: item.token_ids for i, item in answers.items()} == {
         i: reference(model, *prompt) for i, prompt in enumerate(PROMPTS)
+    }
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model()
+
+
+TOKENS = st.integers(5, 40)
+WORDS = st.lists(TOKENS, max_size=6)
+
+
+@st.composite
+def requests(draw):
+    """A request whose prompt has some pictures, and a limit and a stop string of its own."""
+    pictures = draw(st.lists(st.sampled_from([*PICTURES]), max_size=2))
+    # Few beginnings, so that many prompts share theirs.
+    ids = [1, *draw(st.sampled_from([[], [5], [6, 7]]))]
+    for _ in pictures:
+        ids += [IMAGE, *draw(st.sampled_from([[], [9]]))]
+    limit = draw(st.integers(1, 12))
+    stop = draw(st.sampled_from([(), ("1",), ("42", "7 ")]))
+    ids += [*draw(WORDS), draw(TOKENS)]
+    request = Request(prompt="", max_new_tokens=limit, stop=stop)
+    return Encoded(request=request, id=0, ids=tuple(ids), pictures=tuple(pictures))
+
+
+def until_stop(tokens, request):
+    """What of an answer given alone is left by the request's limit and stop strings."""
+    for count in range(1, request.max_new_tokens + 1):
+        text = " ".join(map(str, tokens[:count]))
+        if any(stop in text for stop in request.stop):
+            return tokens[:count]
+    return tokens[: request.max_new_tokens]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(requests(), min_size=1, max_size=8), st.sampled_from([1, 40, 100, 10_000]))
+def test_any_requests_get_what_generate_gives_alone(model, drawn, batch_tokens):
+    encoded = [replace(item, id=i) for i, item in enumerate(drawn)]
+    answers = answer(model, encoded, batch_tokens=batch_tokens)
+    assert {i: item.token_ids for i, item in answers.items()} == {
+        item.id: until_stop(reference(model, item.ids, item.pictures), item.request)
+        for item in encoded
     }
 
 
