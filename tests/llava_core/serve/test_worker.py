@@ -415,3 +415,5 @@ def test_a_fault_of_the_program_ends_the_service_and_leaves_nobody_waiting(tiny,
         with pytest.raises(openai.InternalServerError, match="the engine has stopped"):
             ask(client, HI)
         assert httpx2.get(f"{address}/health").status_code == 503
+    # Its thread's traceback is this test's, not that of the test that runs when it is written.
+    worker.batcher.close()
