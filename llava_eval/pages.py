@@ -18,8 +18,8 @@ from llava_eval import leaderboard, resources
 
 
 def html(name: str, **values: Any) -> str:
-    """Renders `<name>.html.j2` with `report.css` and `<name>.js` inside."""
-    style, script = _source("report.css"), _source(f"{name}.js")
+    """Renders `<name>.html.j2` with `report.css`, `elements.js` and `<name>.js` inside."""
+    style, script = _source("report.css"), _source("elements.js") + _source(f"{name}.js")
     template = _environment().get_template(f"{name}.html.j2")
     return template.render(style=Markup(style), script=Markup(script), **values)
 

@@ -9,15 +9,6 @@ const kinds = ["category", "winner"];
 const chosen = { category: "", winner: "" };
 const buttonsOf = (kind) => [...document.querySelectorAll(`[data-${kind}]`)];
 
-/** Makes an element that holds text. What a model said is never read as HTML: only textContent is set. */
-function element(tag, className, text, ...children) {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  made.append(...children);
-  return made;
-}
-
 /** A text behind a line that opens it. */
 function folded(title, ...children) {
   return element("details", "", "", element("summary", "", title), ...children);

@@ -17,21 +17,6 @@ let verdict = "";
 let found = [];
 let drawn = 0;
 
-/** Makes an element that holds text. What a model said is never read as HTML: only textContent is set. */
-function element(tag, className, text, ...children) {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  made.append(...children);
-  return made;
-}
-
-/** A labelled line of a sample, or nothing where there is nothing to say. */
-function fact(label, text) {
-  if (text === undefined) return "";
-  return element("p", "fact", "", element("span", "label", `${label} `), element("span", "said", text));
-}
-
 function card(sample) {
   const made = element("li", sample.verdict, "");
   const source = [sample.id, sample.image].filter((name) => name !== undefined).join(" · ");

@@ -1,0 +1,16 @@
+"use strict";
+
+/** Makes an element that holds text. What a model said is never read as HTML: only textContent is set. */
+function element(tag, className, text, ...children) {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  made.append(...children);
+  return made;
+}
+
+/** A labelled line of a sample, or nothing where there is nothing to say. */
+function fact(label, text) {
+  if (text === undefined) return "";
+  return element("p", "fact", "", element("span", "label", `${label} `), element("span", "said", text));
+}
