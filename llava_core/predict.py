@@ -7,9 +7,11 @@
 once, groups requests that share a beginning, and answers groups of like length together.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +27,7 @@ from llava_core.checkpoint.placement import Placement, choose_placement
 from llava_core.checkpoint.template import choose_template
 from llava_core.conversation import Message, Template, place_image_mark, render
 from llava_core.errors import DataError
+from llava_core.generate.ahead import Ahead
 from llava_core.generate.engine import Engine, Finished, Progress
 from llava_core.generate.features import FeatureCache, picture_key
 from llava_core.generate.plan import Encoded
@@ -39,8 +42,11 @@ from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer
 OnError = Callable[[str | int, DataError], None]
 """Takes the id of a request that cannot be answered, and why."""
 
-# Requests that are planned together. More find more to share; each holds its pictures in memory.
-_WINDOW = 256
+# Requests that are planned together, and their pictures. More find more to share and fill a large
+# device better; each picture's pixels are held in memory.
+_WINDOW, _WINDOW_PICTURES = 2048, 256
+# Threads that make pixels of pictures ahead of the model.
+_PICTURE_THREADS = min(8, os.cpu_count() or 1)
 # Rows of features kept for pictures that come again: some hundred pictures of 576.
 _FEATURE_TOKENS = 65_536
 
@@ -81,11 +87,18 @@ class Partial:
     """Length of the prompt, pictures included."""
 
 
-class _Shown(NamedTuple):
-    """A picture and how a request wants it shown."""
+_Pixels = Callable[[], Picture]
+"""Gives a picture as the tower takes it; waits for it where a thread is at work on it."""
 
-    image: Image.Image
-    cropped: bool
+
+class _Window(NamedTuple):
+    """Requests that are planned together."""
+
+    encoded: list[Encoded]
+    pixels: dict[str, _Pixels]
+    """Of their pictures, by key."""
+    faults: list[tuple[str | int, DataError]]
+    """Requests that cannot be answered, by their names."""
 
 
 class Llava:
@@ -110,6 +123,8 @@ class Llava:
         self._chat_template: Template = get_template(identity.chat_conversation)
         self._engine = Engine(model, eos_ids=eos_ids, decode=self._decode)
         self._features = FeatureCache(self._encode_images, max_tokens=_FEATURE_TOKENS)
+        self.waited_s = 0.0
+        """Seconds that `generate` waited for prompts and pictures, all its calls together."""
 
     def generate(
         self,
@@ -132,9 +147,10 @@ class Llava:
         """
         fail = _raising(on_error)
         schedule = self._schedule(batch_tokens)
-        numbered = enumerate(requests)
-        while window := list(islice(numbered, _WINDOW)):
+        windows = Ahead(self._windows(requests))
+        for window in windows:
             yield from self._answer(window, schedule, fail)
+        self.waited_s += windows.waited_s
 
     def stream(
         self,
@@ -156,7 +172,8 @@ class Llava:
             DataError: as in `generate`.
         """
         fail = _raising(on_error)
-        possible, features = self._prepare(list(enumerate(requests)), fail, cuts=False)
+        window = self._read(list(enumerate(requests)))
+        possible, features = self._prepare(window, fail, cuts=False)
         steps = self._schedule(None).steps(
             possible,
             features,
@@ -183,7 +200,7 @@ class Llava:
     @torch.inference_mode()
     def logits(self, request: Request) -> Tensor:
         """Logits at every position of the spliced prompt, float32[T, V]; for checks of parity."""
-        encoded = self._encode(request, 0)
+        encoded = self._encode(request, 0, {})
         pictures = [self.picture(image, pad=request.pad) for image in request.images]
         output: Output = self.model([torch.tensor(encoded.ids)], pictures)
         return output.logits[0].float().cpu()
@@ -240,7 +257,40 @@ class Llava:
             turns.append(Message(role="assistant", text=None))
         return turns
 
-    def _encode(self, request: Request, index: int) -> Encoded:
+    def _windows(self, requests: Iterable[Request]) -> Generator[_Window, None, None]:
+        """Requests in portions, the pixels of whose pictures threads begin to make."""
+        with ThreadPoolExecutor(_PICTURE_THREADS) as pool:
+            for window in map(self._read, _portions(requests)):
+                pixels = {
+                    key: make if key in self._features else pool.submit(make).result
+                    for key, make in window.pixels.items()
+                }
+                yield window._replace(pixels=pixels)
+
+    def _read(self, requests: Sequence[tuple[int, Request]]) -> _Window:
+        window = _Window([], {}, [])
+        # Requests about one picture hold the same object; its pixels are looked through once.
+        keys: dict[int, str] = {}
+        for index, request in requests:
+            try:
+                item = self._encode(request, index, keys)
+            except DataError as error:
+                window.faults.append((_name(request, index), error))
+                continue
+            window.encoded.append(item)
+            for key, image in zip(item.pictures, request.images, strict=True):
+                window.pixels[key] = partial(self.picture, image, pad=request.pad)
+        return window
+
+    def _encode(self, request: Request, index: int, keys: dict[int, str]) -> Encoded:
+        """A request as ids.
+
+        Args:
+            keys: of pictures seen before, by the identities of their objects; grows.
+
+        Raises:
+            DataError: a picture cannot be read, or their number is not that of the marks.
+        """
         ids = tuple(tokenize_prompt(self.render(request), self.tokenizer))
         kind = "cropped " if self._crops(request.pad) else ""
         wanted = ids.count(IMAGE_TOKEN_ID)
@@ -249,11 +299,14 @@ class Llava:
                 f"the prompt has {wanted} {IMAGE_MARK} marks, "
                 f"{len(request.images)} pictures were given"
             )
+        for image in request.images:
+            if id(image) not in keys:
+                keys[id(image)] = picture_key(image)
         return Encoded(
             request=request,
             id=_name(request, index),
             ids=ids,
-            pictures=tuple(f"{kind}{picture_key(image)}" for image in request.images),
+            pictures=tuple(f"{kind}{keys[id(image)]}" for image in request.images),
         )
 
     def _schedule(self, batch_tokens: int | None) -> Schedule:
@@ -263,9 +316,7 @@ class Llava:
         )
         return Schedule(self._engine, batch_tokens=limit)
 
-    def _answer(
-        self, window: Sequence[tuple[int, Request]], schedule: Schedule, fail: OnError
-    ) -> Iterator[Response]:
+    def _answer(self, window: _Window, schedule: Schedule, fail: OnError) -> Iterator[Response]:
         possible, features = self._prepare(window, fail, cuts=True)
         for finished in schedule.run(
             possible, features, fail=lambda item, error: fail(item.id, error)
@@ -273,23 +324,14 @@ class Llava:
             yield self._respond(finished)
 
     def _prepare(
-        self, window: Sequence[tuple[int, Request]], fail: OnError, *, cuts: bool
+        self, window: _Window, fail: OnError, *, cuts: bool
     ) -> tuple[list[Encoded], dict[str, Tensor]]:
         """The requests that can be answered, and the features of their pictures."""
-        encoded = []
-        for index, request in window:
-            try:
-                encoded.append(self._encode(request, index))
-            except DataError as error:
-                fail(_name(request, index), error)
-        images = {
-            key: _Shown(image, cropped=self._crops(item.request.pad))
-            for item in encoded
-            for key, image in zip(item.pictures, item.request.images, strict=True)
-        }
-        features, faults = self._features.get(images)
+        for name, error in window.faults:
+            fail(name, error)
+        features, faults = self._features.get(window.pixels)
         possible = []
-        for item in encoded:
+        for item in window.encoded:
             fault = next((faults[key] for key in item.pictures if key in faults), None)
             fault = fault or self._too_long(item, features, cuts=cuts)
             if fault is None:
@@ -326,11 +368,9 @@ class Llava:
         return decode(self.tokenizer, ids)
 
     @torch.inference_mode()
-    def _encode_images(self, shown: Sequence[_Shown]) -> list[Tensor]:
+    def _encode_images(self, pixels: Sequence[_Pixels]) -> list[Tensor]:
         try:
-            return self.model.encode_pictures(
-                [self.picture(image, pad=not cropped) for image, cropped in shown]
-            )
+            return self.model.encode_pictures([get() for get in pixels])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -399,6 +439,20 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         ),
         eos_ids=end_ids(parts, tokenizer, get_template(choice.name)),
     )
+
+
+def _portions(requests: Iterable[Request]) -> Iterator[list[tuple[int, Request]]]:
+    """Numbered requests in portions that are neither long nor hold many pictures."""
+    portion: list[tuple[int, Request]] = []
+    pictures: set[int] = set()
+    for index, request in enumerate(requests):
+        portion.append((index, request))
+        pictures.update(map(id, request.images))
+        if len(portion) == _WINDOW or len(pictures) >= _WINDOW_PICTURES:
+            yield portion
+            portion, pictures = [], set()
+    if portion:
+        yield portion
 
 
 def _raising(on_error: OnError | None) -> OnError:

@@ -53,13 +53,14 @@ LLAVA_CORE = {
     "checkpoint/spread model/llava model/mpt memory errors",
     "generate/request": "errors",
     "generate/features": "errors",
+    "generate/ahead": "",
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
     "generate/cache": "",
     "generate/engine": "generate/cache generate/plan generate/request generate/sampling "
     "model/llava",
     "generate/schedule": "generate/engine generate/plan memory errors",
-    "predict": "generate/engine generate/plan generate/request generate/features "
+    "predict": "generate/ahead generate/engine generate/plan generate/request generate/features "
     "generate/schedule checkpoint/generation checkpoint/load memory "
     "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/template "
     "checkpoint/extra_tokens checkpoint/fingerprint model/llava "

@@ -57,6 +57,10 @@ class FeatureCache(Generic[Shown]):
         self._max_tokens = max_tokens
         self._features: OrderedDict[str, Tensor] = OrderedDict()
 
+    def __contains__(self, key: str) -> bool:
+        """Whether a picture's features are there now; others may push them out."""
+        return key in self._features
+
     def get(self, pictures: Mapping[str, Shown]) -> Found:
         """Features of pictures given by their keys; one that has none does not cost the others."""
         missing = {key: image for key, image in pictures.items() if key not in self._features}
