@@ -9,7 +9,7 @@ once, groups requests that share a beginning, and answers groups of like length 
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -44,7 +44,7 @@ OnError = Callable[[str | int, DataError], None]
 
 # Requests that are planned together, and their pictures. More find more to share and fill a large
 # device better; each picture's pixels are held in memory.
-_WINDOW, _WINDOW_PICTURES = 2048, 256
+_WINDOW, _WINDOW_PICTURES = 2048, 128
 # Threads that make pixels of pictures ahead of the model.
 _PICTURE_THREADS = min(8, os.cpu_count() or 1)
 # Rows of features kept for pictures that come again: some hundred pictures of 576.
@@ -88,7 +88,7 @@ class Partial:
 
 
 _Pixels = Callable[[], Picture]
-"""Gives a picture as the tower takes it; waits for it where a thread is at work on it."""
+"""Gives a picture as the tower takes it, or the one that a thread has made."""
 
 
 class _Window(NamedTuple):
@@ -258,14 +258,18 @@ class Llava:
         return turns
 
     def _windows(self, requests: Iterable[Request]) -> Generator[_Window, None, None]:
-        """Requests in portions, the pixels of whose pictures threads begin to make."""
+        """Requests in portions, with the pixels of their pictures, which threads make."""
         with ThreadPoolExecutor(_PICTURE_THREADS) as pool:
             for window in map(self._read, _portions(requests)):
-                pixels = {
-                    key: make if key in self._features else pool.submit(make).result
+                coming = {
+                    key: pool.submit(make)
                     for key, make in window.pixels.items()
+                    if key not in self._features
                 }
-                yield window._replace(pixels=pixels)
+                wait(coming.values())
+                yield window._replace(
+                    pixels=window.pixels | {key: made.result for key, made in coming.items()}
+                )
 
     def _read(self, requests: Sequence[tuple[int, Request]]) -> _Window:
         window = _Window([], {}, [])
