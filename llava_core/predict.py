@@ -394,6 +394,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     quantize: str | None = None,
     device_map: str | None = None,
     attention: str = "auto",
+    compiled: bool = False,
     conversation: str | None = None,
 ) -> Llava:
     """Loads a checkpoint.
@@ -409,6 +410,8 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         device_map: auto spreads the language model over all GPUs, offload also over the CPU's
             memory and the disk where they are too small; None: all on `device`.
         attention: auto, sdpa, flash_attention_2 or eager.
+        compiled: compile the language model's norms and MLPs: faster by an eighth on a large GPU,
+            after a start of some seconds.
         conversation: template to use instead of the one that fits the checkpoint.
 
     Raises:
@@ -423,6 +426,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         attention=attention,
         quantize=quantize,
         device_map=device_map,
+        compiled=compiled,
     )
     tokenizer = load_tokenizer(parts.tokenizer)
     add_extra_tokens(tokenizer, parts.config)

@@ -50,7 +50,8 @@ LLAVA_CORE = {
     "checkpoint/template": "templates config errors",
     "checkpoint/extra_tokens": "config errors",
     "checkpoint/load": "checkpoint/keys checkpoint/lazy checkpoint/parts checkpoint/placement "
-    "checkpoint/spread model/llava model/mpt memory errors",
+    "checkpoint/spread model/compiled model/llava model/mpt memory errors",
+    "model/compiled": "errors",
     "generate/request": "errors",
     "generate/features": "errors",
     "generate/ahead": "",

@@ -30,6 +30,7 @@ from llava_core.checkpoint.placement import Placement
 from llava_core.checkpoint.spread import spread
 from llava_core.errors import CheckpointError
 from llava_core.memory import free_on, in_gib, is_out_of_memory
+from llava_core.model.compiled import compile_layers
 from llava_core.model.llava import LlavaModel
 from llava_core.model.mpt import PlacedMpt
 
@@ -89,6 +90,8 @@ def _fill(skeleton: LlavaModel, parts: Parts, placement: Placement) -> LlavaMode
     model.projector.to(device, placement.dtype)
     if model.image_newline is not None:
         model.image_newline.data = model.image_newline.data.to(device, placement.dtype)
+    if placement.compiled:
+        compile_layers(model.language_model)
     return model.eval()
 
 

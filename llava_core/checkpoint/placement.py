@@ -31,6 +31,8 @@ class Placement:
     device_map: str | None = None
     """auto: the language model's layers are spread over all GPUs; offload: also over the CPU's
     memory and the disk where the GPUs are too small; None: all is on `device`."""
+    compiled: bool = False
+    """Norms and MLPs of the language model are compiled when many tokens come."""
 
 
 def choose_placement(  # noqa: PLR0913 - as flat as the settings of `predict.load`
@@ -41,6 +43,7 @@ def choose_placement(  # noqa: PLR0913 - as flat as the settings of `predict.loa
     attention: str,
     quantize: str | None = None,
     device_map: str | None = None,
+    compiled: bool = False,
 ) -> Placement:
     """Turns `auto` into what this machine has.
 
@@ -57,12 +60,16 @@ def choose_placement(  # noqa: PLR0913 - as flat as the settings of `predict.loa
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown, expected auto, {', '.join(DTYPES)}")
     _check_quantize(quantize)
+    if compiled and (quantize or device_map):
+        other = f"quantize {quantize}" if quantize else f"device map {device_map}"
+        raise ConfigError(f"compile and {other} exclude each other; drop one")
     return Placement(
         device=chosen,
         dtype=DTYPES[dtype],
         attention=_choose_attention(attention, backbone=config.backbone),
         quantize=quantize,
         device_map=device_map,
+        compiled=compiled,
     )
 
 

@@ -96,6 +96,7 @@ class LocalBackend:
             "threads": str(torch.get_num_threads()),
             "dtype": str(identity.placement.dtype).removeprefix("torch."),
             "attention": identity.placement.attention,
+            "compiled": "yes" if identity.placement.compiled else "no",
             "quantize": identity.placement.quantize or "none",
             "device_map": identity.placement.device_map or "none",
         }

@@ -36,6 +36,7 @@ _MODEL_SETTINGS = {
     "dtype": "auto",
     "quantize": None,
     "attention": "auto",
+    "compiled": False,
     "conversation": None,
 }
 SETTINGS = (
@@ -75,6 +76,12 @@ def add_backend(parser: ArgumentParser) -> None:
     add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
     add("--quantize", metavar="4bit|8bit", help="keep the language model in fewer bits")
     add("--attention", default="auto", help="auto, sdpa, flash_attention_2 or eager")
+    add(
+        "--compile",
+        dest="compiled",
+        action="store_true",
+        help="compile norms and MLPs: faster on a GPU after some seconds",
+    )
     add("--conversation", metavar="NAME", help="prompt template (default: the checkpoint's)")
     add("--batch-tokens", type=positive, metavar="N", help="most tokens computed together")
     add(
