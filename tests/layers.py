@@ -98,6 +98,7 @@ LLAVA_CORE = {
     "train/__main__": "data/check errors templates train/recipe train/run",
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
     "checkpoint/parts checkpoint/save train/stages errors",
+    "train/flops": "data/collate model/llava model/vision tokens",
     "train/loss": "images model/llava tokens",
     "train/recipe": "errors templates",
     "train/run": "checkpoint/extra_tokens checkpoint/parts data/collate data/dataset "

@@ -37,6 +37,8 @@ class Batch(TypedDict):
     """Examples that were longer than the longest sequence."""
     num_tokens: int
     """Of all examples after splicing, without padding."""
+    num_pairs: int
+    """Of tokens within an example: the sum of the squares of their numbers."""
 
 
 class Collator:
@@ -68,4 +70,5 @@ class Collator:
             "faults": [example.fault for example in examples if example.fault is not None],
             "num_cut": sum(example.is_cut for example in used),
             "num_tokens": sum(example.length for example in used),
+            "num_pairs": sum(example.length**2 for example in used),
         }

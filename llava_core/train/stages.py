@@ -50,7 +50,16 @@ def build_model(parts: Parts, recipe: Recipe, *, device: str) -> LlavaModel:
         attention=recipe.attention,
         quantize=recipe.quantize,
     )
-    model = load_model(parts, placement)
+    return prepare(load_model(parts, placement), recipe, tensors=parts.tensors)
+
+
+def prepare(model: LlavaModel, recipe: Recipe, *, tensors: Mapping[str, Tensor]) -> LlavaModel:
+    """Freezes what a recipe does not train and adds its adapters.
+
+    Args:
+        model: any, which is changed.
+        tensors: its weights as the files have them, which may be finer than the model's.
+    """
     model.requires_grad_(False)
     for name, parameter in model.named_parameters():
         # Quantized weights are integers, which have no gradient.
@@ -59,7 +68,7 @@ def build_model(parts: Parts, recipe: Recipe, *, device: str) -> LlavaModel:
     if recipe.lora_rank:
         _add_adapters(model, recipe)
     if recipe.engine in ("none", "fsdp"):
-        _keep_exact(model, parts.tensors, all_parts=recipe.engine == "fsdp")
+        _keep_exact(model, tensors, all_parts=recipe.engine == "fsdp")
     if recipe.gradient_checkpointing:
         _save_activations(model)
     return model
