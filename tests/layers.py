@@ -110,7 +110,7 @@ LLAVA_CORE = {
     "checkpoint/open checkpoint/original checkpoint/parts checkpoint/tower config errors "
     "json_files model/projector train/recipe",
     "train/trainer": "data/collate data/dataset data/sampler errors memory train/checkpoints "
-    "train/loss train/recipe train/stages",
+    "train/flops train/loss train/recipe train/stages",
     "train/watch": "errors json_files train/recipe",
 }
 

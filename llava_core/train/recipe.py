@@ -119,6 +119,9 @@ class Recipe:
     save_steps: int = 1000
     save_total_limit: int | None = 1
     logging_steps: int = 1
+    peak_tflops: float | None = None
+    """What a device can do at most, in 10^12 operations a second, of which the log says how much is
+    used; None: that of its name, in 16 bits."""
     report_to: tuple[str, ...] = ()
     """tensorboard, wandb, trackio …, as transformers names them."""
     eval_tasks: tuple[str, ...] = ()
@@ -149,6 +152,10 @@ class Recipe:
             *(
                 (getattr(self, name) <= 0, f"{name} is {getattr(self, name)}, expected more than 0")
                 for name in positive
+            ),
+            (
+                self.peak_tflops is not None and self.peak_tflops <= 0,
+                f"peak_tflops is {self.peak_tflops}, expected more than 0",
             ),
             (not self.tune, "tune is empty: nothing would be trained"),
             (self.lora_rank < 0, f"lora_rank is {self.lora_rank}, expected 0 or more"),

@@ -32,7 +32,7 @@ _ENGINES = Path(__file__).parent / "deepspeed"
 # Settings that a training may go on with when they have changed.
 _PASSING = {"output", "save_steps", "save_total_limit", "logging_steps", "report_to", "workers",
             "eval_tasks", "eval_data", "eval_limit", "image_folder", "attention", "tf32",
-            "adapt_batch", "gradient_checkpointing", "faulty_samples"}  # fmt: skip
+            "adapt_batch", "peak_tflops", "gradient_checkpointing", "faulty_samples"}  # fmt: skip
 # Evaluation of a checkpoint keeps the other processes waiting longer than their default patience.
 _PATIENCE_S = 7 * 24 * 3600
 

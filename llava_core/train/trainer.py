@@ -8,6 +8,7 @@ the names of its samples, and that a checkpoint has its name only when all of it
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ from llava_core.train.checkpoints import (
     read_trained,
     writing,
 )
+from llava_core.train.flops import count_work, peak_tflops
 from llava_core.train.loss import LossModel
 from llava_core.train.recipe import Recipe
 from llava_core.train.stages import copy_into, parameter_groups, trained_names
@@ -76,8 +78,10 @@ class LlavaTrainer(Trainer):
         self._is_writing_result = False
         self._is_saving = False
         self._counts = {"skipped": 0, "cut": 0}
-        self._since_log = {"samples": 0, "tokens": 0, "steps": 0}
+        self._since_log: Counter[str] = Counter()
         self._log_time = time.perf_counter()
+        self._work = count_work(model.llava)
+        self._peak = _find_peak(recipe)
         # By tokens, `num_items_in_batch` is that of a whole step on all processes.
         self.model_accepts_loss_kwargs = recipe.loss_average == "tokens"
         self.loss_is_scaled_for_ga = recipe.loss_average == "tokens"
@@ -187,21 +191,27 @@ class LlavaTrainer(Trainer):
             )
         self._counts["skipped"] += len(batch["faults"])
         self._counts["cut"] += batch["num_cut"]
-        self._since_log["samples"] += len(batch["sample_ids"])
-        self._since_log["tokens"] += batch["num_tokens"]
+        self._since_log.update(
+            batches=1,
+            samples=len(batch["sample_ids"]),
+            tokens=batch["num_tokens"],
+            flops=self._work.of(batch),
+        )
 
     def _speed(self) -> dict[str, float]:
         now = time.perf_counter()
         seconds, self._log_time = max(now - self._log_time, 1e-9), now
-        steps = self.state.global_step - self._since_log["steps"]
+        done, self._since_log = self._since_log, Counter()
+        steps = max(done["batches"] / self.args.gradient_accumulation_steps, 1)
         speed = {
-            "samples_per_s": self._since_log["samples"] * self.args.world_size / seconds,
-            "tokens_per_s": self._since_log["tokens"] * self.args.world_size / seconds,
-            "seconds_left": (self.state.max_steps - self.state.global_step)
-            * seconds
-            / max(steps, 1),
+            "samples_per_s": done["samples"] * self.args.world_size / seconds,
+            "tokens_per_s": done["tokens"] * self.args.world_size / seconds,
+            "seconds_left": (self.state.max_steps - self.state.global_step) * seconds / steps,
+            # Of this process's device.
+            "tflops_per_s": done["flops"] / seconds / 1e12,
         }
-        self._since_log = {"samples": 0, "tokens": 0, "steps": self.state.global_step}
+        if self._peak is not None:
+            speed["utilization"] = speed["tflops_per_s"] / self._peak
         return speed
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -270,6 +280,15 @@ class LlavaTrainer(Trainer):
             return
         tensors = read_trained(Path(resume_from_checkpoint))
         copy_into(self.model.llava, tensors, source=resume_from_checkpoint)
+
+
+def _find_peak(recipe: Recipe) -> float | None:
+    """TFLOP/s of this process's device at most; None: it is not known."""
+    if recipe.peak_tflops is not None:
+        return recipe.peak_tflops
+    if recipe.precision == "float32" or not torch.cuda.is_available():
+        return None
+    return peak_tflops(torch.cuda.get_device_name())
 
 
 @contextmanager

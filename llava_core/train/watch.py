@@ -51,7 +51,8 @@ class Watcher(TrainerCallback):
         if "loss" in logs:
             shown = (
                 f"loss {logs['loss']:.4f}  rate {logs['learning_rate']:.2g}  "
-                f"{logs['samples_per_s']:.1f} samples/s {logs['tokens_per_s']:.0f} tokens/s"
+                f"{logs['samples_per_s']:.1f} samples/s {logs['tokens_per_s']:.0f} tokens/s  "
+                f"{logs['tflops_per_s']:.3g} TFLOP/s{_share(logs)}"
             )
             self._bar.update(self._task, completed=state.global_step, shown=shown)
 
@@ -173,6 +174,11 @@ def draw_loss(points: Sequence[tuple[int, float]]) -> str:
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>'
         f'<polyline fill="none" stroke="#1f5fa8" stroke-width="1.5" points="{path}"/>{text}</svg>\n'
     )
+
+
+def _share(logs: Mapping[str, Any]) -> str:
+    """How much that is of what the device can do, where that is known."""
+    return f" ({logs['utilization']:.0%} of its peak)" if "utilization" in logs else ""
 
 
 def _run(command: Sequence[str]) -> str | None:

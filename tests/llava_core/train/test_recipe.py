@@ -79,6 +79,7 @@ def test_a_printed_recipe_reads_as_itself(name, tmp_path):
         ({"vision_tower_lr": 1e-6}, "vision_tower_lr has no effect"),
         ({"projector_lr": 1e-6, "tune": "language_model"}, "projector_lr has no effect"),
         ({"image_aspect_ratio": "anyres"}, "anyres for a new model: give grid_pinpoints"),
+        ({"peak_tflops": 0}, "peak_tflops is 0.0, expected more than 0"),
         ({"warmup_ratio": 3}, r"warmup_ratio is 3.0, expected a fraction in \[0, 1\)"),
         ({"engine": "zero4"}, "engine 'zero4' is unknown.*did you mean zero"),
         ({"quantize": "4bit", "lora_rank": 8}, "quantize and engine=zero3 exclude each other"),

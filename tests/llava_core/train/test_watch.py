@@ -6,10 +6,20 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from llava_core.errors import CheckpointError, ConfigError
 from llava_core.train.run import run_recipe
-from llava_core.train.watch import LOG, PLOT, Examiner, append, draw_loss, read_log
+from llava_core.train.watch import (
+    LOG,
+    PLOT,
+    Examiner,
+    Watcher,
+    append,
+    draw_loss,
+    read_log,
+    training_bar,
+)
 
 SAVED = SimpleNamespace(is_world_process_zero=True, global_step=2)
 
@@ -18,10 +28,49 @@ def test_every_step_has_a_line(recipe):
     lines = read_log(run_recipe(recipe(max_steps=3)))
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2, 3]
-    wanted = {"loss", "learning_rate", "grad_norm", "samples_per_s", "tokens_per_s", "seconds_left"}
+    wanted = {"loss", "learning_rate", "grad_norm", "samples_per_s", "tokens_per_s"}
+    wanted |= {"seconds_left", "tflops_per_s"}
     assert all(wanted <= line.keys() for line in steps)
     assert steps[-1]["seconds_left"] == 0
     assert all(line["samples_per_s"] > 0 for line in steps)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_speeds_of_a_step_are_in_proportion(recipe, accumulation):
+    made = recipe(
+        max_steps=2,
+        peak_tflops=0.5,
+        accumulation=accumulation,
+        per_device_batch=4 // accumulation,
+        packing=True,
+    )
+    line = [line for line in read_log(run_recipe(made)) if "loss" in line][0]
+    seconds = 4 / line["samples_per_s"]
+    # One step of two is left, and takes as long.
+    assert line["seconds_left"] == pytest.approx(seconds)
+    assert line["utilization"] == pytest.approx(line["tflops_per_s"] / 0.5)
+    num_weights = 2 * (4 * 48**2 + 3 * 48 * 96)
+    least = 6 * num_weights * line["tokens_per_s"] / 1e12
+    assert least < line["tflops_per_s"] < 3 * least
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_utilization_is_not_made_up_where_the_peak_is_unknown(recipe):
+    lines = read_log(run_recipe(recipe(max_steps=1, precision="bfloat16")))
+    assert not any("utilization" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [({}, "12.3 TFLOP/s"), ({"utilization": 0.41}, "12.3 TFLOP/s (41% of its peak)")],
+)
+def test_the_bar_says_how_fast_it_goes(tmp_path, known, told):
+    logs = {"loss": 1.0, "learning_rate": 1e-4, "samples_per_s": 2.5, "tokens_per_s": 3000.0}
+    state = SimpleNamespace(is_world_process_zero=True, global_step=1, epoch=0.1)
+    with training_bar() as bar:
+        watcher = Watcher(tmp_path, bar=bar)
+        watcher.on_log(None, state, None, logs={**logs, "tflops_per_s": 12.3, **known})
+        assert bar.tasks[0].fields["shown"].endswith(f"2.5 samples/s 3000 tokens/s  {told}")
 
 
 def test_the_rate_warms_up_and_falls_along_a_cosine(recipe):
