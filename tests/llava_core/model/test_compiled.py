@@ -10,6 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from llava_core.errors import ConfigError
 from llava_core.model.compiled import compile_layers
 
+# torch's compiler itself uses what torch deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
 _SIZES = {
     "vocab_size": 64,
     "hidden_size": 32,
@@ -25,8 +28,6 @@ needs_compiler = pytest.mark.skipif(
 
 @pytest.mark.slow
 @needs_compiler
-# torch's compiler itself uses what torch deprecates.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     "model",
     [

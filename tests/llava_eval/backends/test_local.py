@@ -26,6 +26,7 @@ IDENTITY = SimpleNamespace(
         device=torch.device("cpu"),
         dtype=torch.float32,
         attention="sdpa",
+        compiled=False,
         quantize=None,
         device_map=None,
     ),
@@ -215,6 +216,7 @@ def test_the_model_is_described() -> None:
         "threads": str(torch.get_num_threads()),
         "dtype": "float32",
         "attention": "sdpa",
+        "compiled": "no",
         "quantize": "none",
         "device_map": "none",
     }
