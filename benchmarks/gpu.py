@@ -385,25 +385,28 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def table(results: dict[Task, Measured], *, peak: float) -> Iterator[str]:
-    """One row a task, and the sum."""
-    yield "| task | samples/s | pictures/s | FLOP utilisation | GPU busy | waited | peak | whole |"
-    yield "|---|---|---|---|---|---|---|---|"
-    total = spent = operations = 0.0
-    for task, part in results.items():
-        whole = part.wall_s * task.questions / part.questions
-        total, spent = total + whole, spent + part.wall_s
-        operations += part.operations / part.questions * task.questions
-        busy = "" if part.busy is None else f"{part.busy:.0%}"
-        yield (
-            f"| {task.name} | {part.questions / part.wall_s:.1f} "
-            f"| {part.pictures / part.wall_s:.1f} | {part.operations / part.wall_s / peak:.0%} "
-            f"| {busy} | {part.waited_s / part.wall_s:.0%} | {part.peak_bytes / 2**30:.0f} GiB "
-            f"| {whole / 60:.1f} min |"
-        )
-    share = operations / total / peak
-    yield f"| all | | | {share:.0%} | | | | {total / 60:.1f} min |"
-    yield f"\n{spent:.0f} s of work were measured."
+def row(task: Task, part: Measured, *, peak: float) -> str:
+    """One task's row."""
+    busy = "" if part.busy is None else f"{part.busy:.0%}"
+    whole = part.wall_s * task.questions / part.questions
+    return (
+        f"| {task.name} | {part.questions / part.wall_s:.1f} "
+        f"| {part.pictures / part.wall_s:.1f} | {part.operations / part.wall_s / peak:.0%} "
+        f"| {busy} | {part.waited_s / part.wall_s:.0%} | {part.peak_bytes / 2**30:.0f} GiB "
+        f"| {part.wall_s:.1f} s | {whole / 60:.1f} min |"
+    )
+
+
+def last_row(results: dict[Task, Measured], *, peak: float) -> str:
+    """What all tasks take, and how well that uses the device."""
+    shares = {task: task.questions / part.questions for task, part in results.items()}
+    seconds = sum(part.wall_s * shares[task] for task, part in results.items())
+    operations = sum(part.operations * shares[task] for task, part in results.items())
+    spent = sum(part.wall_s for part in results.values())
+    return (
+        f"| all | | | {operations / seconds / peak:.0%} | | | | {spent:.0f} s "
+        f"| {seconds / 60:.1f} min |"
+    )
 
 
 def main() -> None:
@@ -449,13 +452,18 @@ def main() -> None:
             said += f", compiled {rate / peak:.0%}, as in what follows"
         say(f"\n## {shape}\n\n{said}.\n")
         measure(llava, TASKS[1], operations=rate / 4, pool=pool)
-        results = {
-            task: measure(llava, task, operations=flags.seconds * rate * 0.7, pool=pool)
-            for task in TASKS
-            if not flags.tasks or task.name in flags.tasks
-        }
-        for line in table(results, peak=peak):
-            say(line)
+        say(
+            "| task | samples/s | pictures/s | FLOP utilisation | GPU busy | waited | peak "
+            "| measured | whole |"
+        )
+        say("|---|---|---|---|---|---|---|---|---|")
+        results = {}
+        for task in TASKS:
+            if not flags.tasks or task.name in flags.tasks:
+                operations = flags.seconds * rate * 0.7
+                results[task] = measure(llava, task, operations=operations, pool=pool)
+                say(row(task, results[task], peak=peak))
+        say(last_row(results, peak=peak))
         del llava
         if on_gpu:
             torch.cuda.empty_cache()
