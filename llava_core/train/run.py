@@ -246,7 +246,9 @@ def _settings(recipe: Recipe, model: LlavaModel, *, has_validation: bool) -> Tra
 
 
 def _fsdp(model: LlavaModel) -> dict[str, Any]:
-    layers = {*model.language_model._no_split_modules, *model.vision_tower.clip._no_split_modules}
+    named = {*model.language_model._no_split_modules, *model.vision_tower.clip._no_split_modules}
+    # CLIP's names some of its text side too, over which accelerate would stumble.
+    layers = named & {type(module).__name__ for module in model.modules()}
     return {
         "version": 2,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",

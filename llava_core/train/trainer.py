@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,6 +86,14 @@ class LlavaTrainer(Trainer):
         # By tokens, `num_items_in_batch` is that of a whole step on all processes.
         self.model_accepts_loss_kwargs = recipe.loss_average == "tokens"
         self.loss_is_scaled_for_ga = recipe.loss_average == "tokens"
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Keeps FSDP from rounding the loss to 16 bits, in which sums of many tokens overflow."""
+        super().create_accelerator_and_postprocess()
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.mixed_precision_policy is not None:
+            exact = replace(plugin.mixed_precision_policy, output_dtype=None)
+            plugin.mixed_precision_policy = exact
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Makes the optimizer of the recipe's groups."""
@@ -246,6 +255,9 @@ class LlavaTrainer(Trainer):
     def _check_space(self) -> None:
         counts = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         needed = sum(n * _BYTES_PER_TRAINED for n, is_trained in counts if is_trained)
+        if self.is_fsdp_enabled and not self._is_writing_result:
+            # transformers adds all weights, in float32.
+            needed += sum(n * _DTYPES["float32"].itemsize for n, _ in counts)
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise CheckpointError(

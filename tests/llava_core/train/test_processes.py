@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from llava_core.errors import ConfigError
+from llava_core.train import run
 from llava_core.train.checkpoints import read_trained
 from llava_core.train.run import run_recipe
 from llava_core.train.watch import read_log
+from tests.llava_core.toy import toy_config, toy_model
 
 # Trains, and leaves behind what the model was wrapped in and how many took part.
 SCRIPT = """
@@ -34,6 +36,27 @@ def save_result(self):
 LlavaTrainer.save_result = save_result
 run_recipe(load_recipe(stage, recipe))
 """
+# accelerate gives FSDP2 to processes with GPUs only, though torch shards over CPUs as well. Here it
+# is made to; all that follows is what it does with GPUs.
+FSDP_ON_CPUS = """
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+from llava_core.train import run
+
+begin = AcceleratorState.__init__
+
+def begin_with_fsdp(self, *given, fsdp_plugin=None, **options):
+    begin(self, *given, fsdp_plugin=fsdp_plugin, **options)
+    if fsdp_plugin is not None:
+        if self._mixed_precision != "no":
+            fsdp_plugin.set_mixed_precision(self._mixed_precision)
+        self.fsdp_plugin = fsdp_plugin
+        self.distributed_type = DistributedType.FSDP
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+AcceleratorState.__init__ = begin_with_fsdp
+run._check_engine = lambda recipe: None
+"""
 SETTINGS = {"epochs": 2, "group_by_modality_length": True, "per_device_batch": 2}
 # Each process drops others.
 ADAPTERS = {"lora_rank": 4, "lora_dropout": 0.0}
@@ -46,9 +69,9 @@ needs_deepspeed = pytest.mark.skipif(
 def launch(tmp_path):
     """Runs a recipe on two processes and gives what each says of its model."""
 
-    def run(recipe):
+    def start(recipe, prelude=""):
         script, path = tmp_path / "script.py", tmp_path / "recipe.yaml"
-        script.write_text(SCRIPT)
+        script.write_text(prelude + SCRIPT)
         path.write_text(recipe.to_yaml())
         for old in tmp_path.glob("rank-*"):
             old.unlink()
@@ -66,7 +89,7 @@ def launch(tmp_path):
         assert finished.returncode == 0, finished.stderr[-3000:]
         return [path.read_text() for path in sorted(tmp_path.glob("rank-*"))]
 
-    return run
+    return start
 
 
 def losses(output):
@@ -107,6 +130,64 @@ def test_deepspeed_learns_the_same_and_goes_on(recipe, launch, tmp_path, engine,
     Path(made.output, "config.json").unlink()
     launch(made)
     assert losses(made.output) == pytest.approx(whole, abs=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "mode"), [("pretrain", {}), ("finetune", {}), ("finetune", ADAPTERS)]
+)
+def test_fsdp_learns_the_same_and_goes_on(recipe, launch, tmp_path, stage, mode):
+    made = recipe(stage, engine="fsdp", save_steps=3, **SETTINGS, **mode)
+    assert launch(made, FSDP_ON_CPUS) == ["FSDPLossModel 2"] * 2
+    compare(made.output, alone(recipe, tmp_path, stage, **mode))
+    whole = losses(made.output)
+    Path(made.output, "config.json").unlink()
+    launch(made, FSDP_ON_CPUS)
+    assert losses(made.output) == pytest.approx(whole, abs=2e-5)
+
+
+def parts_with_layers(model):
+    return [module for module in model.modules() if hasattr(module, "layers")]
+
+
+@pytest.mark.parametrize("backbone", ["llama", "qwen2", "mistral"])
+def test_fsdp_cuts_up_the_layers_of_both_models(recipe, backbone, monkeypatch):
+    # transformers leaves this behind, and here it shall not stay.
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")
+    model = toy_model(toy_config(backbone=backbone))
+    given = run._settings(recipe(engine="fsdp"), model, has_validation=False).fsdp_plugin_args
+    assert given["fsdp_version"] == 2
+    assert given["reshard_after_forward"] is True
+    layers = {type(part.layers[0]).__name__ for part in parts_with_layers(model)}
+    cut = set(given["transformer_cls_names_to_wrap"].split(","))
+    assert len(layers) == 2
+    # accelerate refuses a name that the model does not have.
+    assert layers <= cut <= {type(module).__name__ for module in model.modules()}
+
+
+# Ends a training whose loss is rounded.
+EXACT = """
+import torch
+from llava_core.train.trainer import LlavaTrainer
+
+compute = LlavaTrainer.compute_loss
+
+def compute_exactly(self, *given, **options):
+    loss = compute(self, *given, **options)
+    assert loss.dtype == torch.float32, loss.dtype
+    return loss
+
+LlavaTrainer.compute_loss = compute_exactly
+"""
+
+
+@pytest.mark.slow
+def test_fsdp_in_16_bits_does_not_round_the_loss(recipe, launch, tmp_path):
+    mode = {**ADAPTERS, "precision": "bfloat16", "gradient_checkpointing": True}
+    made = recipe(engine="fsdp", max_steps=3, **SETTINGS, **mode)
+    assert launch(made, FSDP_ON_CPUS + EXACT) == ["FSDPLossModel 2"] * 2
+    one = alone(recipe, tmp_path, max_steps=3, **mode)
+    assert losses(made.output) == pytest.approx(losses(one), abs=0.05)
 
 
 @pytest.fixture
