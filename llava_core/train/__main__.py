@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import traceback
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,6 +69,8 @@ def _parser() -> ArgumentParser:
         description=__doc__,
         formatter_class=RawDescriptionHelpFormatter,
     )
+    # deepspeed gives it to each process; the environment says the same.
+    parser.add_argument("--local_rank", help=SUPPRESS)
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for stage in STAGES:
         add = commands.add_parser(stage, help=f"runs the stage {stage} of a recipe").add_argument

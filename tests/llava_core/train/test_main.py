@@ -1,5 +1,6 @@
 """The command line: what it prints, its exit codes, and a training from end to end."""
 
+import math
 import re
 import shlex
 import subprocess
@@ -22,24 +23,31 @@ def words(base, data, output, **settings):
     return [f"{key}={'' if value is None else value}" for key, value in merged.items()]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
-def test_every_command_that_is_told_parses_and_fits_its_processes(page):
+@pytest.mark.parametrize(("page", "number"), [("README.md", 3), ("docs/training.md", 7)])
+def test_every_command_that_is_told_parses_and_fits_its_processes(page, number):
     told = re.findall(
-        r"^    (?:python|torchrun --nproc-per-node (\d)) -m llava_core.train (.+)$",
+        r"^    (\S.*) --?m(?:odule)? llava_core.train (.+)$",
         (ROOT / page).read_text(encoding="utf-8"),
         flags=re.MULTILINE,
     )
-    assert len(told) == 3
-    for processes, command in told:
+    assert len(told) == number
+    for launcher, command in told:
         parsed = parse(shlex.split(command))
         if parsed.command != "data-check":
+            counts = re.findall(r"--(?:nproc-per-node|num_\w+|nnodes) (\d+)", launcher)
             settings = parse_overrides(parsed.settings)
-            load_recipe(parsed.command, parsed.recipe, settings).fit_batch(int(processes))
+            recipe = load_recipe(parsed.command, parsed.recipe, settings)
+            recipe.fit_batch(math.prod(map(int, counts)))
 
 
 def test_settings_and_flags_come_in_any_order():
     parsed = parse(["finetune", "a=1", "--recipe", "tiny", "b=2", "--show", "c=3"])
     assert (parsed.recipe, parsed.show, parsed.settings) == ("tiny", True, ["a=1", "b=2", "c=3"])
+
+
+def test_what_deepspeed_adds_is_taken():
+    parsed = parse(["--local_rank=1", "finetune", "--recipe", "tiny", "a=1"])
+    assert (parsed.command, parsed.settings) == ("finetune", ["a=1"])
 
 
 @pytest.mark.parametrize("wrong", [["finetune", "--recip"], ["data-check"], ["tune"], []])

@@ -1,6 +1,7 @@
 """Trainings on two processes: the losses of one, by the engine that was asked for."""
 
 import os
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -65,6 +66,21 @@ needs_deepspeed = pytest.mark.skipif(
 )
 
 
+def run_command(command):
+    """Runs a command and gives what it prints."""
+    finished = subprocess.run(
+        list(map(str, command)),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        # DeepSpeed compiles something when it is first used.
+        timeout=600,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
 @pytest.fixture
 def launch(tmp_path):
     """Runs a recipe on two processes and gives what each says of its model."""
@@ -77,16 +93,7 @@ def launch(tmp_path):
             old.unlink()
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", "2", script, recipe.stage, path, tmp_path]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        finished = subprocess.run(
-            list(map(str, command)),
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert finished.returncode == 0, finished.stderr[-3000:]
+        run_command(command)
         return [path.read_text() for path in sorted(tmp_path.glob("rank-*"))]
 
     return start
@@ -188,6 +195,38 @@ def test_fsdp_in_16_bits_does_not_round_the_loss(recipe, launch, tmp_path):
     assert launch(made, FSDP_ON_CPUS + EXACT) == ["FSDPLossModel 2"] * 2
     one = alone(recipe, tmp_path, max_steps=3, **mode)
     assert losses(made.output) == pytest.approx(losses(one), abs=0.05)
+
+
+LAUNCHERS = {
+    "torchrun": "torchrun --standalone --nproc-per-node 2 -m",
+    # Its --cpu starts a single process, whatever --num_processes says.
+    "accelerate": "accelerate launch --multi_gpu --num_processes 2 --num_machines 1 "
+    "--mixed_precision no --dynamo_backend no --main_process_port 0 -m",
+    "deepspeed": "deepspeed --num_accelerators 2 --master_port {port} --module",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_every_launcher_starts_the_command(recipe, tmp_path, launcher):
+    if launcher == "deepspeed":
+        pytest.importorskip("deepspeed")
+    # With one process, or with two that do not find each other, a step would be refused.
+    made = recipe(engine="zero2" if launcher == "deepspeed" else "none", **SETTINGS)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(made.to_yaml())
+    begin = LAUNCHERS[launcher].format(port=free_port()).split()
+    command = [Path(sys.executable).with_name(begin[0]), *begin[1:], "llava_core.train"]
+    command += [made.stage, "--recipe", path]
+    # Of the two processes one tells.
+    assert run_command(command).count(f"written: {made.output}") == 1
+    compare(made.output, alone(recipe, tmp_path))
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
 
 
 @pytest.fixture
