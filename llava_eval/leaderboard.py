@@ -44,6 +44,11 @@ class Cell:
     page: str | None = None
     best: bool = False
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks, and how many samples have no score."""
+        return (*self.remarks, *((f"{self.unscored:,} unscored",) if self.unscored else ()))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
@@ -95,6 +100,12 @@ class Row:
     warning: str | None = None
     cells: tuple[Cell | None, ...]
     """One a column; None where there is no number."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Its warning, and what its cells are remarked with."""
+        cells = (note for cell in self.cells if cell for note in cell.notes)
+        return (*((self.warning,) if self.warning else ()), *cells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

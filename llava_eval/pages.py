@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import re
+import unicodedata
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,30 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llava_eval import leaderboard, resources
+
+LONGEST = 200
+"""Characters of a name or remark that a table shows."""
+
+_TO_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedblright{}",
+    "`": r"\textquoteleft{}",
+    "–": r"\textendash{}",
+    "…": r"\ldots{}",
+    # At the beginning of a row these two would belong to the `\\` before it.
+    "[": "{[}",
+    "*": "{*}",
+} | {mark: f"\\{mark}" for mark in "{}$&#%_"}
+
+# What every engine and font encoding has.
+_LATIN = re.compile("[ -~À-ÏÑ-ÖØ-Ýß-ïñ-öø-ýÿ]")
+
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")
 
 
 def html(name: str, **values: Any) -> str:
@@ -27,6 +52,19 @@ def html(name: str, **values: Any) -> str:
 def markdown(name: str, **values: Any) -> str:
     """Renders `<name>.md.j2`."""
     return _environment().get_template(f"{name}.md.j2").render(**values)
+
+
+def latex(name: str, **values: Any) -> str:
+    """Renders `<name>.tex.j2`, whose marks are `<% %>` and `<< >>`: LaTeX has braces of its own."""
+    environment = _environment().overlay(
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+    )
+    return environment.get_template(f"{name}.tex.j2").render(**values)
 
 
 @cache
@@ -52,6 +90,7 @@ def _environment() -> Environment:
         "words": leaderboard.words,
         "next_step": leaderboard.next_step,
         "markdown": _literal_markdown,
+        "latex": _literal_latex,
         "digest": _digest,
         "island": _island,
     }
@@ -69,6 +108,31 @@ def _island(value: Any) -> Markup:
     return Markup(text.replace("<", r"\u003c"))
 
 
+def visible(text: str) -> str:
+    """Text on one line, not too long, in which everything can be seen.
+
+    Controls, marks that turn the direction of writing and halves of surrogate pairs are spelt out
+    (`[U+202E]`): what surrounds the text stays as it is.
+    """
+    line = " ".join(text.split())
+    cut = line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+    return "".join(_spelt_out(c) if unicodedata.category(c) in _UNSEEN else c for c in cut)
+
+
+def _spelt_out(character: str) -> str:
+    return f"[U+{ord(character):04X}]"
+
+
 def _literal_markdown(text: str) -> str:
     """Text as a cell of a Markdown table shows it literally."""
-    return re.sub(r"([\\`*_\[\]<>&|~#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>&|~#$])", r"\\\1", visible(text))
+
+
+def _literal_latex(text: str) -> str:
+    """Text that LaTeX prints literally; what not every engine can print is spelt out."""
+    printable = "".join(
+        c if _LATIN.match(c) or c in _TO_LATEX else _spelt_out(c) for c in visible(text)
+    )
+    literal = "".join(_TO_LATEX.get(c, c) for c in printable)
+    # Two next to each other would become one: a dash, a quotation mark.
+    return re.sub(r"([-',])(?=\1)", r"\1{}", literal)

@@ -1,4 +1,4 @@
-"""The report people read: run folders in; leaderboard.html, .md, .csv and pages of samples out.
+"""The report people read: run folders in; leaderboard.html and tables, pages of samples out.
 
 Every page is one file that loads nothing: style, script and data stand inside, and the page's own
 policy forbids the rest. What a model said is untrusted text; it reaches a page as escaped text or
@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import re
+import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ def write_report(
 
     Args:
         runs: run folders, one row each; a folder given twice counts once.
-        output: where `leaderboard.{html,md,csv}` and `samples/` go.
+        output: where `leaderboard.{html,md,csv,tex}` and `samples/` go.
         tasks: name -> task, as the task files describe them now.
         published: whether rows with the published values of LLaVA's checkpoints are added.
 
@@ -69,6 +70,7 @@ def write_report(
     board = leaderboard.build_leaderboard(list(read.values()), tasks, published=published)
     _write(output / "leaderboard.csv", csv_text(board))
     _write(output / "leaderboard.md", pages.markdown("leaderboard", board=board))
+    _write(output / "leaderboard.tex", pages.latex("leaderboard", board=board, marks=_marks(board)))
     _write(output / "leaderboard.html", pages.html("leaderboard", board=board))
     return output / "leaderboard.html"
 
@@ -76,6 +78,15 @@ def write_report(
 def _write(path: Path, text: str) -> None:
     # Half a surrogate pair, which a broken tokenizer can put out, has no UTF-8; it is spelt out.
     store.write_atomically(path, [text.encode("utf-8", "backslashreplace")])
+
+
+def _marks(board: Leaderboard) -> dict[str, str]:
+    """Note -> the letter that stands for it in the LaTeX table, in the order of reading."""
+    rows = (*board.measured, *board.published)
+    notes = dict.fromkeys(note for row in rows for note in row.notes)
+    # After z comes aa.
+    letters = string.ascii_lowercase
+    return {note: letters[n % 26] * (n // 26 + 1) for n, note in enumerate(notes)}
 
 
 def _read_runs(folders: Sequence[Path]) -> dict[Path, Run]:

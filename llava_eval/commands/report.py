@@ -7,7 +7,7 @@ from pathlib import Path
 from llava_eval.registry import load_tasks
 from llava_eval.report import write_report
 
-HELP = "write the leaderboard of some runs as HTML, Markdown and CSV"
+HELP = "write the leaderboard of some runs as HTML, Markdown, CSV and LaTeX"
 
 
 def add_arguments(parser: ArgumentParser) -> None:

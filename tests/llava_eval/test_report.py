@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
 
 from llava_eval.errors import RunError
 from llava_eval.records import Counts
@@ -22,6 +23,7 @@ from tests.llava_eval.run_folders import (
 )
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
+GOLDEN_FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex")
 TASKS = {
     "textvqa": task_spec("textvqa", title="TextVQA, val", num_samples=5000),
     "mme": task_spec("mme", title="MME", headline="perception", published={}),
@@ -80,7 +82,7 @@ def rows_of(page: Path) -> list[dict[str, str]]:
     return json.loads(island[1])
 
 
-@pytest.mark.parametrize("name", ["leaderboard.md", "leaderboard.csv"])
+@pytest.mark.parametrize("name", GOLDEN_FILES)
 def test_the_table_is_the_golden_one(runs, tmp_path, name):
     written = (report(runs, tmp_path, published=True) / name).read_bytes()
     if os.environ.get("UPDATE_GOLDEN"):
@@ -89,7 +91,25 @@ def test_the_table_is_the_golden_one(runs, tmp_path, name):
 
 
 def test_every_golden_file_is_read():
-    assert {path.name for path in GOLDEN.iterdir()} == {"leaderboard.md", "leaderboard.csv"}
+    assert {path.name for path in GOLDEN.iterdir()} == set(GOLDEN_FILES)
+
+
+def test_the_latex_table_has_the_rows_and_numbers_of_the_markdown_one(runs, tmp_path):
+    output = report(runs, tmp_path, published=True)
+    tex = (output / "leaderboard.tex").read_text()
+    walker = LatexWalker(tex, tolerant_parsing=False)
+    (table,) = [n for n in walker.get_latex_nodes()[0] if isinstance(n, LatexEnvironmentNode)]
+    (inner,) = [n for n in table.nodelist if isinstance(n, LatexEnvironmentNode)]
+    assert (table.environmentname, inner.environmentname) == ("table", "tabular")
+    rows = [row.count("&") for row in re.findall(r"^(.*) \\\\$", tex, re.MULTILINE)]
+    assert rows == [3] * 5 + [0] + [3] * 2
+    plain = re.sub(r"\*\*|±", " ", (output / "leaderboard.md").read_text().split("Numbers")[0])
+    assert numbers(inner.latex_verbatim()) == numbers(plain)
+
+
+def numbers(text: str) -> list[str]:
+    """Those with one decimal, in their order."""
+    return re.findall(r"(?<![v.\d])\d+\.\d(?![.\d])", text)
 
 
 def test_the_same_folders_give_the_same_bytes(runs, tmp_path):
