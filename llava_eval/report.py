@@ -41,6 +41,8 @@ CSV_COLUMNS = (
     "unscored",
 )
 
+_LONGEST_ADDRESS = 100
+
 
 def write_report(
     runs: Sequence[Path],
@@ -120,9 +122,10 @@ def _read_runs(folders: Sequence[Path]) -> dict[Path, Run]:
 def _pages(folder: Path, name: str, tasks: Iterable[str]) -> dict[str, str]:
     """Task -> address of its page of samples, for the tasks whose scores are kept."""
     # The digest keeps names apart that differ only in what an address should not have.
-    safe = re.sub(r"^\.+|[^A-Za-z0-9._-]+", "-", name)
+    safe = re.sub(r"^\.+|[^A-Za-z0-9._-]+", "-", name)[:_LONGEST_ADDRESS]
     if safe != name:
-        safe += "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(name.encode("utf-8", "backslashreplace"))
+        safe += f"-{digest.hexdigest()[:8]}"
     return {
         task: f"samples/{safe}/{task}.html"
         for task in tasks

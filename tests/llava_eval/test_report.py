@@ -227,7 +227,7 @@ def test_half_a_surrogate_pair_is_spelt_out(runs, tmp_path):
     assert rb"\ud83d!" in page.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["../../up", "..", "a b", "a-b", "größe", ""])
+@pytest.mark.parametrize("name", ["../../up", "..", "a b", "a-b", "größe", "", "\ud83d", "x" * 1000])
 def test_a_page_stays_in_the_report_whatever_the_model_is_called(tmp_path, name):
     run = write_run(tmp_path / "run", summary("textvqa", 0.5), manifest={"model_id": name})
     write_samples(run / "textvqa", [score("1", 1.0)])
