@@ -71,15 +71,6 @@ class Column:
         return self.spec.published.get(self.headline, {}) if self.spec else {}
 
     @property
-    def axis(self) -> tuple[float, float]:
-        """Ends of the scale on which the headlines' intervals are drawn, in the metric's unit."""
-        headlines = [_headline(run.summaries[self.task]) for run in self.runs]
-        ends = [end for headline in headlines for end in (headline.value, *(headline.ci95 or ()))]
-        known = [end for end in ends if end is not None] or [0.0]
-        margin = (max(known) - min(known)) / 20 or 0.05
-        return min(known) - margin, max(known) + margin
-
-    @property
     def metrics(self) -> list[str]:
         """Names of all metrics, the headline first."""
         summaries = [run.summaries[self.task] for run in self.runs]

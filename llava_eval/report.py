@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava_eval import leaderboard, pages, results, store
+from llava_eval import leaderboard, pages, plots, results, store
 from llava_eval.errors import RunError
 from llava_eval.leaderboard import Column, Leaderboard, Row, Run
 from llava_eval.records import Estimate, Response, Score, Summary
@@ -73,13 +73,23 @@ def write_report(
     _write(output / "leaderboard.csv", csv_text(board))
     _write(output / "leaderboard.md", pages.markdown("leaderboard", board=board))
     _write(output / "leaderboard.tex", pages.latex("leaderboard", board=board, marks=_marks(board)))
-    _write(output / "leaderboard.html", pages.html("leaderboard", board=board))
+    _write(output / "leaderboard.html", _board_page(board))
     return output / "leaderboard.html"
 
 
 def _write(path: Path, text: str) -> None:
     # Half a surrogate pair, which a broken tokenizer can put out, has no UTF-8; it is spelt out.
     store.write_atomically(path, [text.encode("utf-8", "backslashreplace")])
+
+
+def _board_page(board: Leaderboard) -> str:
+    return pages.html(
+        "leaderboard",
+        board=board,
+        radar=plots.radar_plot(board),
+        radar_rows=plots.RADAR_ROWS,
+        plots={column.task: plots.task_plot(board, column) for column in board.columns},
+    )
 
 
 def _marks(board: Leaderboard) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.layers import ALLOWED
 
-HEAVY = {"torch", "transformers", "pandas", "datasets", "openai"}
+HEAVY = {"torch", "transformers", "pandas", "datasets", "openai", "matplotlib"}
 ROOT = Path(__file__).parents[1]
 
 HELP = """

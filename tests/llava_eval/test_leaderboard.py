@@ -184,19 +184,6 @@ def test_metrics_and_groups_of_all_runs_are_joined():
     assert column.groups == {"open": ["accuracy", "extra"], "binary": ["accuracy"]}
 
 
-def test_the_axis_holds_every_interval_of_the_headline():
-    made = board(run("a", summary("gqa", 0.5, 0.01)), run("b", summary("gqa", 0.7, 0.02)))
-    low, high = made.columns[0].axis
-    assert low < 0.48
-    assert high > 0.74
-
-
-@pytest.mark.parametrize("value", [0.5, None])
-def test_the_axis_has_a_width_without_any_interval(value):
-    low, high = board(run("a", summary("gqa", value))).columns[0].axis
-    assert low < high
-
-
 def test_fractions_are_printed_in_per_cent_and_points_as_they_are():
     assert number_text(0.61254, "fraction") == "61.3"
     assert number_text(1510.72, "points") == "1510.7"

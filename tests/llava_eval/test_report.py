@@ -227,7 +227,9 @@ def test_half_a_surrogate_pair_is_spelt_out(runs, tmp_path):
     assert rb"\ud83d!" in page.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["../../up", "..", "a b", "a-b", "größe", "", "\ud83d", "x" * 1000])
+@pytest.mark.parametrize(
+    "name", ["../../up", "..", "a b", "a-b", "größe", "", "\ud83d", "x" * 1000]
+)
 def test_a_page_stays_in_the_report_whatever_the_model_is_called(tmp_path, name):
     run = write_run(tmp_path / "run", summary("textvqa", 0.5), manifest={"model_id": name})
     write_samples(run / "textvqa", [score("1", 1.0)])
@@ -244,6 +246,13 @@ def test_names_that_differ_only_in_odd_characters_have_pages_of_their_own(tmp_pa
         runs.append(write_run(tmp_path / folder, summary("mme", 1), manifest={"model_id": name}))
         write_samples(runs[-1] / "mme", [score("1", 1.0)])
     assert len(list(report(runs, tmp_path).rglob("mme.html"))) == 3
+
+
+def test_no_two_elements_share_a_name(runs, tmp_path):
+    page = (report(runs, tmp_path, published=True) / "leaderboard.html").read_text()
+    assert page.count("<svg") == 2
+    names = re.findall(r'\sid="([^"]*)"', page)
+    assert len(set(names)) == len(names)
 
 
 def test_a_page_names_nothing_outside_itself(runs, tmp_path):

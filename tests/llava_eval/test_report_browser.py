@@ -144,6 +144,19 @@ def test_a_task_has_all_metrics_of_its_groups(page, board):
     ]
 
 
+def test_a_plot_stands_in_the_section_of_its_task_and_follows_the_theme(page, board):
+    page.goto(board)
+    plot = page.get_by_role("img", name="GQA: accuracy of 2 runs and 1 published value")
+    plot.scroll_into_view_if_needed()
+    label = plot.locator("text", has_text="first")
+    inks = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        inks.append(label.evaluate("element => getComputedStyle(element).fill"))
+    assert inks == ["rgb(27, 29, 32)", "rgb(230, 231, 233)"]
+    assert plot.bounding_box()["width"] > 600
+
+
 def test_a_run_shows_its_manifest(page, board):
     page.goto(board)
     run = page.locator("details", has_text="second").last
