@@ -239,12 +239,14 @@ def read_responses(path: Path) -> list[Response]:
         whole = path.read_bytes().split(b"\n")[:-1]
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-    return [_parse(line, f"{path}:{number}") for number, line in enumerate(whole, start=1)]
+    name = str(path)
+    return [_parse(line, f"{name}:{number}") for number, line in enumerate(whole, start=1)]
 
 
 def _parse(line: bytes, where: str) -> Response:
     try:
-        record = json.loads(line)
+        # Of bytes `json` would guess the encoding, which takes longer than to read them.
+        record = json.loads(line.decode("utf-8", "surrogatepass"))
     except ValueError as error:
         raise RunError(f"{where}: not JSON ({error}); delete the line to ask again") from error
     if not isinstance(record, dict):
