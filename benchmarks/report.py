@@ -108,7 +108,12 @@ def measure(folder: Path) -> None:
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     samples = sum(1 for _ in (runs[0] / PAPER_TASKS[0] / "scores.jsonl").open("rb"))
-    told = (f"{seconds:.1f}", f"{peak:.0f}", f"{page.stat().st_size / 1e6:.2f}")
+    told = (
+        f"{seconds:.1f}",
+        f"{time.process_time():.1f}",
+        f"{peak:.0f}",
+        f"{page.stat().st_size / 1e6:.2f}",
+    )
     print("|", " | ".join((str(len(runs)), str(len(PAPER_TASKS)), f"{samples:,}", *told)), "|")
 
 
@@ -119,8 +124,8 @@ def main() -> None:
         return
     runs, samples = map(int, sys.argv[1:]) if len(sys.argv) > 1 else (_RUNS, _SAMPLES)
     print(f"Python {platform.python_version()}\n")
-    print("| runs | tasks | samples a task | s | peak MiB | leaderboard.html MB |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print("| runs | tasks | samples a task | s | CPU s | peak MiB | leaderboard.html MB |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as root:
         for number in range(runs):
             write_run(Path(root, f"run-{number:02}"), number, samples)

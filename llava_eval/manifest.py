@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -138,6 +139,21 @@ def describe_environment(arguments: Sequence[str]) -> dict[str, Any]:
             "cores": os.cpu_count(),
         },
     }
+
+
+def training_step(model: str) -> int | None:
+    """The step of its training at which a checkpoint was written; None where nothing tells it.
+
+    Args:
+        model: folder or id, called `checkpoint-STEP` or with the trainer's state in it.
+    """
+    if found := re.search(r"checkpoint-(\d+)/?$", model):
+        return int(found[1])
+    try:
+        step = json.loads(Path(model, "trainer_state.json").read_bytes())["global_step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:

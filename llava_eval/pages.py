@@ -43,8 +43,9 @@ _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")
 
 
 def html(name: str, **values: Any) -> str:
-    """Renders `<name>.html.j2` with `report.css`, `elements.js` and `<name>.js` inside."""
-    style, script = _source("report.css"), _source("elements.js") + _source(f"{name}.js")
+    """Renders `<name>.html.j2` with `report.css` inside, `elements.js` and any `<name>.js`."""
+    own = f"{name}.js" if (resources.reports_folder() / f"{name}.js").exists() else None
+    style, script = _source("report.css"), _source("elements.js") + _source(own) if own else ""
     template = _environment().get_template(f"{name}.html.j2")
     return template.render(style=Markup(style), script=Markup(script), **values)
 

@@ -1,86 +1,40 @@
-"""Plots of a leaderboard as SVG that stands inside a page: intervals by model, tasks as a radar.
+"""Plots of a leaderboard: intervals by model, tasks as a radar, a task over a training."""
 
-matplotlib draws; what it wrote is then fitted to the page. Colours become the page's own, so that
-a plot follows its theme, and style attributes become attributes of SVG, because the page's policy
-lets no inline style in. Text stays text: the page's font shows it, and it can be found and copied.
-"""
-
-import hashlib
-import io
 import math
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from xml.etree import ElementTree
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from markupsafe import Markup
 
+from llava_eval import svg
+from llava_eval.gate import Outcome
 from llava_eval.leaderboard import Cell, Column, Leaderboard, number_text, words
 from llava_eval.pages import visible
 from llava_eval.records import Estimate, Unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.projections.polar import PolarAxes
 
-# Drawn with these, shown in the page's: names as `report.css` has them.
-_INK, _MUTED, _LINE, _GROUND = "#000001", "#000002", "#000003", "#000004"
-_ACCENT, _RIGHT, _WRONG, _PARTLY, _UNSCORED = (f"#00001{n}" for n in range(5))
-_VARIABLES = {
-    _INK: "text",
-    _MUTED: "muted",
-    _LINE: "line",
-    _GROUND: "surface",
-    _ACCENT: "accent",
-    _RIGHT: "right",
-    _WRONG: "wrong",
-    _PARTLY: "partly",
-    _UNSCORED: "unscored",
-}
+Place = int | datetime
+"""Where a checkpoint stands on the axis of a training: a step, or when it was measured."""
 
 RADAR_ROWS = 6
 """More outlines on top of each other cannot be told apart."""
 # Told apart by more than colour.
 _OUTLINES = (
-    (_ACCENT, "-", "o"),
-    (_WRONG, "--", "s"),
-    (_RIGHT, "-.", "^"),
-    (_UNSCORED, ":", "D"),
-    (_PARTLY, (0, (5, 1)), "v"),
-    (_MUTED, (0, (1, 1)), "P"),
+    (svg.ACCENT, "-", "o"),
+    (svg.WRONG, "--", "s"),
+    (svg.RIGHT, "-.", "^"),
+    (svg.UNSCORED, ":", "D"),
+    (svg.PARTLY, (0, (5, 1)), "v"),
+    (svg.MUTED, (0, (1, 1)), "P"),
 )
 _INNER = 0.3
 """Distance from the centre at which the lowest value lies."""
 
 _LONGEST_NAME = 36
-_NUMBER = re.compile(r"-?\d+\.\d{3,}")
-_SVG = "{http://www.w3.org/2000/svg}"
-_HREF = "{http://www.w3.org/1999/xlink}href"
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    # A model's name is no formula.
-    "text.parse_math": False,
-    "font.size": 9.0,
-    "text.color": _INK,
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _MUTED,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.unicode_minus": False,
-    "grid.color": _LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": _LINE,
-    "ytick.color": _LINE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _INK,
-    "legend.frameon": False,
-}
 
 
 class _Point(NamedTuple):
@@ -112,12 +66,12 @@ def task_plot(board: Leaderboard, column: Column) -> Markup | None:
     told = f"{column.title}: {words(column.headline)} of {_counted(len(measured), 'run')}"
     if published:
         told += f" and {_counted(len(published), 'published value')}"
-    with _drawing(width=7.5, height=0.6 + 0.22 * (len(measured) + len(published))) as figure:
+    with svg.drawing(width=7.5, height=0.6 + 0.22 * (len(measured) + len(published))) as figure:
         figure.set_layout_engine("constrained")
         axes = figure.add_subplot()
         _draw_points(axes, measured, published)
         axes.set_xlabel(f"{words(column.headline)}, {_unit_text(column.unit)}")
-        return _svg(figure, f"{told}, with 95 % intervals. The table has the numbers.")
+        return svg.to_svg(figure, f"{told}, with 95 % intervals. The table has the numbers.")
 
 
 def _point(name: str, estimate: Estimate) -> _Point | None:
@@ -141,7 +95,7 @@ def _draw_points(axes: "Axes", measured: Sequence[_Point], published: Sequence[_
         heights[: len(measured)],
         xerr=[[point.below for point in measured], [point.above for point in measured]],
         fmt="o",
-        color=_ACCENT,
+        color=svg.ACCENT,
         markersize=4.5,
         elinewidth=1.4,
         capsize=2.5,
@@ -150,18 +104,104 @@ def _draw_points(axes: "Axes", measured: Sequence[_Point], published: Sequence[_
         [point.value for point in published],
         heights[len(measured) :],
         "D",
-        color=_MUTED,
-        markerfacecolor=_GROUND,
+        color=svg.MUTED,
+        markerfacecolor=svg.GROUND,
         markersize=4.5,
     )
     axes.set_yticks(heights, [point.name for point in points])
     for label in axes.get_yticklabels()[len(measured) :]:
-        label.set_color(_MUTED)
+        label.set_color(svg.MUTED)
         label.set_fontstyle("italic")
     axes.set_ylim(len(points) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
+
+
+class Moment(NamedTuple):
+    """A checkpoint's value."""
+
+    place: Place
+    estimate: Estimate
+    outcome: Outcome
+    """What the gate says of it."""
+
+
+# Told apart by more than colour: form, colour of the line, of the inside.
+_MARKS = {
+    "passed": ("o", svg.ACCENT, svg.ACCENT),
+    "doubt": ("o", svg.ACCENT, svg.GROUND),
+    "failed": ("X", svg.WRONG, svg.WRONG),
+    "skipped": (".", svg.MUTED, svg.MUTED),
+}
+_LABELS = {"doubt": "in doubt", "skipped": "not decided on"}
+
+
+def trend_plot(column: Column, moments: Iterable[Moment], *, axis: str) -> Markup | None:
+    """A task's headline over a training, with 95 % intervals and what the gate decided.
+
+    Args:
+        column: the task.
+        moments: the checkpoints in their order.
+        axis: what their places are.
+
+    Returns:
+        The element, or None where there are not two values.
+    """
+    known = [
+        (moment, point)
+        for moment in moments
+        if (point := _point(str(moment.place), moment.estimate))
+    ]
+    if len(known) < 2:
+        return None
+    with svg.drawing(width=7.5, height=2.6) as figure:
+        figure.set_layout_engine("constrained")
+        axes = figure.add_subplot()
+        _draw_moments(axes, known)
+        axes.set_ylabel(f"{words(column.headline)}, {_unit_text(column.unit)}")
+        axes.set_xlabel(axis)
+        _mark_axis(axes, dates=any(isinstance(moment.place, datetime) for moment, _ in known))
+        axes.tick_params(axis="y", labelcolor=svg.MUTED)
+        axes.grid(axis="y")
+        figure.legend(loc="outside upper right", ncols=len(_MARKS))
+        told = f"{column.title}: {words(column.headline)} of {len(known)} checkpoints by {axis}"
+        return svg.to_svg(figure, f"{told}, with 95 % intervals. The table has the numbers.")
+
+
+def _draw_moments(axes: "Axes", known: Sequence[tuple[Moment, _Point]]) -> None:
+    # matplotlib takes dates; its annotations speak of numbers alone.
+    places = [cast("float", moment.place) for moment, _ in known]
+    axes.plot(places, [point.value for _, point in known], color=svg.MUTED, linewidth=0.8)
+    for outcome, (marker, colour, inside) in _MARKS.items():
+        chosen = [number for number, (moment, _) in enumerate(known) if moment.outcome == outcome]
+        points = [known[number][1] for number in chosen]
+        if chosen:
+            axes.errorbar(
+                [places[number] for number in chosen],
+                [point.value for point in points],
+                yerr=[[point.below for point in points], [point.above for point in points]],
+                fmt=marker,
+                color=colour,
+                markerfacecolor=inside,
+                markersize=5.5,
+                elinewidth=1.4,
+                capsize=2.5,
+                label=_LABELS.get(outcome, outcome),
+            )
+
+
+def _mark_axis(axes: "Axes", *, dates: bool) -> None:
+    """Ticks at whole steps, or at dates that repeat no year or month."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.ticker import MaxNLocator
+
+    if not dates:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
 class _Spoke(NamedTuple):
@@ -181,20 +221,22 @@ def radar_plot(board: Leaderboard) -> Markup | None:
         The element, or None where there are not two rows and three tasks that all rows have.
     """
     rows = [row for row in (*board.measured, *board.published) if not row.warning][:RADAR_ROWS]
+    if len(rows) < 2:
+        return None
     spokes = [
         spoke
         for place, column in enumerate(board.columns)
         if (spoke := _spoke(column, [row.cells[place] for row in rows]))
     ]
-    if len(rows) < 2 or len(spokes) < 3:
+    if len(spokes) < 3:
         return None
-    with _drawing(width=7.5, height=6.2) as figure:
+    with svg.drawing(width=7.5, height=6.2) as figure:
         # Room for the names of tasks around, which the layout does not see.
         axes = figure.add_axes((0.2, 0.22, 0.6, 0.66), projection="polar")
         _draw_outlines(cast("PolarAxes", axes), spokes, [shown_name(row.name) for row in rows])
         figure.legend(loc="lower center", ncols=2)
         told = f"Radar of {len(rows)} models over {len(spokes)} tasks."
-        return _svg(figure, f"{told} The leaderboard has the numbers.")
+        return svg.to_svg(figure, f"{told} The leaderboard has the numbers.")
 
 
 def _spoke(column: Column, cells: Iterable[Cell | None]) -> _Spoke | None:
@@ -254,79 +296,3 @@ def _unit_text(unit: Unit) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-@contextmanager
-def _drawing(*, width: float, height: float) -> Iterator["Figure"]:
-    """A figure of so many inches, in the style of the page."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        yield Figure(figsize=(width, height))
-
-
-def _svg(figure: "Figure", description: str) -> Markup:
-    """The figure as an element of a page, which says in words what it shows."""
-    import matplotlib
-
-    written = io.BytesIO()
-    # Names that the marks inside refer to are made of this: no two plots of a page share one.
-    salt = hashlib.sha256(description.encode()).hexdigest()
-    with matplotlib.rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():
-        # The page's font shows the letters; that matplotlib's lacks some does not matter.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(written, format="svg", metadata={"Date": None})
-    return Markup(_fitted(written.getvalue(), description))
-
-
-def _fitted(drawn: bytes, description: str) -> str:
-    """What matplotlib wrote, without what a page must not or need not hold."""
-    ElementTree.register_namespace("", _SVG[1:-1])
-    root = ElementTree.fromstring(drawn)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            # Nothing is drawn outside the axes, so nothing needs to be clipped.
-            if child.tag.removeprefix(_SVG) in ("metadata", "style", "clipPath"):
-                parent.remove(child)
-    referred = set(re.findall(r"#(\w+)", drawn.decode()))
-    for element in root.iter():
-        _fit(element, referred)
-    width, height = (float(root.attrib[side].removesuffix("pt")) for side in ("width", "height"))
-    del root.attrib["version"]
-    root.attrib |= {
-        "class": "plot",
-        "role": "img",
-        "aria-label": description,
-        # A point is this many pixels of a page.
-        "width": f"{width * 4 / 3:.0f}",
-        "height": f"{height * 4 / 3:.0f}",
-    }
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _fit(element: ElementTree.Element, referred: set[str]) -> None:
-    attributes = element.attrib
-    attributes.pop("clip-path", None)
-    if attributes.get("id") not in referred:
-        attributes.pop("id", None)
-    if _HREF in attributes:
-        attributes["href"] = attributes.pop(_HREF)
-    for part in attributes.pop("style", "").split("; "):
-        name, _, value = part.partition(": ")
-        # The family is the page's.
-        if name and name != "font-family":
-            attributes[name] = value
-    for name, value in attributes.items():
-        if value in _VARIABLES:
-            attributes[name] = f"var(--{_VARIABLES[value]})"
-        elif name in ("d", "transform", "x", "y", "points"):
-            attributes[name] = _NUMBER.sub(_rounded, value)
-    # Between elements there is nothing but the indentation.
-    element.tail = None
-    if element.tag != f"{_SVG}text":
-        element.text = None
-
-
-def _rounded(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.2f}"

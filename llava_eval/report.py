@@ -50,6 +50,7 @@ def write_report(
     output: Path,
     tasks: Mapping[str, TaskSpec],
     published: bool = False,
+    history: bool = False,
 ) -> Path:
     """Writes the leaderboard of some runs and a page of samples for each run and task.
 
@@ -58,6 +59,7 @@ def write_report(
         output: where `leaderboard.{html,md,csv,tex}` and `samples/` go.
         tasks: name -> task, as the task files describe them now.
         published: whether rows with the published values of LLaVA's checkpoints are added.
+        history: whether the page has a link to `history.html`.
 
     Returns:
         The leaderboard's page.
@@ -65,27 +67,35 @@ def write_report(
     Raises:
         RunError: folders that cannot be read, all named; or an output that cannot be written.
     """
-    read = _read_runs(list(dict.fromkeys(runs)))
+    read = read_runs(runs)
     for folder, run in read.items():
         for task, page in run.pages.items():
-            _write(output / page, _samples_page(folder / task, run, tasks.get(task)))
+            write_text(output / page, _samples_page(folder / task, run, tasks.get(task)))
     board = leaderboard.build_leaderboard(list(read.values()), tasks, published=published)
-    _write(output / "leaderboard.csv", csv_text(board))
-    _write(output / "leaderboard.md", pages.markdown("leaderboard", board=board))
-    _write(output / "leaderboard.tex", pages.latex("leaderboard", board=board, marks=_marks(board)))
-    _write(output / "leaderboard.html", _board_page(board))
+    write_text(output / "leaderboard.csv", csv_text(board))
+    write_text(output / "leaderboard.md", pages.markdown("leaderboard", board=board))
+    write_text(
+        output / "leaderboard.tex", pages.latex("leaderboard", board=board, marks=_marks(board))
+    )
+    write_text(output / "leaderboard.html", _board_page(board, history=history))
     return output / "leaderboard.html"
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of a report.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     # Half a surrogate pair, which a broken tokenizer can put out, has no UTF-8; it is spelt out.
     store.write_atomically(path, [text.encode("utf-8", "backslashreplace")])
 
 
-def _board_page(board: Leaderboard) -> str:
+def _board_page(board: Leaderboard, *, history: bool) -> str:
     return pages.html(
         "leaderboard",
         board=board,
+        history=history,
         radar=plots.radar_plot(board),
         radar_rows=plots.RADAR_ROWS,
         plots={column.task: plots.task_plot(board, column) for column in board.columns},
@@ -101,7 +111,13 @@ def _marks(board: Leaderboard) -> dict[str, str]:
     return {note: letters[n % 26] * (n // 26 + 1) for n, note in enumerate(notes)}
 
 
-def _read_runs(folders: Sequence[Path]) -> dict[Path, Run]:
+def read_runs(folders: Sequence[Path]) -> dict[Path, Run]:
+    """Reads run folders, each once; models that are called alike are told apart by their folders.
+
+    Raises:
+        RunError: folders that cannot be read, all named.
+    """
+    folders = list(dict.fromkeys(folders))
     manifests: dict[Path, Mapping[str, Any]] = {}
     summaries: dict[Path, Mapping[str, Summary]] = {}
     faults = []
@@ -221,7 +237,7 @@ def csv_text(board: Leaderboard) -> str:
 def _measured_lines(row: Row, column: Column, summary: Summary) -> Iterable[dict[str, Any]]:
     for metric, estimate in summary.metrics.items():
         yield {
-            **_estimate_fields(metric, estimate),
+            **estimate_fields(metric, estimate),
             "model": row.name,
             "source": "run",
             "warning": row.warning,
@@ -238,7 +254,7 @@ def _measured_lines(row: Row, column: Column, summary: Summary) -> Iterable[dict
 
 def _published_line(row: Row, column: Column, estimate: Estimate) -> dict[str, Any]:
     return {
-        **_estimate_fields(column.headline, estimate),
+        **estimate_fields(column.headline, estimate),
         "model": row.name,
         "source": "published",
         "task": column.task,
@@ -246,7 +262,8 @@ def _published_line(row: Row, column: Column, estimate: Estimate) -> dict[str, A
     }
 
 
-def _estimate_fields(metric: str, estimate: Estimate) -> dict[str, Any]:
+def estimate_fields(metric: str, estimate: Estimate) -> dict[str, Any]:
+    """A value with its uncertainty as columns of a CSV."""
     low, high = estimate.ci95 or (None, None)
     return {
         "metric": metric,

@@ -231,8 +231,11 @@ LLAVA_EVAL = {
     "spec",
     "review/verdict": "",
     "pages": "leaderboard resources",
-    "plots": "leaderboard pages records",
+    "svg": "",
+    "plots": "gate leaderboard pages records svg",
     "report": "leaderboard pages plots results store spec records errors",
+    "history": "baseline errors gate leaderboard plots policy spec",
+    "history_report": "gate history leaderboard pages plots policy report spec",
     "manifest": "results store spec records errors",
     "plan": "baseline manifest metrics/__init__ prompts sources/open spec records errors",
     "progress": "backends/base",
@@ -251,7 +254,8 @@ LLAVA_EVAL = {
     "sources/open table spec errors mme_results metrics/__init__ verdicts",
     "commands/submit": "commands/arguments answers prompts registry results sources/open store "
     "submit errors",
-    "commands/report": "registry report",
+    "commands/report": "baseline commands/arguments errors history history_report policy registry "
+    "report spec",
     "commands/compare": "commands/arguments baseline compare compare_report compare_text registry "
     "errors",
     "commands/check": "commands/arguments baseline ci compare gate leaderboard pages "

@@ -140,7 +140,11 @@ def _begin(
     if arguments.fresh:
         clear_run(folder, tasks)
     manifest.check_folder(folder, known)
-    named = {"model_id": backend.model_id, "warning": backend.warning}
+    named = {
+        "model_id": backend.model_id,
+        "training_step": manifest.training_step(arguments.model),
+        "warning": backend.warning,
+    }
     given = {name: getattr(arguments, name) for name in _SETTINGS}
     environment = manifest.describe_environment(arguments.command_line)
     manifest.write_manifest(folder, {**named, **environment, "settings": given, **known})

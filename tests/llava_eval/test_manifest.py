@@ -12,6 +12,7 @@ from llava_eval.manifest import (
     check_folder,
     describe_environment,
     describe_task,
+    training_step,
     write_manifest,
 )
 from llava_eval.records import Origin
@@ -157,3 +158,24 @@ def test_outside_a_repository_there_is_no_commit(
 def test_the_commit_is_that_of_the_working_folder() -> None:
     commit = describe_environment([])["commit"]
     assert commit is None or len(commit.removesuffix("-dirty")) == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "step"),
+    [
+        ("checkpoint-1200", None, 1200),
+        ("best", {"global_step": 300}, 300),
+        ("best", {"global_step": "?"}, None),
+        ("best", [], None),
+        ("best", None, None),
+    ],
+)
+def test_a_checkpoint_tells_its_step_by_name_or_by_the_trainers_state(
+    tmp_path: Path, name: str, state: Any, step: int | None
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    if state is not None:
+        (folder / "trainer_state.json").write_text(json.dumps(state))
+    assert training_step(str(folder)) == step
+    assert training_step("tiny") is None

@@ -1,6 +1,7 @@
 """Plots as elements of a page: what is drawn where, in the page's colours, and nothing else."""
 
 import re
+from datetime import datetime, timedelta, timezone
 from xml.etree import ElementTree
 
 import pytest
@@ -8,7 +9,7 @@ from markupsafe import Markup
 
 from llava_eval import resources
 from llava_eval.leaderboard import Leaderboard, Run, build_leaderboard
-from llava_eval.plots import RADAR_ROWS, radar_plot, shown_name, task_plot
+from llava_eval.plots import RADAR_ROWS, Moment, radar_plot, shown_name, task_plot, trend_plot
 from llava_eval.records import Summary
 from tests.llava_eval.run_folders import estimate, summary, task_spec
 
@@ -132,5 +133,37 @@ def test_the_radar_has_the_first_rows_and_none_with_a_warning():
 
 def test_two_tasks_or_one_model_make_no_radar(both):
     assert radar_plot(board(three("a", 0.5))) is None
+    assert radar_plot(board(run("tiny", summary("gqa", 0.0), warning="random weights"))) is None
     two = [run(name, summary("gqa", 0.5), summary("pope", 0.5)) for name in ("a", "b")]
     assert radar_plot(board(*two)) is None
+
+
+def test_a_trend_shows_every_checkpoint_and_what_was_decided(both):
+    outcomes = ("skipped", "passed", "failed", "doubt")
+    moments = [
+        Moment(100 * number, estimate(0.5 + number / 100, 0.01), outcome)
+        for number, outcome in enumerate(outcomes, start=1)
+    ]
+    svg = trend_plot(both.columns[0], moments, axis="training step")
+    told = [text for text in texts(svg) if not re.fullmatch(r"[\d.]+", text)]
+    assert told == [*("training step", "accuracy, %"), *("passed", "in doubt", "failed")] + [
+        "not decided on"
+    ]
+    (root,) = elements(svg, "svg")
+    assert root.attrib["aria-label"].startswith("GQA: accuracy of 4 checkpoints by training step")
+    assert any(use.attrib["fill"] == "var(--wrong)" for use in elements(svg, "use"))
+
+
+def test_a_trend_over_dates_has_dates_on_its_axis(both):
+    start = datetime(2026, 1, 30, 12, tzinfo=timezone.utc)
+    moments = [
+        Moment(start + timedelta(days=day), estimate(0.5, 0.01), "passed") for day in range(4)
+    ]
+    shown = texts(trend_plot(both.columns[0], moments, axis="date"))
+    assert any(text.startswith("Feb") for text in shown)
+    assert sum("2026" in text for text in shown) == 1
+
+
+def test_one_checkpoint_is_no_trend(both):
+    moments = [Moment(1, estimate(0.5), "passed"), Moment(2, estimate(None), "passed")]
+    assert trend_plot(both.columns[0], moments, axis="training step") is None

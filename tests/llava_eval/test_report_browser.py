@@ -5,8 +5,13 @@ from typing import Any
 
 import pytest
 
+from llava_eval.history import build_history
+from llava_eval.history_report import write_history
+from llava_eval.policy import Policy
 from llava_eval.records import Counts
-from llava_eval.report import write_report
+from llava_eval.registry import load_tasks
+from llava_eval.report import read_runs, write_report
+from tests.llava_eval import synthetic_runs
 from tests.llava_eval.run_folders import (
     estimate,
     response,
@@ -193,6 +198,31 @@ def test_filter_and_verdict_count_together(page, samples):
     assert cards(page).count() == 1
     page.get_by_role("button", name="Right").click()
     assert page.locator("output").inner_text() == "0 of 10,000 samples"
+
+
+def test_a_history_leads_from_its_table_to_a_task_and_back_to_the_leaderboard(
+    page, tmp_path_factory
+):
+    root = tmp_path_factory.mktemp("history")
+    asked = synthetic_runs.samples(200, 40)
+    right = synthetic_runs.right_answers(asked)
+    for step in (1, 2):
+        folder = root / f"checkpoint-{step}"
+        folder.mkdir()
+        synthetic_runs.write_gqa(folder, asked, synthetic_runs.spoken(right))
+    runs, tasks = read_runs(sorted(root.glob("checkpoint-*"))), load_tasks()
+    write_report(list(runs), output=root, tasks=tasks, history=True)
+    history = build_history(runs, tasks, Policy())
+    write_history(history, output=root, tasks=tasks, policy=Policy())
+    page.goto((root / "leaderboard.html").as_uri())
+    page.get_by_role("link", name="History").click()
+    page.get_by_role("columnheader", name="GQA").get_by_role("link").click()
+    assert page.get_by_role("img", name="GQA: accuracy of 2 checkpoints").is_visible()
+    assert (
+        page.get_by_role("heading", name="GQA").evaluate("h => h.getBoundingClientRect().y") < 400
+    )
+    page.get_by_role("link", name="Leaderboard").click()
+    assert models(page) == ["checkpoint-1", "checkpoint-2"]
 
 
 @pytest.fixture(scope="module")

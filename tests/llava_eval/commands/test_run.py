@@ -37,6 +37,7 @@ def test_a_run_folder_holds_all_that_later_stages_need(monkeypatch, capsys) -> N
         "manifest.json",
         "leaderboard.html",
         "leaderboard.md",
+        "leaderboard.tex",
         "leaderboard.csv",
         *(f"{task}/{name}" for task in ("gqa", "pope") for name in records),
         *(f"samples/scripted/{task}.html" for task in ("gqa", "pope")),
