@@ -30,6 +30,8 @@ class Run:
     summaries: Mapping[str, Summary]
     pages: Mapping[str, str] = field(default_factory=dict)
     """Task -> address of its page of samples, relative to the leaderboard."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Task -> how long it was answered, where that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_eval import leaderboard, pages, plots, results, store
+from llava_eval.card import model_card
 from llava_eval.errors import RunError
 from llava_eval.leaderboard import Column, Leaderboard, Row, Run
 from llava_eval.records import Estimate, Response, Score, Summary
@@ -95,6 +96,7 @@ def _board_page(board: Leaderboard, *, history: bool) -> str:
     return pages.html(
         "leaderboard",
         board=board,
+        cards=[model_card(run) for run in board.runs],
         history=history,
         radar=plots.radar_plot(board),
         radar_rows=plots.RADAR_ROWS,
@@ -120,11 +122,13 @@ def read_runs(folders: Sequence[Path]) -> dict[Path, Run]:
     folders = list(dict.fromkeys(folders))
     manifests: dict[Path, Mapping[str, Any]] = {}
     summaries: dict[Path, Mapping[str, Summary]] = {}
+    seconds: dict[Path, Mapping[str, float]] = {}
     faults = []
     for folder in folders:
         try:
             summaries[folder] = results.read_summaries(folder)
             manifests[folder] = results.read_manifest(folder)
+            seconds[folder] = _read_seconds(folder, summaries[folder])
         except RunError as error:
             faults.append(str(error))
     if faults:
@@ -140,9 +144,15 @@ def read_runs(folders: Sequence[Path]) -> dict[Path, Run]:
             manifest=manifests[folder],
             summaries=summaries[folder],
             pages=_pages(folder, names[folder], summaries[folder]),
+            seconds=seconds[folder],
         )
         for folder in folders
     }
+
+
+def _read_seconds(folder: Path, tasks: Iterable[str]) -> dict[str, float]:
+    times = {task: results.read_duration(folder / task / "timing.jsonl") for task in tasks}
+    return {task: seconds for task, seconds in times.items() if seconds is not None}
 
 
 def _pages(folder: Path, name: str, tasks: Iterable[str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ line instead of surfacing in the middle of a table.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,6 +75,34 @@ def read_scores(path: Path) -> list[Score]:
     """
     name, lines = str(path), path.read_bytes().splitlines()
     return [_parse(_SCORE, line, f"{name}:{number}") for number, line in enumerate(lines, start=1)]
+
+
+def read_duration(path: Path) -> float | None:
+    """Reads from a `timing.jsonl` for how many seconds at least one process was answering.
+
+    Runs that went on later, and processes beside each other, each tell their own time; what lies
+    between runs does not count. None where nothing was timed; half a line that a crash left is
+    dropped.
+
+    Raises:
+        RunError: another line tells no time.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    ends: dict[float, float] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            timing = json.loads(line)["metadata"]["timing"]
+            end, elapsed = float(timing["finished_s"]), float(timing["elapsed_s"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}:{number}: not a time; delete the line") from error
+        # To the second: all lines of a process then share their beginning.
+        start = float(round(end - elapsed))
+        ends[start] = max(end, ends.get(start, end))
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(ends.items()):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total if lines else None
 
 
 def _parse(adapter: TypeAdapter[Record], data: bytes, where: str) -> Record:

@@ -44,7 +44,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> str:
     first, second, third = (root / name for name in ("first", "second", "third"))
     metrics = {"accuracy": estimate(0.5, 0.01), "other": estimate(0.9)}
     write_run(first, summary("textvqa", 0.582, 0.0066), summary("gqa", 0.62, 0.004, counts=full))
-    write_run(second, summary("textvqa", 0.613, 0.0066, counts=holes), manifest={"seed": 7})
+    told = {"settings": {"model": "second"}, "command": "llava-eval run --model second", "seed": 7}
+    write_run(second, summary("textvqa", 0.613, 0.0066, counts=holes), manifest=told)
     write_run(
         third,
         summary("gqa", 0, counts=few, metrics=metrics, groups={"open": metrics}),
@@ -164,9 +165,12 @@ def test_a_plot_stands_in_the_section_of_its_task_and_follows_the_theme(page, bo
 
 def test_a_run_shows_its_manifest(page, board):
     page.goto(board)
-    run = page.locator("details", has_text="second").last
-    run.locator("summary").click()
-    assert words(run.locator("dl").inner_text()) == "seed 7"
+    run = page.locator("details.card", has_text="second").last
+    run.locator("summary").first.click()
+    assert words(run.locator("dl").first.inner_text()) == "Model second"
+    assert run.locator("pre").inner_text().strip() == "llava-eval run --model second"
+    run.locator("summary", has_text="Manifest").click()
+    assert "seed 7" in words(run.locator("details dl").first.inner_text())
 
 
 def test_ten_thousand_samples_are_drawn_as_they_come_into_sight(page, samples):

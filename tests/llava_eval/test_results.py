@@ -3,11 +3,12 @@
 import json
 import re
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from llava_eval.errors import RunError
-from llava_eval.results import read_manifest, read_scores, read_summaries
+from llava_eval.results import read_duration, read_manifest, read_scores, read_summaries
 from tests.llava_eval.run_folders import estimate, score, summary, write_run, write_samples
 
 
@@ -81,3 +82,44 @@ def test_a_list_is_no_summary(tmp_path):
     (folder / "gqa/summary.json").write_text("[]")
     with pytest.raises(RunError, match="summary.json: the whole: Input should be a dictionary"):
         read_summaries(folder)
+
+
+def write_times(path: Path, *times: tuple[float, float]) -> Path:
+    path.write_text(
+        "".join(
+            json.dumps({"metadata": {"timing": {"finished_s": end, "elapsed_s": elapsed}}}) + "\n"
+            for end, elapsed in times
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("times", "seconds"),
+    [
+        ([], None),
+        ([(1005, 5), (1010, 10)], 10),
+        ([(1010, 10), (5020, 20)], 30),
+        ([(1010, 10), (1015, 12), (1030, 30), (1025, 22)], 30),
+    ],
+    ids=["nothing", "one run", "gone on later", "two processes"],
+)
+def test_time_counts_once_while_anyone_answers(tmp_path, times, seconds):
+    path = write_times(tmp_path / "timing.jsonl", *times)
+    assert read_duration(path) == seconds
+
+
+def test_without_times_there_is_no_duration_and_half_a_line_is_dropped(tmp_path):
+    path = tmp_path / "timing.jsonl"
+    assert read_duration(path) is None
+    write_times(path, (1010, 10))
+    path.write_text(path.read_text() + '{"metadata"')
+    assert read_duration(path) == 10
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"metadata": {"timing": {"finished_s": "x"}}}'])
+def test_a_line_that_tells_no_time_is_named(tmp_path, line):
+    path = tmp_path / "timing.jsonl"
+    path.write_text(f"{line}\n")
+    with pytest.raises(RunError, match="timing.jsonl:1: not a time; delete the line"):
+        read_duration(path)

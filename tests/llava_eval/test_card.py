@@ -1,0 +1,64 @@
+"""What a run was made of, and how to make it again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from llava_eval.card import Card, duration_text, model_card
+from llava_eval.leaderboard import Run
+
+MANIFEST = {
+    "model_id": "llava",
+    "created": "2026-01-01T00:00:00+00:00",
+    "command": "llava-eval run --model llava --tasks 'gqa,pope'",
+    "commit": "c0ffee",
+    "packages": {"python": "3.11.7", "torch": "2.13.0+cpu", "llava-eval": "0.1.0"},
+    "settings": {"model": "llava", "base": None, "limit": 0},
+    "model": {"fingerprint": "f00d", "dtype": "float32", "device": "some GPU"},
+    "hardware": {"processor": "x86_64", "cores": 2, "system": "Linux"},
+}
+
+
+def card(manifest: Mapping[str, Any], **seconds: float) -> Card:
+    run = Run(
+        name="a", model_id="a", warning=None, manifest=manifest, summaries={}, seconds=seconds
+    )
+    return model_card(run)
+
+
+def test_a_card_tells_what_the_manifest_does_and_how_long_it_took():
+    assert card(MANIFEST, gqa=100.0, pope=25.0).facts == (
+        ("Model", "llava"),
+        ("Fingerprint", "f00d"),
+        ("Precision", "float32"),
+        ("Samples a task at most", "0"),
+        ("Device", "some GPU"),
+        ("Processor", "x86_64"),
+        ("Cores", "2"),
+        ("System", "Linux"),
+        ("Date", "2026-01-01T00:00:00+00:00"),
+        ("Time", "2 min 5 s"),
+    )
+
+
+def test_the_command_stands_with_the_versions_and_the_commit():
+    assert card(MANIFEST).commands == (
+        "# Python 3.11.7",
+        "pip install torch==2.13.0 llava-eval==0.1.0",
+        "# started in a checkout of commit c0ffee",
+        "llava-eval run --model llava --tasks 'gqa,pope'",
+    )
+
+
+@pytest.mark.parametrize("manifest", [{}, {"settings": "odd", "model": [1], "packages": None}])
+def test_what_a_manifest_does_not_tell_is_left_out(manifest):
+    assert card(manifest) == Card(facts=(), commands=())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.24, "4.2 s"), (59.99, "60.0 s"), (200, "3 min 20 s"), (7530, "2 h 5 min")],
+)
+def test_a_duration_has_the_units_that_people_use(seconds, text):
+    assert duration_text(seconds) == text
