@@ -41,11 +41,18 @@ _LATIN = re.compile("[ -~À-ÏÑ-ÖØ-Ýß-ïñ-öø-ýÿ]")
 
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")
 
+_SHARED_SCRIPTS = {
+    "samples": ("elements.js", "list.js"),
+    "compare": ("elements.js", "list.js"),
+    "reviews": ("elements.js",),
+}
+
 
 def html(name: str, **values: Any) -> str:
-    """Renders `<name>.html.j2` with `report.css` inside, `elements.js` and any `<name>.js`."""
-    own = f"{name}.js" if (resources.reports_folder() / f"{name}.js").exists() else None
-    style, script = _source("report.css"), _source("elements.js") + _source(own) if own else ""
+    """Renders `<name>.html.j2` with `report.css`, any `<name>.js` and the scripts it shares."""
+    has_own = (resources.reports_folder() / f"{name}.js").exists()
+    scripts = (*_SHARED_SCRIPTS.get(name, ()), *([f"{name}.js"] if has_own else []))
+    style, script = _source("report.css"), "".join(map(_source, scripts))
     template = _environment().get_template(f"{name}.html.j2")
     return template.render(style=Markup(style), script=Markup(script), **values)
 
