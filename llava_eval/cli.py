@@ -23,6 +23,7 @@ from llava_eval.commands import (
     submit,
     summarize,
     tasks,
+    view,
 )
 from llava_eval.errors import EvalError
 
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Command] = {
     "data": data,
     "gpt-review": gpt_review,
     "summarize": summarize,
+    "view": view,
 }
 
 _INTERRUPTED, _UNREAD = 130, 141

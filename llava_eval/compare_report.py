@@ -3,21 +3,27 @@
 What a model said reaches the page as JSON that a script shows as text, never as markup.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llava_eval import pages
-from llava_eval.baseline import RunSide, Side
-from llava_eval.compare import Compared, Flip, Pair, manifest_differences
+from llava_eval.baseline import RunSide, Side, read_entries
+from llava_eval.compare import Compared, Flip, Pair, judge_pairs, manifest_differences
 from llava_eval.compare_text import compared_lines
+from llava_eval.errors import RunError
 from llava_eval.records import Response
+from llava_eval.spec import TaskSpec
 from llava_eval.store import read_responses, write_atomically
 
 FLIPS_SHOWN = 500
 """Of each task and direction: a page of twelve tasks stays below some MB."""
 
 _DIRECTIONS = ("gained", "lost")
+
+Addresses = Callable[[str, Mapping[str, str]], Sequence[str]]
+"""Task, and what is told of a sample of it -> where its pictures are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +56,36 @@ class Comparison:
         return [f"{name}: {w}" for name, side in sides if (w := side.manifest.get("warning"))]
 
 
+def compare_sides(
+    first: Side,
+    second: Side,
+    tasks: Mapping[str, TaskSpec],
+    *,
+    alpha: float = 0.05,
+    margin: float = 1.0,
+) -> Comparison:
+    """Compares all tasks that both have.
+
+    Args:
+        tasks: name -> task.
+        alpha: level of the tests.
+        margin: points, out of 100, within which runs count as equal.
+
+    Raises:
+        RunError: they have nothing that can be compared.
+    """
+    if not isinstance(second, RunSide):
+        raise RunError(f"{second.path}: a stored baseline goes first; give a run folder here")
+    shared = [name for name in tasks if name in first.tasks and name in second.tasks]
+    alone = [name for name in (*first.tasks, *second.tasks) if name not in shared]
+    entries, refused = read_entries(first, second, tasks, shared)
+    refused += [f"{name}: only one of the runs has it" for name in sorted(alone)]
+    if not entries:
+        raise RunError("\n".join(refused))
+    compared = judge_pairs([entry.pair for entry in entries], alpha=alpha, margin=margin)
+    return Comparison(first=first, second=second, compared=compared, refused=refused)
+
+
 def _path(side: Side) -> Path:
     return side.folder if isinstance(side, RunSide) else side.path
 
@@ -78,16 +114,33 @@ def write_page(path: Path, comparison: Comparison) -> None:
     Raises:
         RunError: the file cannot be written, or answers cannot be read.
     """
+    text = comparison_page(comparison)
+    write_atomically(path, [text.encode("utf-8", "backslashreplace")])
+
+
+def comparison_page(comparison: Comparison, *, addresses: Addresses | None = None) -> str:
+    """The comparison as a page, with the samples that changed.
+
+    Args:
+        addresses: where a server has the pictures of a sample; None: the page is a file.
+
+    Raises:
+        RunError: answers cannot be read.
+    """
     first, second = comparison.names
-    flips = [flip for each in comparison.compared for flip in _flips(each.pair, comparison)]
+    told = [flip for each in comparison.compared for flip in _flips(each.pair, comparison)]
+    flips: list[Mapping[str, Any]] = [*told]
+    if addresses is not None:
+        flips = [{**flip, "pictures": addresses(flip["task"], flip)} for flip in told]
     lines = compared_lines(comparison.compared)
     counts = {
         f"{line.task}/{direction}": getattr(line, direction)
         for line in lines
         for direction in _DIRECTIONS
     }
-    text = pages.html(
+    return pages.html(
         "compare",
+        served=addresses is not None,
         first=first,
         second=second,
         rows=list(zip(lines, _marks(comparison.compared), strict=True)),
@@ -99,7 +152,6 @@ def write_page(path: Path, comparison: Comparison) -> None:
         left_out=any(number > FLIPS_SHOWN for number in counts.values()),
         most=FLIPS_SHOWN,
     )
-    write_atomically(path, [text.encode("utf-8", "backslashreplace")])
 
 
 def _marks(compared: Sequence[Compared]) -> list[tuple[float, float, float] | None]:

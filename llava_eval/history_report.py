@@ -78,7 +78,7 @@ def write_history(
     """
     sections = _sections(history, tasks)
     decided = [checkpoint.decisions.get(OVERALL) for checkpoint in history.checkpoints]
-    told = {
+    told: dict[str, Any] = {
         "history": history,
         "sections": sections,
         "overall": decided if any(decided) else None,

@@ -48,13 +48,17 @@ _SHARED_SCRIPTS = {
 }
 
 
-def html(name: str, **values: Any) -> str:
-    """Renders `<name>.html.j2` with `report.css`, any `<name>.js` and the scripts it shares."""
+def html(name: str, *, served: bool = False, **values: Any) -> str:
+    """Renders `<name>.html.j2` with `report.css`, any `<name>.js` and the scripts it shares.
+
+    Args:
+        served: whether the page may ask the server that it comes from.
+    """
     has_own = (resources.reports_folder() / f"{name}.js").exists()
     scripts = (*_SHARED_SCRIPTS.get(name, ()), *([f"{name}.js"] if has_own else []))
     style, script = _source("report.css"), "".join(map(_source, scripts))
     template = _environment().get_template(f"{name}.html.j2")
-    return template.render(style=Markup(style), script=Markup(script), **values)
+    return template.render(style=Markup(style), script=Markup(script), served=served, **values)
 
 
 def markdown(name: str, **values: Any) -> str:

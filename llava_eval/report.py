@@ -8,6 +8,8 @@ as JSON that a script shows as text. The same folders give the same bytes.
 import csv
 import hashlib
 import io
+import json
+import os
 import re
 import string
 from collections import Counter
@@ -15,12 +17,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava_eval import leaderboard, pages, plots, results, store
+from llava_eval import leaderboard, pages, plots, results, samples, store
 from llava_eval.card import model_card
 from llava_eval.errors import RunError
 from llava_eval.leaderboard import Column, Leaderboard, Row, Run
-from llava_eval.records import Estimate, Response, Score, Summary
+from llava_eval.records import Estimate, Summary
 from llava_eval.spec import TaskSpec
+
+INDEX = "report.json"
+"""File of a report that says where its runs are; `view` finds pictures by it."""
 
 CSV_COLUMNS = (
     "model",
@@ -52,6 +57,7 @@ def write_report(
     tasks: Mapping[str, TaskSpec],
     published: bool = False,
     history: bool = False,
+    with_samples: bool = True,
 ) -> Path:
     """Writes the leaderboard of some runs and a page of samples for each run and task.
 
@@ -61,6 +67,7 @@ def write_report(
         tasks: name -> task, as the task files describe them now.
         published: whether rows with the published values of LLaVA's checkpoints are added.
         history: whether the page has a link to `history.html`.
+        with_samples: whether the pages of samples are written; without, something else gives them.
 
     Returns:
         The leaderboard's page.
@@ -69,9 +76,12 @@ def write_report(
         RunError: folders that cannot be read, all named; or an output that cannot be written.
     """
     read = read_runs(runs)
-    for folder, run in read.items():
+    for folder, run in read.items() if with_samples else ():
         for task, page in run.pages.items():
-            write_text(output / page, _samples_page(folder / task, run, tasks.get(task)))
+            rows = samples.read_rows(folder / task, run.summaries[task])
+            text = samples.samples_page(rows, run=run, task=task, spec=tasks.get(task))
+            write_text(output / page, text)
+    write_text(output / INDEX, _index(read, output))
     board = leaderboard.build_leaderboard(list(read.values()), tasks, published=published)
     write_text(output / "leaderboard.csv", csv_text(board))
     write_text(output / "leaderboard.md", pages.markdown("leaderboard", board=board))
@@ -157,74 +167,34 @@ def _read_seconds(folder: Path, tasks: Iterable[str]) -> dict[str, float]:
 
 def _pages(folder: Path, name: str, tasks: Iterable[str]) -> dict[str, str]:
     """Task -> address of its page of samples, for the tasks whose scores are kept."""
-    # The digest keeps names apart that differ only in what an address should not have.
-    safe = re.sub(r"^\.+|[^A-Za-z0-9._-]+", "-", name)[:_LONGEST_ADDRESS]
-    if safe != name:
-        digest = hashlib.sha256(name.encode("utf-8", "backslashreplace"))
-        safe += f"-{digest.hexdigest()[:8]}"
     return {
-        task: f"samples/{safe}/{task}.html"
+        task: f"samples/{_key(name)}/{task}.html"
         for task in tasks
         if (folder / task / "scores.jsonl").exists()
     }
 
 
-def _samples_page(folder: Path, run: Run, spec: TaskSpec | None) -> str:
-    summary = run.summaries[folder.name]
-    scores = results.read_scores(folder / "scores.jsonl")
-    path = folder / "responses.jsonl"
-    answers = store.read_responses(path) if path.exists() else []
-    responses = {response.sample_id: response for response in answers}
-    rows = [_sample(score, responses.get(score.sample_id), summary) for score in scores]
-    return pages.html(
-        "samples",
-        title=spec.title if spec else folder.name,
-        run=run,
-        spec=spec,
-        summary=summary,
-        headline=summary.metrics[summary.headline],
-        rows=rows,
-        tally=Counter(row["verdict"] for row in rows),
-    )
+def _key(name: str) -> str:
+    """A run's name as part of an address."""
+    # The digest keeps names apart that differ only in what an address should not have.
+    safe = re.sub(r"^\.+|[^A-Za-z0-9._-]+", "-", name)[:_LONGEST_ADDRESS]
+    if safe == name:
+        return safe
+    digest = hashlib.sha256(name.encode("utf-8", "backslashreplace"))
+    return f"{safe}-{digest.hexdigest()[:8]}"
 
 
-def _sample(score: Score, response: Response | None, summary: Summary) -> dict[str, str]:
-    """What the page says of one sample; what is unknown is left out."""
-    # A headline such as F1 has no value for one sample; the family's own value stands for it.
-    own = summary.headline in score.metrics
-    metric = summary.headline if own else next(iter(score.metrics), summary.headline)
-    value = score.metrics.get(metric)
-    in_points = metric in summary.metrics and summary.metrics[metric].unit == "points"
-    told = {
-        "id": score.sample_id,
-        **(_answer(response) if response else {}),
-        "extracted": score.extracted,
-        "label": score.label,
-        "group": score.group,
-        "reason": score.reason and leaderboard.words(score.reason),
-        "value": None if value is None else f"{value:.4g}",
-        "verdict": _verdict(value, full=100 if in_points else 1),
-    }
-    return {name: text for name, text in told.items() if text is not None}
-
-
-def _answer(response: Response) -> dict[str, str | None]:
-    image = response.metadata.get("image")
-    return {
-        "prompt": response.prompt,
-        "image": ", ".join(map(str, image)) if isinstance(image, list) else image,
-        "text": response.text,
-        "error": response.error,
-    }
-
-
-def _verdict(value: float | None, *, full: float) -> str:
-    """What the page calls a value, of which `full` is the whole; a relative score may have more."""
-    if value is None:
-        return "unscored"
-    if value == 0:
-        return "wrong"
-    return "right" if value >= full else "partly"
+def _index(runs: Mapping[Path, Run], output: Path) -> str:
+    start = output.resolve()
+    told = [
+        {
+            "name": run.name,
+            "folder": os.path.relpath(folder.resolve(), start),
+            "key": _key(run.name),
+        }
+        for folder, run in runs.items()
+    ]
+    return json.dumps({"runs": told}, indent=1) + "\n"
 
 
 def csv_text(board: Leaderboard) -> str:

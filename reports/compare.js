@@ -7,13 +7,13 @@ function card(flip) {
   const answered = element("div", "answered", "");
   answered.append(fact("First", flip.first), fact("Second", flip.second), fact("Expected", flip.label));
   const judged = element("div", "judged", "", element("p", "verdict", flip.direction), fact("Value", flip.values));
-  made.append(asked, answered, judged);
+  made.append(pictureLinks(flip), asked, answered, judged);
   return made;
 }
 
 const flips = JSON.parse(document.getElementById("data").textContent);
 const choiceOf = (flip) => `${flip.task}/${flip.direction}`;
-const textOf = (flip) => Object.values(flip).join("\n");
+const textOf = ({ pictures: _, ...texts }) => Object.values(texts).join("\n");
 // The table's numbers point at their samples, which stand below it.
 const chosen = () => document.getElementById("flips-title").scrollIntoView();
 growList({ find: inside(flips, { choiceOf, textOf }), card, chosen });

@@ -169,7 +169,7 @@ LLAVA_EVAL = {
     "backends/local": "backends/base leases records errors",
     "backends/pace": "",
     "backends/endpoint": "backends/pace errors",
-    "backends/openai": "backends/base backends/endpoint leases records errors",
+    "backends/openai": "pictures backends/base backends/endpoint leases records errors",
     "backends/worker": "backends/base records errors",
     "backends/board": "backends/base records",
     "backends/launched": "backends/base backends/board backends/worker leases records errors",
@@ -206,7 +206,7 @@ LLAVA_EVAL = {
     "leaderboard": "spec records",
     "compare": "metrics/__init__ metrics/base metrics/paired records spec errors",
     "compare_text": "compare leaderboard records",
-    "compare_report": "baseline compare compare_text pages records store",
+    "compare_report": "baseline compare compare_text errors pages records spec store",
     "baseline": "compare metrics/__init__ records results spec store errors",
     "policy": "spec errors",
     "gate": "compare compare_text leaderboard metrics/paired policy records score",
@@ -226,7 +226,7 @@ LLAVA_EVAL = {
     "review/summary": "errors metrics/paired metrics/relative metrics/statistics records "
     "review/agreement verdicts",
     "review/tables": "metrics/paired records review/summary",
-    "review/page": "errors metrics/statistics pages records review/summary store verdicts",
+    "review/page": "errors metrics/statistics pages pictures records review/summary store verdicts",
     "review/tasks": "answers records review/grader review/ledger review/questions review/requests "
     "spec",
     "review/verdict": "",
@@ -234,9 +234,15 @@ LLAVA_EVAL = {
     "svg": "",
     "plots": "gate leaderboard pages records svg",
     "card": "leaderboard",
-    "report": "card leaderboard pages plots results store spec records errors",
     "history": "baseline errors gate leaderboard plots policy spec",
     "history_report": "gate history leaderboard pages plots policy report spec",
+    "samples": "leaderboard pages results store spec records",
+    "pictures": "errors records",
+    "report": "card leaderboard pages plots results samples store spec records errors",
+    "view/shelf": "errors leaderboard report results samples",
+    "view/gallery": "errors records samples sources/open spec view/shelf",
+    "view/app": "baseline compare_report errors pages pictures samples spec view/gallery "
+    "view/shelf",
     "manifest": "results store spec records errors",
     "plan": "baseline manifest metrics/__init__ prompts sources/open spec records errors",
     "progress": "backends/base",
@@ -257,6 +263,7 @@ LLAVA_EVAL = {
     "submit errors",
     "commands/report": "baseline commands/arguments errors history history_report policy registry "
     "report spec",
+    "commands/view": "commands/arguments errors registry report spec view/app view/shelf",
     "commands/compare": "commands/arguments baseline compare compare_report compare_text registry "
     "errors",
     "commands/check": "commands/arguments baseline ci compare gate leaderboard pages "
@@ -270,7 +277,8 @@ LLAVA_EVAL = {
     "commands/judging": "errors review/judge review/price review/session store",
     "commands/summarize": "errors review/page review/summary review/tables sources/files",
     "cli": "commands/check commands/compare commands/run commands/score commands/report "
-    "commands/submit commands/tasks commands/data commands/gpt_review commands/summarize errors",
+    "commands/submit commands/tasks commands/data commands/gpt_review commands/summarize "
+    "commands/view errors",
     "__main__": "cli",
 }
 

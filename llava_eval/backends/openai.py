@@ -19,6 +19,7 @@ from llava_eval.backends.base import Answer
 from llava_eval.backends.endpoint import Endpoint
 from llava_eval.errors import EvalError, SampleError
 from llava_eval.leases import by_picture
+from llava_eval.pictures import read_picture
 from llava_eval.records import ImageRef, Prompt
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _content(prompt: Prompt) -> list[dict[str, Any]]:
 
 
 def _data_url(image: ImageRef) -> str:
-    data = _encoded(image)
+    data = read_picture(image)
     for beginning, name in _FORMATS:
         if re.match(beginning, data, flags=re.DOTALL):
             return f"data:image/{name};base64,{b64encode(data).decode()}"
@@ -145,18 +146,6 @@ def _data_url(image: ImageRef) -> str:
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise SampleError(f"picture {image.key} cannot be read: {error}") from error
     return f"data:image/png;base64,{b64encode(png.getvalue()).decode()}"
-
-
-def _encoded(image: ImageRef) -> bytes:
-    if image.path is not None:
-        try:
-            return image.path.read_bytes()
-        except OSError as error:
-            raise SampleError(f"picture {image.path} cannot be read: {error.strerror}") from error
-    data = image.data or (image.load() if image.load else None)
-    if data is None:
-        raise SampleError("the benchmark's files hold no picture for it")
-    return data
 
 
 def _read(completion: "ChatCompletion", *, sample_id: str) -> Answer:

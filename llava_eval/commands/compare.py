@@ -9,12 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from llava_eval.baseline import RunSide, open_side, read_entries
+from llava_eval.baseline import open_side
 from llava_eval.commands.arguments import level, share_of_scale
-from llava_eval.compare import judge_pairs
-from llava_eval.compare_report import Comparison, write_markdown, write_page
+from llava_eval.compare_report import Comparison, compare_sides, write_markdown, write_page
 from llava_eval.compare_text import compared_lines
-from llava_eval.errors import RunError
 from llava_eval.registry import load_tasks
 
 HELP = "compare two runs sample by sample: differences with intervals, verdicts, changed samples"
@@ -47,18 +45,7 @@ def execute(arguments: Namespace) -> int:
     """
     tasks = load_tasks()
     first, second = (open_side(path, tasks) for path in (arguments.first, arguments.second))
-    if not isinstance(second, RunSide):
-        raise RunError(f"{arguments.second}: a stored baseline goes first; give a run folder here")
-    shared = [name for name in tasks if name in first.tasks and name in second.tasks]
-    alone = [name for name in (*first.tasks, *second.tasks) if name not in shared]
-    entries, refused = read_entries(first, second, tasks, shared)
-    refused += [f"{name}: only one of the runs has it" for name in sorted(alone)]
-    if not entries:
-        raise RunError("\n".join(refused))
-    compared = judge_pairs(
-        [entry.pair for entry in entries], alpha=arguments.alpha, margin=arguments.margin
-    )
-    comparison = Comparison(first=first, second=second, compared=compared, refused=refused)
+    comparison = compare_sides(first, second, tasks, alpha=arguments.alpha, margin=arguments.margin)
     if arguments.html:
         write_page(arguments.html, comparison)
     if arguments.markdown:

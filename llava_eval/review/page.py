@@ -5,7 +5,6 @@ What a model or a judge said reaches the page as JSON that a script shows as tex
 """
 
 import base64
-import io
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from llava_eval import pages
-from llava_eval.errors import VerdictsError
+from llava_eval.errors import SampleError, VerdictsError
 from llava_eval.metrics.statistics import mean
+from llava_eval.pictures import make_small
 from llava_eval.records import Verdict
 from llava_eval.review.summary import WILD_PREFIX, series_name
 from llava_eval.store import write_atomically
@@ -181,14 +181,8 @@ def _pictures(folder: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def _data_address(path: Path) -> str:
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(path) as picture:
-            small = picture.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+        small = make_small(path.read_bytes(), _PICTURE_SIZE_PX)
+    except (OSError, SampleError) as error:
         raise VerdictsError(f"{path}: no picture: {error}") from error
-    small.thumbnail((_PICTURE_SIZE_PX, _PICTURE_SIZE_PX))
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:{small.media_type};base64,{base64.b64encode(small.data).decode()}"
