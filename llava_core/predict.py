@@ -25,7 +25,7 @@ from llava_core.checkpoint.load import load_model
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.placement import Placement, choose_placement
 from llava_core.checkpoint.template import choose_template
-from llava_core.conversation import Message, Template, place_image_mark, render
+from llava_core.conversation import Message, Template, assistant_spans, place_image_mark, render
 from llava_core.errors import DataError
 from llava_core.generate.ahead import Ahead
 from llava_core.generate.engine import Engine, Finished, Progress
@@ -143,7 +143,8 @@ class Llava:
 
         Raises:
             DataError: a request whose pictures do not match its `<image>` marks or cannot be read,
-                that is longer than what the model reads, or for which alone memory is too small.
+                that is longer than what the model reads, for which alone memory is too small, or
+                with an option that is no continuation of its prompt.
         """
         fail = _raising(on_error)
         schedule = self._schedule(batch_tokens)
@@ -169,8 +170,10 @@ class Llava:
             on_error: as in `generate`.
 
         Raises:
-            DataError: as in `generate`.
+            DataError: as in `generate`, or a request has options.
         """
+        if any(request.options for request in requests):
+            raise DataError("options are scored by `generate`; an answer of one is not streamed")
         fail = _raising(on_error)
         window = self._read(list(enumerate(requests)))
         possible, features = self._prepare(window, fail, cuts=False)
@@ -311,7 +314,30 @@ class Llava:
             id=_name(request, index),
             ids=ids,
             pictures=tuple(f"{kind}{keys[id(image)]}" for image in request.images),
+            options=tuple(self._option_ids(request, option, ids) for option in request.options),
         )
+
+    def _option_ids(self, request: Request, option: str, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The tokens that an option adds to those of its prompt."""
+        text = self._with_answer(request, option)
+        whole = tuple(tokenize_prompt(text, self.tokenizer))
+        if len(whole) <= len(ids) or whole[: len(ids)] != ids:
+            raise DataError(
+                f"the option {option!r} adds no tokens of its own to the prompt, which ends in "
+                f"{self.render(request)[-20:]!r}"
+            )
+        return whole[len(ids) :]
+
+    def _with_answer(self, request: Request, answer: str) -> str:
+        """The prompt and behind it an answer, without the mark that ends it."""
+        if request.prompt is not None:
+            return request.prompt + answer
+        *turns, last = self._turns(request.messages or (), len(request.images))
+        if last.text:
+            raise DataError("the last message is the assistant's; options answer a user's")
+        turns.append(Message(role="assistant", text=answer))
+        start, _ = assistant_spans(self._template, turns)[-1]
+        return render(self._template, turns)[:start] + answer
 
     def _schedule(self, batch_tokens: int | None) -> Schedule:
         placement = self.identity.placement
@@ -348,9 +374,11 @@ class Llava:
         self, item: Encoded, features: Mapping[str, Tensor], *, cuts: bool
     ) -> DataError | None:
         length = len(item.ids) + sum(len(features[key]) - 1 for key in item.pictures)
+        length += max((len(option) - 1 for option in item.options), default=0)
         limit = self.config.num_positions
         if self.config.max_length is not None:
             # Evaluation cuts the prompt there, as the original does; its servers refuse it.
+            cuts = cuts and not item.options
             limit = None if cuts else min(limit or self.config.max_length, self.config.max_length)
         if limit is None or length <= limit:
             return None
@@ -360,12 +388,18 @@ class Llava:
         )
 
     def _respond(self, finished: Finished) -> Response:
+        request = finished.encoded.request
+        if request.options:
+            text = request.options[finished.best_option].strip()
+        else:
+            text = _cut_at(request.stop, self._decode(finished.token_ids))
         return Response(
             id=finished.encoded.id,
-            text=_cut_at(finished.encoded.request.stop, self._decode(finished.token_ids)),
+            text=text,
             token_ids=finished.token_ids,
             stop_reason=finished.stop_reason,
             prompt_tokens=finished.prompt_tokens,
+            option_logprobs=finished.logprobs,
         )
 
     def _decode(self, ids: Sequence[int]) -> str:

@@ -57,10 +57,11 @@ LLAVA_CORE = {
     "generate/ahead": "",
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
+    "generate/options": "generate/plan",
     "generate/cache": "",
-    "generate/engine": "generate/cache generate/plan generate/request generate/sampling "
-    "model/llava",
-    "generate/schedule": "generate/engine generate/plan memory errors",
+    "generate/engine": "generate/cache generate/options generate/plan generate/request "
+    "generate/sampling model/llava",
+    "generate/schedule": "generate/engine generate/options generate/plan memory errors",
     "predict": "generate/ahead generate/engine generate/plan generate/request generate/features "
     "generate/schedule checkpoint/generation checkpoint/load memory "
     "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/template "

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llava_core.generate.cache import PADDING, PREFIX, BranchCache
-from llava_core.generate.plan import EXPECTED_ANSWER, Encoded, Group, spread
+from llava_core.generate.options import ending_logprobs
+from llava_core.generate.plan import Encoded, Group, spread
 from llava_core.generate.request import StopReason
 from llava_core.generate.sampling import choose_tokens
 from llava_core.model.llava import LlavaModel
@@ -48,6 +49,13 @@ class Finished:
     token_ids: tuple[int, ...]
     stop_reason: StopReason
     prompt_tokens: int
+    logprobs: tuple[float, ...] = ()
+    """Of the request's `endings`, each with what is begun of the option."""
+
+    @property
+    def best_option(self) -> int:
+        """Place of the largest log-probability, of equal ones the first."""
+        return max(range(len(self.logprobs)), key=self.logprobs.__getitem__)
 
 
 class Progress(NamedTuple):
@@ -59,6 +67,8 @@ class Progress(NamedTuple):
     stop_reason: StopReason | None
     """None: there is more to come."""
     prompt_tokens: int
+    logprobs: tuple[float, ...] = ()
+    """As that of `Finished`."""
 
 
 HasLeft = Callable[[Encoded], bool]
@@ -111,6 +121,8 @@ class Engine:
     ) -> Iterator[Finished]:
         """Answers every request of the groups, greedily or by sampling as each asks.
 
+        Either all requests have options, or none has.
+
         Args:
             features: float[T_i, D] of each group's pictures.
 
@@ -135,6 +147,9 @@ class Engine:
         )
         self._compute_prefixes(prefixes, cache)
         logits = self._compute_branches(branches, own, cache)
+        if groups[0].has_options:
+            yield _score_options(list(chain.from_iterable(branches)), logits)
+            return
         yield from self._decode_in_step(branches, logits, cache, has_left=has_left)
 
     def _lay_out(
@@ -154,7 +169,7 @@ class Engine:
                 _Branch(
                     encoded=member,
                     label=label,
-                    prompt_tokens=len(prefix) + len(suffix),
+                    prompt_tokens=len(prefix) + len(suffix) - member.num_begun,
                     generator=torch.Generator().manual_seed(member.request.seed or 0),
                 )
                 for label, (member, suffix) in enumerate(zip(group.members, suffixes, strict=True))
@@ -199,7 +214,11 @@ class Engine:
     def _compute_branches(
         self, rows: list[list[_Branch]], own: list[list[Tensor]], cache: BranchCache
     ) -> Tensor:
-        """Runs the branches' own tokens, a chunk at once; logits float32[N, V] of the last ones."""
+        """Runs the branches' own tokens, a chunk at once.
+
+        Returns:
+            Logits float32[N, V] at the last token of every prompt, and of what is begun behind it.
+        """
         lengths = [list(map(len, parts)) for parts in own]
         chunk = max(self._chunk_tokens // len(rows), _SMALLEST_CHUNK)
         number = min(ceil(max(map(sum, lengths)) / chunk), max(map(len, rows)))
@@ -209,8 +228,9 @@ class Engine:
             logits.append(self._compute_chunk(rows, own, wanted, cache))
         computed = [(row, i) for wanted in zip(*chunks, strict=True)
                     for row, members in enumerate(wanted) for i in members]  # fmt: skip
-        order = sorted(range(len(computed)), key=computed.__getitem__)
-        return torch.cat(logits)[order]
+        counts = [1 + rows[row][i].encoded.num_begun for row, i in computed]
+        parts = dict(zip(computed, torch.arange(sum(counts)).split(counts), strict=True))
+        return torch.cat(logits)[torch.cat([parts[place] for place in sorted(parts)])]
 
     def _compute_chunk(
         self,
@@ -219,7 +239,7 @@ class Engine:
         wanted: Sequence[Sequence[int]],
         cache: BranchCache,
     ) -> Tensor:
-        """Runs the wanted branches of each row; logits float32[N, V] in their order."""
+        """Runs the wanted branches of each row; logits as `_compute_branches`, in their order."""
         parts = [[own[row][i] for i in members] for row, members in enumerate(wanted)]
         nothing = own[0][0][:0]
         embeds = nn.utils.rnn.pad_sequence(
@@ -233,9 +253,9 @@ class Engine:
             for i, part in zip(members, parts[row], strict=True):
                 member, stop = rows[row][i], start + len(part)
                 branch[row, start:stop] = member.label
-                first = member.prompt_tokens - len(part)
-                position[row, start:stop] = torch.arange(first, member.prompt_tokens)
-                last.append((row, stop - 1))
+                end = member.prompt_tokens + member.encoded.num_begun
+                position[row, start:stop] = torch.arange(end - len(part), end)
+                last += [(row, at) for at in range(stop - 1 - member.encoded.num_begun, stop)]
                 start = stop
         branch, position = branch.to(embeds.device), position.to(embeds.device)
         cache.add_chunk(branch, position)
@@ -323,11 +343,20 @@ class Engine:
         return "length" if len(branch.token_ids) >= request.max_new_tokens else None
 
 
+def _score_options(branches: Sequence[_Branch], logits: Tensor) -> list[Progress]:
+    """Ends branches with the log-probabilities of their options, as `_compute_branches` ends."""
+    counts = [1 + branch.encoded.num_begun for branch in branches]
+    return [
+        Progress(b.encoded, (), "option", b.prompt_tokens, ending_logprobs(b.encoded, own))
+        for b, own in zip(branches, logits.split(counts), strict=True)
+    ]
+
+
 def _room(prefixes: list[Tensor], rows: list[list[_Branch]], own: list[list[Tensor]]) -> int:
     """Columns that answers of the usual length need."""
     prefix, branches = max(map(len, prefixes)), max(sum(map(len, parts)) for parts in own)
-    longest = max(b.encoded.request.max_new_tokens for members in rows for b in members)
-    return prefix + branches + max(map(len, rows)) * min(longest, EXPECTED_ANSWER)
+    longest = max(b.encoded.expected_answer for members in rows for b in members)
+    return prefix + branches + max(map(len, rows)) * longest
 
 
 def _ids(ids: Sequence[int]) -> Tensor:
@@ -343,4 +372,5 @@ def finished(progress: Progress) -> Finished | None:
         token_ids=tuple(progress.token_ids),
         stop_reason=progress.stop_reason,
         prompt_tokens=progress.prompt_tokens,
+        logprobs=progress.logprobs,
     )

@@ -26,6 +26,21 @@ class Encoded:
     """The prompt; IMAGE_TOKEN_ID where a picture goes."""
     pictures: tuple[str, ...]
     """Keys of the pictures in order; equal pictures have equal keys."""
+    options: tuple[tuple[int, ...], ...] = ()
+    """Ids of each option of the request, as they continue the prompt."""
+    num_begun: int = 0
+    """Ids at the end that are no longer the prompt but the beginning of an option."""
+
+    @property
+    def endings(self) -> tuple[int, ...]:
+        """What the options have behind these ids, where that is one token each."""
+        begun = self.ids[len(self.ids) - self.num_begun :]
+        return tuple(option[-1] for option in self.options if option[:-1] == begun)
+
+    @property
+    def expected_answer(self) -> int:
+        """Tokens of an answer that a batch is sized for."""
+        return 0 if self.options else min(self.request.max_new_tokens, EXPECTED_ANSWER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +53,15 @@ class Group:
     members: tuple[Encoded, ...]
 
     @property
+    def has_options(self) -> bool:
+        """Whether options are to be scored; either all members have some, or none has."""
+        return bool(self.members[0].options)
+
+    @property
     def num_own_tokens(self) -> int:
         """Ids that are not shared, with what the answers are expected to take."""
         return sum(
-            len(member.ids) - len(self.prefix) + min(member.request.max_new_tokens, EXPECTED_ANSWER)
-            for member in self.members
+            len(member.ids) - len(self.prefix) + member.expected_answer for member in self.members
         )
 
 
@@ -52,11 +71,10 @@ def plan_groups(requests: Iterable[Encoded], *, max_own_tokens: int) -> list[Gro
     Args:
         max_own_tokens: a group with more ids of its own than this is split.
     """
-    by_key: dict[tuple[tuple[str, ...], tuple[int, ...]], list[Encoded]] = {}
+    by_key: dict[object, list[Encoded]] = {}
     for request in requests:
-        by_key.setdefault((request.pictures, _through_last_picture(request.ids)), []).append(
-            request
-        )
+        key = request.pictures, _through_last_picture(request.ids), bool(request.options)
+        by_key.setdefault(key, []).append(request)
     groups = []
     for members in by_key.values():
         groups += _split(members, max_own_tokens=max_own_tokens)
@@ -66,7 +84,7 @@ def plan_groups(requests: Iterable[Encoded], *, max_own_tokens: int) -> list[Gro
 def plan_batches(
     groups: Sequence[Group], *, lengths: Sequence[int], batch_tokens: int
 ) -> list[list[Group]]:
-    """Puts groups of like length together.
+    """Puts groups of like length together, those with options apart from the others.
 
     Args:
         lengths: tokens of each group's prefix, pictures included.
@@ -77,6 +95,7 @@ def plan_batches(
         range(len(groups)),
         # Long answers apart from short ones: they would keep a batch alive that is otherwise done.
         key=lambda i: (
+            groups[i].has_options,
             groups[i].members[0].request.max_new_tokens,
             lengths[i],
             groups[i].num_own_tokens,
@@ -86,7 +105,11 @@ def plan_batches(
     width = own = 0
     for i in order:
         width, own = max(width, lengths[i]), max(own, groups[i].num_own_tokens)
-        if not batches or (len(batches[-1]) + 1) * (width + own) > batch_tokens:
+        if (
+            not batches
+            or batches[-1][0].has_options != groups[i].has_options
+            or (len(batches[-1]) + 1) * (width + own) > batch_tokens
+        ):
             batches.append([])
             width, own = lengths[i], groups[i].num_own_tokens
         batches[-1].append(groups[i])
@@ -150,7 +173,7 @@ def _split(members: list[Encoded], *, max_own_tokens: int) -> list[Group]:
 
 def _group(members: Sequence[Encoded]) -> Group:
     # The last token of each prompt stays its own: its output is the first token of the answer.
-    shortest = min(len(member.ids) for member in members) - 1
+    shortest = min(len(member.ids) - member.num_begun for member in members) - 1
     columns = zip(*(member.ids[:shortest] for member in members), strict=True)
     prefix = tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
     return Group(prefix=prefix, pictures=members[0].pictures, members=tuple(members))

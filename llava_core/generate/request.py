@@ -8,7 +8,7 @@ from PIL import Image
 
 from llava_core.errors import DataError
 
-StopReason = Literal["eos", "length", "stop"]
+StopReason = Literal["eos", "length", "stop", "option"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,9 @@ class Request:
     Pictures without a mark go before the first user turn."""
     pad: bool = True
     """False: where the checkpoint pads pictures to a square, their centre is cropped instead."""
+    options: Sequence[str] = ()
+    """Nothing is generated: the answer is the one of these that is the most likely to come next. To
+    messages they are turns of the assistant; to a prompt they are added as they are."""
     max_new_tokens: int = 128
     """Answers are cut after this many tokens."""
     temperature: float = 0.0
@@ -43,10 +46,13 @@ class Request:
         """Refuses contradictions.
 
         Raises:
-            DataError: neither or both of prompt and messages, or a number out of its range.
+            DataError: neither or both of prompt and messages, options that are not all different,
+                or a number out of its range.
         """
         if (self.prompt is None) == (self.messages is None):
             raise DataError("a request has either a prompt or messages")
+        if len(set(self.options)) < len(self.options):
+            raise DataError(f"options are {list(self.options)}, expected all to be different")
         if self.max_new_tokens < 1:
             raise DataError(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
         if self.temperature < 0:
@@ -68,8 +74,11 @@ class Response:
     text: str
     """Answer without special tokens, stripped."""
     token_ids: tuple[int, ...]
-    """New tokens, the end token included where it was reached."""
+    """New tokens, the end token included where it was reached; or those of the best option."""
     stop_reason: StopReason
-    """eos: the model ended; length: max_new_tokens; stop: a stop string."""
+    """eos: the model ended; length: max_new_tokens; stop: a stop string; option: it is one."""
     prompt_tokens: int
     """Length of the prompt, pictures included."""
+    option_logprobs: tuple[float, ...] = ()
+    """Natural logarithm of the probability of each option of the request, given the prompt: the sum
+    over its tokens, computed in float32."""

@@ -6,6 +6,7 @@ smaller. No answer depends on what else is in its batch, so none changes.
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from llava_core.errors import DataError
 from llava_core.generate.engine import Engine, Finished, HasLeft, Progress, finished
+from llava_core.generate.options import OptionTally
 from llava_core.generate.plan import Encoded, Group, halve, num_tokens, plan_batches, plan_groups
 from llava_core.memory import free_on, is_out_of_memory
 
@@ -64,8 +66,18 @@ class Schedule:
             features: float[T_i, D] of their pictures, by key.
             fail: is told of a request for which alone memory does not suffice.
         """
-        for step in self.steps(requests, features, fail=fail):
-            yield from filter(None, map(finished, step))
+        tally = OptionTally(requests)
+
+        def fail_once(part: Encoded, error: DataError) -> None:
+            if tally.fails(part):
+                fail(tally.whole(part), error)
+
+        for step in self.steps(tally.parts, features, fail=fail_once):
+            for done in filter(None, map(finished, step)):
+                if not done.encoded.options:
+                    yield done
+                elif logprobs := tally.add(done.encoded, done.logprobs):
+                    yield _choose(tally.whole(done.encoded), done, logprobs)
 
     def steps(
         self,
@@ -122,6 +134,12 @@ class Schedule:
             if not is_out_of_memory(error):
                 raise
         return [member for member in unfinished.values() if not has_left(member)]
+
+
+def _choose(whole: Encoded, part: Finished, logprobs: tuple[float, ...]) -> Finished:
+    """The answer to a request whose options are all known; of equal ones the first is taken."""
+    chosen = replace(part, encoded=whole, logprobs=logprobs)
+    return replace(chosen, token_ids=whole.options[chosen.best_option])
 
 
 def _length(group: Group, lengths: Mapping[str, int]) -> int:
