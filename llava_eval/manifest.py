@@ -100,6 +100,8 @@ def _decisive(manifest: Mapping[str, Any]) -> dict[str, str]:
     facts = {f"model {name}": str(model[name]) for name in _DECISIVE if name in model}
     for task, record in manifest.get("tasks", {}).items():
         facts[f"{task} version"] = str(record["version"])
+        if "protocol" in record:
+            facts[f"{task} protocol"] = record["protocol"]
         if "source" in record:
             facts[f"{task} source"] = record["source"]
         for name, digest in record["files"].items():

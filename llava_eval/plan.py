@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava_eval.baseline import rank
-from llava_eval.errors import DataError
+from llava_eval.errors import DataError, FlagsError
 from llava_eval.manifest import describe_task
 from llava_eval.metrics import FAMILIES
 from llava_eval.prompts import build_prompt
 from llava_eval.records import Prompt, Sample
 from llava_eval.sources.open import open_task
-from llava_eval.spec import TaskSpec
+from llava_eval.spec import TaskSpec, by_likelihood
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,7 @@ def plan_tasks(
     data: str,
     limit: int | None = None,
     last_ranks: Mapping[str, str] | None = None,
+    likelihood: bool = False,
 ) -> list[TaskPlan]:
     """Reads the samples of every task.
 
@@ -46,15 +47,27 @@ def plan_tasks(
         limit: most samples a task; a little more where a metric judges groups of samples.
         last_ranks: task -> rank up to which its clusters are asked, for every one of the tasks;
             None where all are.
+        likelihood: whether the likeliest option is taken for an answer.
 
     Raises:
+        FlagsError: there are no options in a task of which the likeliest is to be taken.
         DataError: what is wrong with the data of any of the tasks.
     """
+    if likelihood:
+        free = [spec.name for spec in specs if FAMILIES[spec.metric].choices is None]
+        if free:
+            raise FlagsError(
+                f"--scoring likelihood: no options to choose from in {', '.join(free)}; give other "
+                "--tasks, or drop the flag"
+            )
+        specs = [by_likelihood(spec) for spec in specs]
     plans, faults = [], []
     for spec in specs:
         try:
             last_rank = None if last_ranks is None else last_ranks[spec.name]
-            plans.append(_plan_task(spec, data=data, limit=limit, last_rank=last_rank))
+            plans.append(
+                _plan_task(spec, data=data, limit=limit, last_rank=last_rank, likelihood=likelihood)
+            )
         except DataError as error:
             faults.append(f"{spec.name}: {error}")
     if faults:
@@ -62,7 +75,9 @@ def plan_tasks(
     return plans
 
 
-def _plan_task(spec: TaskSpec, *, data: str, limit: int | None, last_rank: str | None) -> TaskPlan:
+def _plan_task(
+    spec: TaskSpec, *, data: str, limit: int | None, last_rank: str | None, likelihood: bool
+) -> TaskPlan:
     samples, origin = open_task(spec, data)
     if origin.pictures is not None and not (origin.root / origin.pictures).is_dir():
         raise DataError(f"no pictures: {origin.root / origin.pictures} is not a folder")
@@ -72,11 +87,15 @@ def _plan_task(spec: TaskSpec, *, data: str, limit: int | None, last_rank: str |
     if limit is not None:
         whole_clusters = FAMILIES[spec.metric].whole_clusters
         asked = first_samples(asked, limit, whole_clusters=whole_clusters)
+    choices = FAMILIES[spec.metric].choices if likelihood else None
     return TaskPlan(
         spec=spec,
         order=tuple(sample.sample_id for sample in samples),
         samples=tuple(asked),
-        prompts=tuple(build_prompt(sample, spec) for sample in asked),
+        prompts=tuple(
+            build_prompt(sample, spec, choices=choices(sample) if choices else None)
+            for sample in asked
+        ),
         record=describe_task(spec, origin),
     )
 

@@ -15,8 +15,14 @@ from llava_eval.spec import TaskSpec
 _HASH_DIGITS = 16
 
 
-def build_prompt(sample: Sample, spec: TaskSpec) -> Prompt:
-    """Puts a sample into the words of its task."""
+def build_prompt(
+    sample: Sample, spec: TaskSpec, *, choices: tuple[str, ...] | None = None
+) -> Prompt:
+    """Puts a sample into the words of its task.
+
+    Args:
+        choices: texts of which the likeliest is to be taken; None: an answer is to be written.
+    """
     recorded = STYLES[spec.prompt.style](sample)
     text = f"{recorded}\n{spec.prompt.suffix}" if spec.prompt.suffix else recorded
     if record := _RECORDS.get(spec.prompt.style):
@@ -27,7 +33,8 @@ def build_prompt(sample: Sample, spec: TaskSpec) -> Prompt:
         recorded=recorded,
         max_new_tokens=spec.max_new_tokens,
         pad=spec.pad,
-        prompt_hash=_prompt_hash(text, sample, spec),
+        choices=choices,
+        prompt_hash=_prompt_hash(text, sample, spec, choices),
     )
 
 
@@ -96,7 +103,7 @@ STYLES: Mapping[str, Callable[[Sample], str]] = {
 _RECORDS: Mapping[str, Callable[[Sample, str], str]] = {"scienceqa": _marked}
 
 
-def _prompt_hash(text: str, sample: Sample, spec: TaskSpec) -> str:
+def _prompt_hash(text: str, sample: Sample, spec: TaskSpec, choices: tuple[str, ...] | None) -> str:
     asked: dict[str, object] = {
         "task": spec.name,
         "version": spec.version,
@@ -106,5 +113,7 @@ def _prompt_hash(text: str, sample: Sample, spec: TaskSpec) -> str:
     }
     if not spec.pad:
         asked["pad"] = False
+    if choices is not None:
+        asked["choices"] = choices
     canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:_HASH_DIGITS]

@@ -97,8 +97,11 @@ class Prompt:
     max_new_tokens: int
     pad: bool = True
     """False: where the checkpoint pads pictures to a square, the centre is cropped instead."""
+    choices: tuple[str, ...] | None = None
+    """Texts of which the likeliest is the answer; None: the model writes its answer."""
     prompt_hash: str
-    """16 hex digits over text, picture names and limits; an old answer counts only if it agrees."""
+    """16 hex digits over text, picture names, limits and choices; an old answer counts only if it
+    agrees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +117,8 @@ class Response:
     model_id: str
     extra: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """image, prompt_hash, stop, prompt_tokens, new_tokens; error where the sample failed."""
+    """image, prompt_hash, stop, prompt_tokens, new_tokens, option_logprobs (text -> natural
+    logarithm) where there were choices; error where the sample failed."""
 
     @property
     def error(self) -> str | None:

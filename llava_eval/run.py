@@ -21,6 +21,8 @@ Track = Callable[[Iterator[Answer], int, int], Iterator[Answer]]
 # The alphabet of LLaVA's answer ids (shortuuid's): no characters that look alike.
 _ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _ID_BITS, _ID_LENGTH = 128, 22
+# Further ones depend on what is computed together.
+_LOGPROB_DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,11 @@ def to_response(prompt: Prompt, answer: Answer, *, model_id: str) -> Response:
             "prompt_tokens": answer.prompt_tokens,
             "new_tokens": answer.new_tokens,
         }
+        if answer.option_logprobs is not None:
+            metadata["option_logprobs"] = {
+                text: round(value, _LOGPROB_DIGITS)
+                for text, value in answer.option_logprobs.items()
+            }
     else:
         metadata["error"] = answer.error
     return Response(

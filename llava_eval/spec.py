@@ -7,7 +7,7 @@ styles, metric families) are checked by `registry`, which knows the tables.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -123,6 +123,12 @@ class TaskSpec:
     """What an evaluation server takes, a name in the table of `submit`; None: it has no server."""
     variant_of: str | None = None
     """The task that this one is a variant of; None for a task of its own."""
+
+
+def by_likelihood(spec: TaskSpec) -> TaskSpec:
+    """The task with the likeliest option for an answer, which is a protocol of its own."""
+    own = "" if spec.protocol == "published" else f"{spec.protocol}-"
+    return replace(spec, protocol=f"{own}likelihood")
 
 
 _NAME = r"^[a-z][a-z0-9_]*$"

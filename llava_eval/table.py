@@ -27,12 +27,18 @@ def summary_table(
         unscored = ", ".join(f"{n} {words(why)}" for why, n in summary.counts.unscored.items())
         table.add_row(
             summary.task,
-            words(summary.headline),
+            _metric(summary, tasks.get(summary.task)),
             f"{number_text(estimate.value, estimate.unit)} {spread_text(estimate)}".strip(),
             samples_text(summary.counts.samples, tasks.get(summary.task)),
             unscored or "0",
         )
     return table
+
+
+def _metric(summary: Summary, spec: TaskSpec | None) -> str:
+    """The headline's name, with the protocol where it is not that of the task."""
+    own = spec is None or summary.protocol == spec.protocol
+    return words(summary.headline) + ("" if own else f" by {summary.protocol}")
 
 
 def next_steps(summaries: Sequence[Summary], folder: Path | None) -> str:

@@ -19,6 +19,8 @@ class Answer:
     prompt_tokens: int | None = None
     """Length of the prompt, pictures included."""
     new_tokens: int | None = None
+    option_logprobs: Mapping[str, float] | None = None
+    """Of each choice of the prompt, natural logarithms; None where it had none."""
     error: str | None = None
     """Why this sample could not be asked, one line; the others go on."""
 

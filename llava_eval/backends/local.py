@@ -113,11 +113,12 @@ class LocalBackend:
             failed.append(Answer(sample_id=str(sample_id), text="", error=_one_line(error)))
 
         requests = _requests(by_picture(prompts), failed)
+        choices = {prompt.sample.sample_id: prompt.choices for prompt in prompts}
         try:
             for response in self._llava.generate(
                 requests, batch_tokens=self._batch_tokens, on_error=fail
             ):
-                yield _answer(response)
+                yield _answer(response, choices[str(response.id)])
                 while failed:
                     yield failed.popleft()
         except LlavaError as error:
@@ -125,13 +126,17 @@ class LocalBackend:
         yield from failed
 
 
-def _answer(response: "llava_core.Response") -> Answer:
+def _answer(response: "llava_core.Response", choices: Sequence[str] | None) -> Answer:
+    logprobs = (
+        None if choices is None else dict(zip(choices, response.option_logprobs, strict=True))
+    )
     return Answer(
         sample_id=str(response.id),
         text=response.text,
         stop=response.stop_reason,
         prompt_tokens=response.prompt_tokens,
         new_tokens=len(response.token_ids),
+        option_logprobs=logprobs,
     )
 
 
@@ -156,11 +161,15 @@ def _requests(
                     reason = f"its text holds {IMAGE_MARK}, which stands for a picture"
                     failed.append(_failure(prompt, reason))
                     continue
+                if prompt.choices == ():
+                    failed.append(_failure(prompt, "it has no options to choose from"))
+                    continue
                 yield llava_core.Request(
                     images=images,
                     messages=[{"role": "user", "content": prompt.text}],
                     max_new_tokens=prompt.max_new_tokens,
                     pad=prompt.pad,
+                    options=prompt.choices or (),
                     id=prompt.sample.sample_id,
                 )
 

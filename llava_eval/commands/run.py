@@ -26,7 +26,7 @@ from llava_eval.commands.task_judge import (
     add_task_judge,
     open_task_judge,
 )
-from llava_eval.errors import RunError
+from llava_eval.errors import FlagsError, RunError
 from llava_eval.plan import TaskPlan, plan_tasks
 from llava_eval.progress import track
 from llava_eval.records import Response, Summary
@@ -43,7 +43,10 @@ from llava_eval.table import next_steps, summary_table
 HELP = "ask a model the questions of some tasks, score its answers, write the report"
 
 # Flags that go into the manifest as they were given.
-_SETTINGS = ("data", "limit", *SETTINGS, *JUDGE_SETTINGS)
+_SETTINGS = ("data", "limit", "scoring", *SETTINGS, *JUDGE_SETTINGS)
+
+
+_SCORINGS = ("generation", "likelihood")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -59,6 +62,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="ask only what a baseline of `check --save-baseline FILE --quick` keeps",
     )
+    add(
+        "--scoring",
+        choices=_SCORINGS,
+        default=_SCORINGS[0],
+        help="what the model writes is the answer, or, where there are options, the likeliest one: "
+        "a protocol of its own (default: generation)",
+    )
     add("--output", type=Path, metavar="DIR", help="run folder (default: runs/MODEL-DATA)")
     add("--fresh", action="store_true", help="forget the answers that the run folder holds")
     add_task_judge(parser)
@@ -73,7 +83,13 @@ def execute(arguments: Namespace) -> int:
     tasks = load_tasks()
     named = select_tasks(arguments.tasks, tasks)
     last_ranks = _last_ranks(arguments.subset, named, tasks) if arguments.subset else None
-    plans = plan_tasks(named, data=arguments.data, limit=arguments.limit, last_ranks=last_ranks)
+    plans = plan_tasks(
+        named,
+        data=arguments.data,
+        limit=arguments.limit,
+        last_ranks=last_ranks,
+        likelihood=_by_likelihood(arguments),
+    )
     judge = open_task_judge(arguments, named)
     if assist_rank_0(arguments, [plan.prompts for plan in plans]):
         return 0
@@ -96,6 +112,16 @@ def execute(arguments: Namespace) -> int:
     return _tell_failures(runs, faults)
 
 
+def _by_likelihood(arguments: Namespace) -> bool:
+    likelihood: bool = arguments.scoring == "likelihood"
+    if likelihood and arguments.backend != "local":
+        raise FlagsError(
+            "--scoring likelihood: an endpoint does not tell how likely each option is; give "
+            "--model a checkpoint, or drop the flag"
+        )
+    return likelihood
+
+
 def _last_ranks(
     path: Path, named: Sequence[TaskSpec], tasks: Mapping[str, TaskSpec]
 ) -> Mapping[str, str]:
@@ -113,14 +139,18 @@ def _last_ranks(
 
 
 def default_folder(arguments: Namespace) -> Path:
-    """`runs/MODEL-DATA[-SUBSET][-limitN]`: the same for the same command, which so goes on."""
+    """`runs/MODEL-DATA[-SUBSET][-limitN][-likelihood]`: the same for the same command.
+
+    It so goes on where it was interrupted.
+    """
     path = Path(arguments.model)
     parts = (path.resolve() if path.exists() else path).parts
     # Steps of a training are called alike everywhere; the folder above tells them apart.
     model = "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
     subset = f"-{arguments.subset.stem}" if arguments.subset else ""
     limit = f"-limit{arguments.limit}" if arguments.limit else ""
-    return Path("runs") / f"{model}-{Path(arguments.data).resolve().name}{subset}{limit}"
+    scoring = "-likelihood" if arguments.scoring == "likelihood" else ""
+    return Path("runs") / f"{model}-{Path(arguments.data).resolve().name}{subset}{limit}{scoring}"
 
 
 def _begin(

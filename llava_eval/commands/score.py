@@ -21,7 +21,7 @@ from llava_eval.records import Missing, Prompt, Response, Sample, Verdict
 from llava_eval.registry import load_tasks, select_tasks
 from llava_eval.score import score_task, write_scores
 from llava_eval.sources.open import HUB, load_samples
-from llava_eval.spec import TaskSpec
+from llava_eval.spec import TaskSpec, by_likelihood
 from llava_eval.table import next_steps, summary_table
 from llava_eval.verdicts import (
     Run,
@@ -92,6 +92,8 @@ def execute(arguments: Namespace) -> int:
     answers, reviews = _given_files(arguments, spec)
     samples = load_samples(spec, arguments.data)
     responses = None if answers is None else _responses(answers, spec, samples)
+    if any("option_logprobs" in each.metadata for each in (responses or {}).values()):
+        spec = by_likelihood(spec)
     if arguments.preferred is not None:
         responses = _prefer(arguments.preferred, spec, responses)
     runs = read_runs(reviews, length=FAMILIES[spec.metric].verdict_length)

@@ -7,6 +7,7 @@ decide (`grade`), the family makes a score of the judge's verdicts.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from string import ascii_uppercase
 from typing import NamedTuple
 
 from llava_eval.metrics.paired import Totals, mean_totals
@@ -56,8 +57,21 @@ class Family:
     totals: Callable[[Sequence[Score], str], Totals] | None = None
     """Scores and the name of a metric -> the metric as clusters make it, from which two runs are
     compared. Knows every metric that a task reports as its headline. None: no such form."""
+    choices: Callable[[Sample], tuple[str, ...]] | None = None
+    """Texts of which one is the answer to a sample, from which the likeliest can be taken. None:
+    answers are free."""
     whole_clusters: bool = False
     """Whether the samples of a cluster are judged as one, so that a limit must not part them."""
+
+
+def letters(sample: Sample) -> tuple[str, ...]:
+    """The letter of each option of a sample."""
+    return tuple(ascii_uppercase[: len(sample.options)])
+
+
+def yes_and_no(_: Sample) -> tuple[str, ...]:
+    """The answers to a question that asks whether something is so."""
+    return ("Yes", "No")
 
 
 def judged(

@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llava_eval.extract import stated_yes_or_no, yes_or_no
-from llava_eval.metrics.base import Breakdown, Family, MetricInfo, gold_answers, judged
+from llava_eval.metrics.base import (
+    Breakdown,
+    Family,
+    MetricInfo,
+    gold_answers,
+    judged,
+    yes_and_no,
+)
 from llava_eval.metrics.paired import Totals
 from llava_eval.metrics.statistics import bootstrap, ratio
 from llava_eval.records import Sample, Score
@@ -112,6 +119,11 @@ def _judge(sample: Sample, answer: str | None) -> Score:
 
 
 FAMILY = Family(
-    metrics=METRICS, sample_metric="accuracy", score=score, summarize=summarize, totals=totals
+    metrics=METRICS,
+    sample_metric="accuracy",
+    score=score,
+    summarize=summarize,
+    totals=totals,
+    choices=yes_and_no,
 )
 STRICT = replace(FAMILY, score=score_strict)

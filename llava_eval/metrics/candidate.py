@@ -4,8 +4,10 @@ LLaVA left the scoring to the authors of the benchmark; the rule is `extract.can
 that means no candidate is wrong, and counted as unreadable.
 """
 
+from dataclasses import replace
+
 from llava_eval.extract import candidate
-from llava_eval.metrics.base import accuracy_family, gold_answers, judged
+from llava_eval.metrics.base import accuracy_family, gold_answers, judged, letters
 from llava_eval.records import Sample, Score
 
 
@@ -16,4 +18,4 @@ def score(sample: Sample, text: str) -> Score:
     return judged(sample, {"accuracy": float(letter == label)}, extracted=letter, label=label)
 
 
-FAMILY = accuracy_family(score)
+FAMILY = replace(accuracy_family(score), choices=letters)

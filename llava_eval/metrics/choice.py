@@ -21,6 +21,7 @@ from llava_eval.metrics.base import (
     break_down,
     gold_answers,
     judged,
+    letters,
     sample_totals,
 )
 from llava_eval.metrics.paired import Totals, mean_totals
@@ -85,6 +86,7 @@ FAMILY = Family(
     score=score,
     summarize=summarize,
     totals=totals,
+    choices=letters,
     whole_clusters=True,
 )
 TEXT_FAMILY = replace(FAMILY, score=score_text)

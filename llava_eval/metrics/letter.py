@@ -14,6 +14,7 @@ from llava_eval.metrics.base import (
     break_down,
     gold_answers,
     judged,
+    letters,
     sample_totals,
 )
 from llava_eval.metrics.paired import Totals
@@ -24,7 +25,16 @@ _SCIENCE_PARTS = {"image_accuracy": "IMG"}
 _SEED_PARTS = {"image": "image", "video": "video"}
 
 
-def _family(read: Callable[[str], str | None], parts: Mapping[str, str]) -> Family:
+def _four_letters(_: Sample) -> tuple[str, ...]:
+    """Those of SEED-Bench, whose questions hold their options and have four each."""
+    return ("A", "B", "C", "D")
+
+
+def _family(
+    read: Callable[[str], str | None],
+    parts: Mapping[str, str],
+    choices: Callable[[Sample], tuple[str, ...]],
+) -> Family:
     """A family that takes the letter that `read` finds; a letter of no option is wrong as well.
 
     Args:
@@ -56,6 +66,7 @@ def _family(read: Callable[[str], str | None], parts: Mapping[str, str]) -> Fami
         score=score,
         summarize=summarize,
         totals=totals,
+        choices=choices,
     )
 
 
@@ -63,7 +74,7 @@ def _accuracy(scores: Sequence[Score]) -> Mapping[str, Estimate]:
     return {"accuracy": mean_score(scores, "accuracy")}
 
 
-SCIENCEQA = _family(science_letter, _SCIENCE_PARTS)
-SCIENCEQA_LENIENT = _family(lenient_letter, _SCIENCE_PARTS)
-SEED = _family(option_letter, _SEED_PARTS)
-SEED_LETTER = _family(first_letter, _SEED_PARTS)
+SCIENCEQA = _family(science_letter, _SCIENCE_PARTS, letters)
+SCIENCEQA_LENIENT = _family(lenient_letter, _SCIENCE_PARTS, letters)
+SEED = _family(option_letter, _SEED_PARTS, _four_letters)
+SEED_LETTER = _family(first_letter, _SEED_PARTS, _four_letters)

@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llava_eval.extract import leading_yes_or_no
-from llava_eval.metrics.base import Breakdown, Family, MetricInfo, gold_answers, judged
+from llava_eval.metrics.base import (
+    Breakdown,
+    Family,
+    MetricInfo,
+    gold_answers,
+    judged,
+    yes_and_no,
+)
 from llava_eval.metrics.paired import Totals
 from llava_eval.metrics.statistics import bootstrap, ratio
 from llava_eval.records import Sample, Score
@@ -113,5 +120,6 @@ FAMILY = Family(
     score=score,
     summarize=summarize,
     totals=totals,
+    choices=yes_and_no,
     whole_clusters=True,
 )

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from llava_eval.errors import DataError
+from llava_eval.errors import DataError, FlagsError
+from llava_eval.metrics import FAMILIES
 from llava_eval.mini.write import write_mini
 from llava_eval.plan import first_samples, plan_tasks
 from llava_eval.records import Sample
@@ -39,6 +40,38 @@ def test_a_plan_has_a_prompt_for_every_sample_and_the_hash_of_every_file(data: P
     assert [prompt.sample for prompt in plan.prompts] == list(plan.samples)
     assert list(plan.order) == ids(list(plan.samples))
     assert set(plan.record["files"]) == {spec.layout.questions, *spec.layout.annotations}
+
+
+OPTION_TASKS = ("mmbench", "pope", "mme", "scienceqa", "seed", "qbench", "pope-strict")
+
+
+@pytest.mark.parametrize("name", OPTION_TASKS)
+def test_by_likelihood_every_prompt_has_choices_that_its_metric_can_read(
+    name: str, data: Path
+) -> None:
+    spec = load_tasks()[name]
+    (plan,) = plan_tasks([spec], data=str(data), likelihood=True)
+    (written,) = plan_tasks([spec], data=str(data))
+    assert plan.spec.protocol == {"pope-strict": "strict-likelihood"}.get(name, "likelihood")
+    assert plan.record["protocol"] == plan.spec.protocol
+    score = FAMILIES[spec.metric].score
+    assert score is not None
+    for prompt, other in zip(plan.prompts, written.prompts, strict=True):
+        assert prompt.choices
+        assert prompt.text == other.text
+        assert prompt.prompt_hash != other.prompt_hash
+        answers = prompt.sample.answers
+        read = [score(prompt.sample, text).extracted for text in prompt.choices]
+        assert len(set(read)) == len(read)
+        assert answers is not None
+        assert set(answers) <= set(read)
+
+
+def test_by_likelihood_tasks_without_options_are_refused_together() -> None:
+    tasks = load_tasks()
+    named = [tasks[name] for name in ("gqa", "pope", "mm_vet")]
+    with pytest.raises(FlagsError, match="^--scoring likelihood: no options .* in gqa, mm_vet;"):
+        plan_tasks(named, data="nowhere", likelihood=True)
 
 
 def test_a_limit_leaves_the_order_of_the_whole_task(data: Path) -> None:

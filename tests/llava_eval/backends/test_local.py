@@ -114,6 +114,24 @@ def test_a_prompt_becomes_a_request(pictures: list[Path]) -> None:
     )
 
 
+def test_choices_are_the_options_of_a_request(pictures: list[Path]) -> None:
+    llava = llava_core.load("tiny", device="cpu")
+    prompt = replace(prompt_about("7", pictures[0]), choices=("Yes", "No"))
+    (answer,) = LocalBackend(llava).generate([prompt])
+    assert answer.option_logprobs is not None
+    assert answer.text == max(answer.option_logprobs, key=answer.option_logprobs.__getitem__)
+    assert list(answer.option_logprobs) == ["Yes", "No"]
+    assert answer.stop == "option"
+
+
+def test_a_sample_whose_options_are_not_known_is_not_asked(pictures: list[Path]) -> None:
+    llava = FakeLlava()
+    prompt = replace(prompt_about("7", pictures[0]), choices=())
+    (answer,) = LocalBackend(llava).generate([prompt])
+    assert answer.error == "it has no options to choose from"
+    assert not llava.requests
+
+
 def test_prompts_about_one_picture_follow_each_other_and_share_it(pictures: list[Path]) -> None:
     a, b = pictures
     prompts = [prompt_about("0", a), prompt_about("1", b), prompt_about("2", a)]

@@ -136,6 +136,59 @@ def test_other_settings_are_refused(monkeypatch, capsys) -> None:
     assert other.asked == []
 
 
+def test_the_likeliest_option_is_a_protocol_of_its_own(capsys) -> None:
+    flags = ["run", "--model", "tiny", "--tasks", "pope,seed", "--data", "mini", "--limit", "4"]
+    assert cli.main(flags) == 0
+    assert cli.main([*flags, "--scoring", "likelihood"]) == 0
+    assert "F1 by likelihood" in capsys.readouterr().out
+    written, likeliest = Path("runs/tiny-mini-limit4"), Path("runs/tiny-mini-limit4-likelihood")
+    for task, options in (("pope", {"Yes", "No"}), ("seed", set("ABCD"))):
+        for line in (likeliest / task / "responses.jsonl").read_bytes().splitlines():
+            response = json.loads(line)
+            logprobs = response["metadata"]["option_logprobs"]
+            assert logprobs.keys() == options
+            assert response["text"] == max(logprobs, key=logprobs.__getitem__)
+            assert all(value < 0 for value in logprobs.values())
+        summary = json.loads((likeliest / task / "summary.json").read_bytes())
+        assert (summary["protocol"], summary["unparsed"]) == ("likelihood", 0)
+    manifest = json.loads((likeliest / "manifest.json").read_bytes())
+    assert manifest["settings"]["scoring"] == "likelihood"
+    assert "protocol likelihood" in (likeliest / "leaderboard.md").read_text()
+    capsys.readouterr()
+    assert cli.main(["compare", str(written), str(likeliest)]) == 2
+    assert "protocol published and likelihood" in capsys.readouterr().err
+    answers = str(likeliest / "pope" / "responses.jsonl")
+    score = ["score", "--task", "pope", "--data", "mini", "--answers", answers]
+    assert cli.main([*score, "--output", "again"]) == 0
+    again = json.loads(Path("again/pope/summary.json").read_bytes())
+    assert again["protocol"] == "likelihood"
+
+
+def test_answers_and_likeliest_options_do_not_stand_in_one_folder(monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    command("--output", "here", tasks="pope")
+    assert command("--output", "here", "--scoring", "likelihood", tasks="pope") == 2
+    assert "with pope protocol published, now likelihood" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--tasks", "pope,textvqa"], "no options to choose from in textvqa"),
+        (
+            ["--tasks", "pope", "--backend", "openai", "--base-url", "http://localhost:1/v1"],
+            "an endpoint does not tell how likely each option is",
+        ),
+    ],
+)
+def test_where_no_options_can_be_scored_one_line_says_so(flags, reason, capsys) -> None:
+    run_flags = ["run", "--model", "x", "--data", "mini", "--scoring", "likelihood", *flags]
+    assert cli.main(run_flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("llava-eval: error: --scoring likelihood: ")
+    assert reason in line
+
+
 def test_samples_that_fail_are_told_at_the_end(monkeypatch, capsys) -> None:
     backend = use_backend(monkeypatch)
     command()
@@ -206,11 +259,11 @@ def test_the_models_warning_stands_beside_its_scores(monkeypatch, capsys) -> Non
     ],
 )
 def test_the_default_folder_says_what_was_run(model, data, limit, folder) -> None:
-    assert run.default_folder(Namespace(subset=None, model=model, data=data, limit=limit)) == Path(
-        folder
-    )
+    arguments = Namespace(subset=None, model=model, data=data, limit=limit, scoring="generation")
+    assert run.default_folder(arguments) == Path(folder)
 
 
 def test_a_model_named_by_a_dot_has_its_folders_name(tmp_path) -> None:
-    folder = run.default_folder(Namespace(subset=None, model=".", data="mini", limit=None))
+    arguments = Namespace(subset=None, model=".", data="mini", limit=None, scoring="generation")
+    folder = run.default_folder(arguments)
     assert folder == Path(f"runs/{tmp_path.name}-mini")
