@@ -7,12 +7,11 @@
 once, groups requests that share a beginning, and answers groups of like length together.
 """
 
-import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -27,14 +26,13 @@ from llava_core.checkpoint.placement import Placement, choose_placement
 from llava_core.checkpoint.template import choose_template
 from llava_core.conversation import Message, Template, assistant_spans, place_image_mark, render
 from llava_core.errors import DataError
-from llava_core.generate.ahead import Ahead
+from llava_core.generate.encoder import PictureEncoder, Shown
 from llava_core.generate.engine import Engine, Finished, Progress
-from llava_core.generate.features import FeatureCache, picture_key
+from llava_core.generate.features import FeatureCache
 from llava_core.generate.plan import Encoded
 from llava_core.generate.request import Request, Response, StopReason
 from llava_core.generate.schedule import Schedule, default_batch_tokens
-from llava_core.images import Size, load_processor, parse_pinpoints, preprocess
-from llava_core.memory import is_out_of_memory
+from llava_core.images import load_processor
 from llava_core.model.llava import LlavaModel, Output, Picture
 from llava_core.templates import get_template
 from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer, tokenize_prompt
@@ -42,11 +40,8 @@ from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer
 OnError = Callable[[str | int, DataError], None]
 """Takes the id of a request that cannot be answered, and why."""
 
-# Requests that are planned together, and their pictures. More find more to share and fill a large
-# device better; each picture's pixels are held in memory.
-_WINDOW, _WINDOW_PICTURES = 2048, 128
-# Threads that make pixels of pictures ahead of the model.
-_PICTURE_THREADS = min(8, os.cpu_count() or 1)
+# Requests that are planned together. More find more to share; each holds its pictures in memory.
+_WINDOW = 256
 # Rows of features kept for pictures that come again: some hundred pictures of 576.
 _FEATURE_TOKENS = 65_536
 
@@ -87,20 +82,6 @@ class Partial:
     """Length of the prompt, pictures included."""
 
 
-_Pixels = Callable[[], Picture]
-"""Gives a picture as the tower takes it, or the one that a thread has made."""
-
-
-class _Window(NamedTuple):
-    """Requests that are planned together."""
-
-    encoded: list[Encoded]
-    pixels: dict[str, _Pixels]
-    """Of their pictures, by key."""
-    faults: list[tuple[str | int, DataError]]
-    """Requests that cannot be answered, by their names."""
-
-
 class Llava:
     """A loaded checkpoint that answers."""
 
@@ -118,13 +99,11 @@ class Llava:
         self.config = model.config
         self.tokenizer = tokenizer
         self.identity = identity
-        self._processor = processor
         self._template: Template = get_template(identity.conversation)
         self._chat_template: Template = get_template(identity.chat_conversation)
         self._engine = Engine(model, eos_ids=eos_ids, decode=self._decode)
-        self._features = FeatureCache(self._encode_images, max_tokens=_FEATURE_TOKENS)
-        self.waited_s = 0.0
-        """Seconds that `generate` waited for prompts and pictures, all its calls together."""
+        self._encoder = PictureEncoder(model, processor)
+        self._features = FeatureCache(self._encoder.encode, max_tokens=_FEATURE_TOKENS)
 
     def generate(
         self,
@@ -148,10 +127,9 @@ class Llava:
         """
         fail = _raising(on_error)
         schedule = self._schedule(batch_tokens)
-        windows = Ahead(self._windows(requests))
-        for window in windows:
+        numbered = enumerate(requests)
+        while window := list(islice(numbered, _WINDOW)):
             yield from self._answer(window, schedule, fail)
-        self.waited_s += windows.waited_s
 
     def stream(
         self,
@@ -175,8 +153,7 @@ class Llava:
         if any(request.options for request in requests):
             raise DataError("options are scored by `generate`; an answer of one is not streamed")
         fail = _raising(on_error)
-        window = self._read(list(enumerate(requests)))
-        possible, features = self._prepare(window, fail, cuts=False)
+        possible, features = self._prepare(list(enumerate(requests)), fail, cuts=False)
         steps = self._schedule(None).steps(
             possible,
             features,
@@ -203,7 +180,7 @@ class Llava:
     @torch.inference_mode()
     def logits(self, request: Request) -> Tensor:
         """Logits at every position of the spliced prompt, float32[T, V]; for checks of parity."""
-        encoded = self._encode(request, 0, {})
+        encoded = self._encode(request, 0)
         pictures = [self.picture(image, pad=request.pad) for image in request.images]
         output: Output = self.model([torch.tensor(encoded.ids)], pictures)
         return output.logits[0].float().cpu()
@@ -227,23 +204,18 @@ class Llava:
         Args:
             pad: False crops the centre where the checkpoint pads.
         """
-        pinpoints = (
-            parse_pinpoints(
-                self.config.grid_pinpoints, patch_size=self.model.vision_tower.image_size
-            )
-            if self.config.uses_tiles
-            else ()
-        )
-        pixels = preprocess(
-            image,
-            processor=self._processor,
-            aspect_ratio=None if self._crops(pad) else self.config.image_aspect_ratio,
-            pinpoints=pinpoints,
-        )
-        return Picture(torch.from_numpy(pixels), Size(*image.size))
+        return self._encoder.picture(image, pad=pad)
 
-    def _crops(self, pad: bool) -> bool:
-        return not pad and self.config.image_aspect_ratio == "pad"
+    def keep_features(self, folder: Path, *, max_bytes: int | None = None) -> None:
+        """Keeps what the tower makes of pictures, for every checkpoint with the same tower.
+
+        Args:
+            max_bytes: most that the folder may take; the least recently used leave.
+
+        Raises:
+            ConfigError: the folder cannot be used.
+        """
+        self._encoder.keep_in(folder, max_bytes=max_bytes)
 
     def _turns(self, messages: Sequence[Mapping[str, str]], num_images: int) -> list[Message]:
         start_end = self.config.use_im_start_end
@@ -260,60 +232,19 @@ class Llava:
             turns.append(Message(role="assistant", text=None))
         return turns
 
-    def _windows(self, requests: Iterable[Request]) -> Generator[_Window, None, None]:
-        """Requests in portions, with the pixels of their pictures, which threads make."""
-        with ThreadPoolExecutor(_PICTURE_THREADS) as pool:
-            for window in map(self._read, _portions(requests)):
-                coming = {
-                    key: pool.submit(make)
-                    for key, make in window.pixels.items()
-                    if key not in self._features
-                }
-                wait(coming.values())
-                yield window._replace(
-                    pixels=window.pixels | {key: made.result for key, made in coming.items()}
-                )
-
-    def _read(self, requests: Sequence[tuple[int, Request]]) -> _Window:
-        window = _Window([], {}, [])
-        # Requests about one picture hold the same object; its pixels are looked through once.
-        keys: dict[int, str] = {}
-        for index, request in requests:
-            try:
-                item = self._encode(request, index, keys)
-            except DataError as error:
-                window.faults.append((_name(request, index), error))
-                continue
-            window.encoded.append(item)
-            for key, image in zip(item.pictures, request.images, strict=True):
-                window.pixels[key] = partial(self.picture, image, pad=request.pad)
-        return window
-
-    def _encode(self, request: Request, index: int, keys: dict[int, str]) -> Encoded:
-        """A request as ids.
-
-        Args:
-            keys: of pictures seen before, by the identities of their objects; grows.
-
-        Raises:
-            DataError: a picture cannot be read, or their number is not that of the marks.
-        """
+    def _encode(self, request: Request, index: int) -> Encoded:
         ids = tuple(tokenize_prompt(self.render(request), self.tokenizer))
-        kind = "cropped " if self._crops(request.pad) else ""
         wanted = ids.count(IMAGE_TOKEN_ID)
         if wanted != len(request.images):
             raise DataError(
                 f"the prompt has {wanted} {IMAGE_MARK} marks, "
                 f"{len(request.images)} pictures were given"
             )
-        for image in request.images:
-            if id(image) not in keys:
-                keys[id(image)] = picture_key(image)
         return Encoded(
             request=request,
             id=_name(request, index),
             ids=ids,
-            pictures=tuple(f"{kind}{keys[id(image)]}" for image in request.images),
+            pictures=tuple(self._encoder.key(image, pad=request.pad) for image in request.images),
             options=tuple(self._option_ids(request, option, ids) for option in request.options),
         )
 
@@ -346,7 +277,9 @@ class Llava:
         )
         return Schedule(self._engine, batch_tokens=limit)
 
-    def _answer(self, window: _Window, schedule: Schedule, fail: OnError) -> Iterator[Response]:
+    def _answer(
+        self, window: Sequence[tuple[int, Request]], schedule: Schedule, fail: OnError
+    ) -> Iterator[Response]:
         possible, features = self._prepare(window, fail, cuts=True)
         for finished in schedule.run(
             possible, features, fail=lambda item, error: fail(item.id, error)
@@ -354,14 +287,23 @@ class Llava:
             yield self._respond(finished)
 
     def _prepare(
-        self, window: _Window, fail: OnError, *, cuts: bool
+        self, window: Sequence[tuple[int, Request]], fail: OnError, *, cuts: bool
     ) -> tuple[list[Encoded], dict[str, Tensor]]:
         """The requests that can be answered, and the features of their pictures."""
-        for name, error in window.faults:
-            fail(name, error)
-        features, faults = self._features.get(window.pixels)
+        encoded = []
+        for index, request in window:
+            try:
+                encoded.append(self._encode(request, index))
+            except DataError as error:
+                fail(_name(request, index), error)
+        images = {
+            key: Shown(key, image, item.request.pad)
+            for item in encoded
+            for key, image in zip(item.pictures, item.request.images, strict=True)
+        }
+        features, faults = self._features.get(images)
         possible = []
-        for item in window.encoded:
+        for item in encoded:
             fault = next((faults[key] for key in item.pictures if key in faults), None)
             fault = fault or self._too_long(item, features, cuts=cuts)
             if fault is None:
@@ -405,17 +347,6 @@ class Llava:
     def _decode(self, ids: Sequence[int]) -> str:
         return decode(self.tokenizer, ids)
 
-    @torch.inference_mode()
-    def _encode_images(self, pixels: Sequence[_Pixels]) -> list[Tensor]:
-        try:
-            return self.model.encode_pictures([get() for get in pixels])
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = _first_line(error)
-        # Not in the block above: its error would be kept as the cause, and the pixels with it.
-        raise DataError(f"too little memory for a picture: {reason}")
-
 
 def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     path: str,
@@ -430,6 +361,8 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     attention: str = "auto",
     compiled: bool = False,
     conversation: str | None = None,
+    feature_cache: str | None = None,
+    feature_cache_gb: float | None = None,
 ) -> Llava:
     """Loads a checkpoint.
 
@@ -447,6 +380,8 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         compiled: compile the language model's norms and MLPs: faster by an eighth on a large GPU,
             after a start of some seconds.
         conversation: template to use instead of the one that fits the checkpoint.
+        feature_cache: folder for what the tower makes of pictures; see `Llava.keep_features`.
+        feature_cache_gb: most that it may take, in 10^9 bytes; None: no bound.
 
     Raises:
         CheckpointError: files missing or broken, or tensors that do not fit the config.
@@ -465,7 +400,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     tokenizer = load_tokenizer(parts.tokenizer)
     add_extra_tokens(tokenizer, parts.config)
     choice = choose_template(parts.config, tokenizer, model_id=_model_id(path), wanted=conversation)
-    return Llava(
+    llava = Llava(
         load_model(parts, placement),
         tokenizer=tokenizer,
         processor=load_processor(parts.processor, side=max(parts.config.s2_scales, default=None)),
@@ -481,20 +416,10 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         ),
         eos_ids=end_ids(parts, tokenizer, get_template(choice.name)),
     )
-
-
-def _portions(requests: Iterable[Request]) -> Iterator[list[tuple[int, Request]]]:
-    """Numbered requests in portions that are neither long nor hold many pictures."""
-    portion: list[tuple[int, Request]] = []
-    pictures: set[int] = set()
-    for index, request in enumerate(requests):
-        portion.append((index, request))
-        pictures.update(map(id, request.images))
-        if len(portion) == _WINDOW or len(pictures) >= _WINDOW_PICTURES:
-            yield portion
-            portion, pictures = [], set()
-    if portion:
-        yield portion
+    if feature_cache is not None:
+        max_bytes = None if feature_cache_gb is None else int(feature_cache_gb * 10**9)
+        llava.keep_features(Path(feature_cache), max_bytes=max_bytes)
+    return llava
 
 
 def _raising(on_error: OnError | None) -> OnError:
@@ -528,10 +453,6 @@ def _overlap(text: str, stop: str) -> int:
 
 def _name(request: Request, index: int) -> str | int:
     return index if request.id is None else request.id
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _model_id(path: str) -> str:

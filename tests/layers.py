@@ -54,7 +54,8 @@ LLAVA_CORE = {
     "model/compiled": "errors",
     "generate/request": "errors",
     "generate/features": "errors",
-    "generate/ahead": "",
+    "generate/feature_store": "model/vision errors",
+    "generate/encoder": "generate/feature_store generate/features images memory model/llava errors",
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
     "generate/options": "generate/plan",
@@ -62,8 +63,8 @@ LLAVA_CORE = {
     "generate/engine": "generate/cache generate/options generate/plan generate/request "
     "generate/sampling model/llava",
     "generate/schedule": "generate/engine generate/options generate/plan memory errors",
-    "predict": "generate/ahead generate/engine generate/plan generate/request generate/features "
-    "generate/schedule checkpoint/generation checkpoint/load memory "
+    "predict": "generate/encoder generate/engine generate/plan generate/request "
+    "generate/features generate/schedule checkpoint/generation checkpoint/load "
     "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/template "
     "checkpoint/extra_tokens checkpoint/fingerprint model/llava "
     "conversation templates images tokens config json_files errors",

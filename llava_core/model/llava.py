@@ -87,20 +87,41 @@ class LlavaModel(nn.Module):
         Returns:
             float[T_i, D] for each picture, in the language model's type and on its device.
         """
+        seen = self.see(pictures, tiles_at_once=tiles_at_once)
+        sizes = [picture.size for picture in pictures]
+        return self.project(seen, sizes, tiles_at_once=tiles_at_once)
+
+    def see(
+        self, pictures: Sequence[Picture], *, tiles_at_once: int = _TOWER_BATCH
+    ) -> list[Tensor]:
+        """What the tower makes of pictures, which does not depend on the rest of the model.
+
+        Returns:
+            float[N_i, P, V] for each, V being the tower's width and P its patches, in the language
+            model's type and on the tower's device.
+        """
         if not pictures:
             return []
-        weight = self.embedding.weight
         device = next(self.vision_tower.parameters()).device
         tiles = torch.cat([picture.pixels for picture in pictures])
         # The original rounds the tower's output to the pixels' type, which is the language model's.
-        features = torch.cat([
-            self.projector(self.vision_tower(chunk.to(device)).to(weight.dtype))
+        seen = torch.cat([
+            self.vision_tower(chunk.to(device)).to(self.embedding.weight.dtype)
             for chunk in tiles.split(tiles_at_once)
-        ]).to(weight.device)  # fmt: skip
-        parts = features.split([len(picture.pixels) for picture in pictures])
-        return [
-            self._merge(part, picture.size) for part, picture in zip(parts, pictures, strict=True)
-        ]
+        ])  # fmt: skip
+        return list(seen.split([len(picture.pixels) for picture in pictures]))
+
+    def project(
+        self, seen: Sequence[Tensor], sizes: Sequence[Size], *, tiles_at_once: int = _TOWER_BATCH
+    ) -> list[Tensor]:
+        """Completes what `see` gave of pictures of these sizes, as `encode_pictures` returns it."""
+        if not seen:
+            return []
+        tower = next(self.vision_tower.parameters())
+        tiles = torch.cat([part.to(tower.device) for part in seen])
+        features = torch.cat([self.projector(chunk) for chunk in tiles.split(tiles_at_once)])
+        parts = features.to(self.embedding.weight.device).split([len(part) for part in seen])
+        return [self._merge(part, size) for part, size in zip(parts, sizes, strict=True)]
 
     def splice(
         self,

@@ -38,6 +38,8 @@ _MODEL_SETTINGS = {
     "attention": "auto",
     "compiled": False,
     "conversation": None,
+    "feature_cache": None,
+    "feature_cache_gb": None,
 }
 SETTINGS = (
     "model",
@@ -83,6 +85,13 @@ def add_backend(parser: ArgumentParser) -> None:
         help="compile norms and MLPs: faster on a GPU after some seconds",
     )
     add("--conversation", metavar="NAME", help="prompt template (default: the checkpoint's)")
+    add(
+        "--feature-cache",
+        metavar="DIR",
+        help="keep there what the vision tower makes of pictures, for all checkpoints with this "
+        "tower",
+    )
+    add("--feature-cache-gb", type=positive, metavar="N", help="most that it may take")
     add("--batch-tokens", type=positive, metavar="N", help="most tokens computed together")
     add(
         "--processes",
@@ -127,6 +136,8 @@ def open_backend(arguments: Namespace) -> Iterator[Backend]:
         return
     if arguments.base_url is not None:
         raise FlagsError("--base-url is for --backend openai; give both or neither")
+    if arguments.feature_cache_gb is not None and arguments.feature_cache is None:
+        raise FlagsError("--feature-cache-gb bounds --feature-cache DIR; give both or neither")
     launch = find_launch(os.environ)
     if arguments.ray is not None:
         with closing(_ray_crew(arguments)) as crew:

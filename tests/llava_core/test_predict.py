@@ -145,8 +145,8 @@ def test_a_picture_that_memory_does_not_suffice_for_costs_its_own_request(tiny, 
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB")
         return plain(pictures)
 
-    plain = tiny.model.encode_pictures
-    monkeypatch.setattr(tiny.model, "encode_pictures", encode)
+    plain = tiny.model.see
+    monkeypatch.setattr(tiny.model, "see", encode)
     requests = [question("a", images=[toy_image(40 + i, width=200 + i)]) for i in range(3)]
     failed = {}
     answers = list(tiny.generate(requests, on_error=failed.__setitem__))

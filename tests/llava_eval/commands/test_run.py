@@ -189,6 +189,22 @@ def test_where_no_options_can_be_scored_one_line_says_so(flags, reason, capsys) 
     assert reason in line
 
 
+def test_kept_features_change_no_byte() -> None:
+    flags = ["run", "--model", "tiny", "--tasks", "pope,mmbench", "--data", "mini", "--limit", "8"]
+    assert cli.main([*flags, "--output", "plain"]) == 0
+    for folder in ("first", "second"):
+        assert cli.main([*flags, "--output", folder, "--feature-cache", "features"]) == 0
+        for name in ("pope/responses.jsonl", "mmbench/responses.jsonl", "pope/summary.json"):
+            assert Path(folder, name).read_bytes() == Path("plain", name).read_bytes()
+    assert list(Path("features").glob("*/*/*.safetensors"))
+
+
+def test_a_bound_needs_something_to_bound(capsys) -> None:
+    flags = ["run", "--model", "tiny", "--tasks", "pope", "--data", "mini"]
+    assert cli.main([*flags, "--feature-cache-gb", "5"]) == 2
+    assert "--feature-cache-gb bounds --feature-cache DIR" in capsys.readouterr().err
+
+
 def test_samples_that_fail_are_told_at_the_end(monkeypatch, capsys) -> None:
     backend = use_backend(monkeypatch)
     command()
