@@ -8,6 +8,7 @@ once, groups requests that share a beginning, and answers groups of like length 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,12 +27,13 @@ from llava_core.checkpoint.placement import Placement, choose_placement
 from llava_core.checkpoint.template import choose_template
 from llava_core.conversation import Message, Template, assistant_spans, place_image_mark, render
 from llava_core.errors import DataError
-from llava_core.generate.encoder import PictureEncoder, Shown
+from llava_core.generate.encoder import PictureEncoder, pictures_of
 from llava_core.generate.engine import Engine, Finished, Progress
 from llava_core.generate.features import FeatureCache
 from llava_core.generate.plan import Encoded
 from llava_core.generate.request import Request, Response, StopReason
 from llava_core.generate.schedule import Schedule, default_batch_tokens
+from llava_core.generate.stopwatch import Stopwatch
 from llava_core.images import load_processor
 from llava_core.model.llava import LlavaModel, Output, Picture
 from llava_core.templates import get_template
@@ -82,6 +84,10 @@ class Partial:
     """Length of the prompt, pictures included."""
 
 
+_Read = Encoded | tuple[str | int, DataError]
+"""A request as ids, or the name of one that cannot be answered and why."""
+
+
 class Llava:
     """A loaded checkpoint that answers."""
 
@@ -102,7 +108,8 @@ class Llava:
         self._template: Template = get_template(identity.conversation)
         self._chat_template: Template = get_template(identity.chat_conversation)
         self._engine = Engine(model, eos_ids=eos_ids, decode=self._decode)
-        self._encoder = PictureEncoder(model, processor)
+        self._stopwatch = Stopwatch()
+        self._encoder = PictureEncoder(model, processor, self._stopwatch)
         self._features = FeatureCache(self._encoder.encode, max_tokens=_FEATURE_TOKENS)
 
     def generate(
@@ -113,6 +120,8 @@ class Llava:
         on_error: OnError | None = None,
     ) -> Iterator[Response]:
         """Answers requests, in the order in which they finish.
+
+        They are taken, and their pictures prepared, by other threads ahead of the model.
 
         Args:
             batch_tokens: most tokens computed together, padding included; None: by the device's
@@ -128,8 +137,25 @@ class Llava:
         fail = _raising(on_error)
         schedule = self._schedule(batch_tokens)
         numbered = enumerate(requests)
-        while window := list(islice(numbered, _WINDOW)):
-            yield from self._answer(window, schedule, fail)
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="requests") as reader:
+                following = reader.submit(self._read, numbered)
+                while window := following.result():
+                    with self._stopwatch.working():
+                        possible, features = self._prepare(window, fail, cuts=True)
+                    following = reader.submit(self._read, numbered)
+                    yield from self._answer(possible, features, schedule, fail)
+        finally:
+            # Of an answer that nobody took, pictures may be left.
+            self._encoder.forget()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the model has computed in `generate`.
+
+        In the others it waited for requests, for pictures, or for those who take its answers.
+        """
+        return self._stopwatch.seconds
 
     def stream(
         self,
@@ -153,7 +179,8 @@ class Llava:
         if any(request.options for request in requests):
             raise DataError("options are scored by `generate`; an answer of one is not streamed")
         fail = _raising(on_error)
-        possible, features = self._prepare(list(enumerate(requests)), fail, cuts=False)
+        read = self._read(enumerate(requests))
+        possible, features = self._prepare(read, fail, cuts=False)
         steps = self._schedule(None).steps(
             possible,
             features,
@@ -278,30 +305,44 @@ class Llava:
         return Schedule(self._engine, batch_tokens=limit)
 
     def _answer(
-        self, window: Sequence[tuple[int, Request]], schedule: Schedule, fail: OnError
+        self,
+        possible: Sequence[Encoded],
+        features: Mapping[str, Tensor],
+        schedule: Schedule,
+        fail: OnError,
     ) -> Iterator[Response]:
-        possible, features = self._prepare(window, fail, cuts=True)
-        for finished in schedule.run(
-            possible, features, fail=lambda item, error: fail(item.id, error)
-        ):
+        answers = schedule.run(possible, features, fail=lambda item, error: fail(item.id, error))
+        while True:
+            with self._stopwatch.working():
+                finished = next(answers, None)
+            if finished is None:
+                return
             yield self._respond(finished)
 
+    def _read(self, numbered: Iterator[tuple[int, Request]]) -> list[_Read]:
+        """Takes the next requests and begins to prepare their pictures."""
+        window: list[_Read] = []
+        for index, request in islice(numbered, _WINDOW):
+            try:
+                window.append(self._encode(request, index))
+            except DataError as error:
+                window.append((_name(request, index), error))
+        shown = pictures_of(item for item in window if isinstance(item, Encoded))
+        self._encoder.expect([*self._features.missing(shown).values()])
+        return window
+
     def _prepare(
-        self, window: Sequence[tuple[int, Request]], fail: OnError, *, cuts: bool
+        self, window: Sequence[_Read], fail: OnError, *, cuts: bool
     ) -> tuple[list[Encoded], dict[str, Tensor]]:
         """The requests that can be answered, and the features of their pictures."""
         encoded = []
-        for index, request in window:
-            try:
-                encoded.append(self._encode(request, index))
-            except DataError as error:
-                fail(_name(request, index), error)
-        images = {
-            key: Shown(key, image, item.request.pad)
-            for item in encoded
-            for key, image in zip(item.pictures, item.request.images, strict=True)
-        }
-        features, faults = self._features.get(images)
+        for item in window:
+            if isinstance(item, Encoded):
+                encoded.append(item)
+            else:
+                fail(*item)
+        features, faults = self._features.get(pictures_of(encoded))
+        self._encoder.forget()
         possible = []
         for item in encoded:
             fault = next((faults[key] for key in item.pictures if key in faults), None)

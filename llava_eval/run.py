@@ -62,7 +62,8 @@ def run_task(
     with store.appending() as append:
         answers = backend.generate(todo)
         for answer in track(answers, len(prompts), len(prompts) - len(todo)):
-            append(to_response(waiting.pop(answer.sample_id), answer, model_id=backend.model_id))
+            response = to_response(waiting.pop(answer.sample_id), answer, model_id=backend.model_id)
+            append(response, busy_s=answer.busy_s)
             if answer.error is not None:
                 failures.append(f"{answer.sample_id}: {answer.error}")
     if waiting:

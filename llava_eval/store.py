@@ -13,10 +13,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from llava_eval.errors import RunError
 from llava_eval.records import Response
@@ -142,6 +142,13 @@ class _Log:
             os.fsync(self._file.fileno())
 
 
+class Append(Protocol):
+    """Adds one response to a part."""
+
+    def __call__(self, response: Response, *, busy_s: float = 0.0) -> None:
+        """Writes it; `busy_s` are the seconds that the device computed since the one before."""
+
+
 class TaskStore:
     """The files of one task in a run folder."""
 
@@ -167,7 +174,7 @@ class TaskStore:
         return {response.sample_id: response for path in paths for response in read_responses(path)}
 
     @contextmanager
-    def appending(self) -> Iterator[Callable[[Response], None]]:
+    def appending(self) -> Iterator[Append]:
         """Opens this process's part; gives the function that adds one response to it.
 
         Raises:
@@ -177,9 +184,13 @@ class TaskStore:
         timing_path = self.folder / _TIMING
         with closing(_Log(self._part)) as answers, closing(_Log(timing_path)) as timings:
 
-            def append(response: Response) -> None:
+            def append(response: Response, *, busy_s: float = 0.0) -> None:
                 answers.add(response_line(response))
-                timing = {"finished_s": time.time(), "elapsed_s": time.monotonic() - start}
+                timing = {
+                    "finished_s": time.time(),
+                    "elapsed_s": time.monotonic() - start,
+                    "busy_s": busy_s,
+                }
                 record = {"sample_id": response.sample_id, "metadata": {"timing": timing}}
                 timings.add(_json_line(record))
 

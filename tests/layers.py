@@ -55,7 +55,9 @@ LLAVA_CORE = {
     "generate/request": "errors",
     "generate/features": "errors",
     "generate/feature_store": "model/vision errors",
-    "generate/encoder": "generate/feature_store generate/features images memory model/llava errors",
+    "generate/stopwatch": "",
+    "generate/encoder": "generate/feature_store generate/features generate/plan "
+    "generate/stopwatch images memory model/llava errors",
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
     "generate/options": "generate/plan",
@@ -64,7 +66,7 @@ LLAVA_CORE = {
     "generate/sampling model/llava",
     "generate/schedule": "generate/engine generate/options generate/plan memory errors",
     "predict": "generate/encoder generate/engine generate/plan generate/request "
-    "generate/features generate/schedule checkpoint/generation checkpoint/load "
+    "generate/features generate/schedule generate/stopwatch checkpoint/generation checkpoint/load "
     "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/template "
     "checkpoint/extra_tokens checkpoint/fingerprint model/llava "
     "conversation templates images tokens config json_files errors",

@@ -1,9 +1,14 @@
 """From pictures to what the language model reads of them.
 
+Preparing a picture takes longer than a GPU takes to see it, so threads do it ahead of the model:
+for the pictures that are told by `expect`, and for the next ones of those being encoded.
+
 Letters: T tokens of a picture, D width of the language model.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +19,16 @@ from torch import Tensor
 from llava_core.errors import DataError
 from llava_core.generate.feature_store import FeatureStore, store_name
 from llava_core.generate.features import picture_key
+from llava_core.generate.plan import Encoded
+from llava_core.generate.stopwatch import Stopwatch
 from llava_core.images import Size, parse_pinpoints, preprocess
 from llava_core.memory import is_out_of_memory
-from llava_core.model.llava import LlavaModel, Picture
+from llava_core.model.llava import TOWER_BATCH, LlavaModel, Picture
+
+# Each prepares some hundred pictures a second.
+_MAX_WORKERS = 8
+# Pictures that are prepared ahead; of any resolution they take some 7 MB each.
+_AHEAD = 64
 
 
 class Shown(NamedTuple):
@@ -29,15 +41,33 @@ class Shown(NamedTuple):
     """False: where the checkpoint pads pictures to a square, the centre is cropped instead."""
 
 
+def pictures_of(requests: Iterable[Encoded]) -> dict[str, Shown]:
+    """The pictures of requests, each once, by key."""
+    return {
+        key: Shown(key, image, item.request.pad)
+        for item in requests
+        for key, image in zip(item.pictures, item.request.images, strict=True)
+    }
+
+
 class PictureEncoder:
     """A checkpoint's way to see pictures."""
 
-    def __init__(self, model: LlavaModel, processor: Any) -> None:
-        """Wraps a model and the image processor of its tower."""
+    def __init__(self, model: LlavaModel, processor: Any, stopwatch: Stopwatch) -> None:
+        """Wraps a model and the image processor of its tower.
+
+        Args:
+            stopwatch: is stopped while the model waits for a picture.
+        """
         self._model = model
         self._config = model.config
         self._processor = processor
+        self._stopwatch = stopwatch
         self._store: FeatureStore | None = None
+        num_workers = min(os.cpu_count() or 1, _MAX_WORKERS)
+        self._pool = ThreadPoolExecutor(num_workers, thread_name_prefix="pictures")
+        self._fetched: dict[str, Future[Picture | Tensor]] = {}
+        """By key: the prepared picture, or what the store has of it."""
         self._pinpoints = (
             parse_pinpoints(self._config.grid_pinpoints, patch_size=model.vision_tower.image_size)
             if self._config.uses_tiles
@@ -82,6 +112,16 @@ class PictureEncoder:
     def _crops(self, pad: bool) -> bool:
         return not pad and self._config.image_aspect_ratio == "pad"
 
+    def expect(self, shown: Sequence[Shown]) -> None:
+        """Begins to prepare the first of these pictures."""
+        for each in shown[:_AHEAD]:
+            if each.key not in self._fetched:
+                self._fetched[each.key] = self._pool.submit(self._fetch, each)
+
+    def forget(self) -> None:
+        """Drops prepared pictures that were not encoded after all."""
+        self._fetched.clear()
+
     @torch.inference_mode()
     def encode(self, shown: Sequence[Shown]) -> list[Tensor]:
         """Features float[T_i, D] of pictures.
@@ -99,16 +139,38 @@ class PictureEncoder:
         raise DataError(f"too little memory for a picture: {reason}")
 
     def _encode(self, shown: Sequence[Shown]) -> list[Tensor]:
-        known: dict[str, Tensor] = {}
-        if self._store:
-            found = ((each.key, self._store.get(each.key)) for each in shown)
-            known = {key: features for key, features in found if features is not None}
-        missing = [each for each in shown if each.key not in known]
-        seen = self._model.see([self.picture(each.image, pad=each.pad) for each in missing])
-        for each, features in zip(missing, seen, strict=True):
-            known[each.key] = features
-            if self._store:
-                self._store.put(each.key, features)
+        seen: dict[str, Tensor] = {}
+        unseen: dict[str, Picture] = {}
+        num_tiles = 0
+        for place, each in enumerate(shown):
+            self.expect(shown[place:])
+            fetched = self._take(each)
+            if isinstance(fetched, Tensor):
+                seen[each.key] = fetched
+                continue
+            if num_tiles + len(fetched.pixels) > TOWER_BATCH:
+                seen |= self._see(unseen)
+                unseen, num_tiles = {}, 0
+            unseen[each.key] = fetched
+            num_tiles += len(fetched.pixels)
+        seen |= self._see(unseen)
         return self._model.project(
-            [known[each.key] for each in shown], [Size(*each.image.size) for each in shown]
+            [seen[each.key] for each in shown], [Size(*each.image.size) for each in shown]
         )
+
+    def _see(self, pictures: Mapping[str, Picture]) -> dict[str, Tensor]:
+        """Runs the tower, and keeps what it makes."""
+        seen = dict(zip(pictures, self._model.see([*pictures.values()]), strict=True))
+        if self._store:
+            for key, features in seen.items():
+                self._store.put(key, features)
+        return seen
+
+    def _fetch(self, shown: Shown) -> Picture | Tensor:
+        kept = self._store.get(shown.key) if self._store else None
+        return self.picture(shown.image, pad=shown.pad) if kept is None else kept
+
+    def _take(self, shown: Shown) -> Picture | Tensor:
+        expected = self._fetched.pop(shown.key, None)
+        with self._stopwatch.waiting():
+            return (expected or self._pool.submit(self._fetch, shown)).result()

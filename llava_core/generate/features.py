@@ -63,8 +63,7 @@ class FeatureCache(Generic[Shown]):
 
     def get(self, pictures: Mapping[str, Shown]) -> Found:
         """Features of pictures given by their keys; one that has none does not cost the others."""
-        missing = {key: image for key, image in pictures.items() if key not in self._features}
-        encoded, faults = self._encode_apart(missing)
+        encoded, faults = self._encode_apart(self.missing(pictures))
         self._features.update(encoded)
         wanted = {key: self._features[key] for key in pictures if key not in faults}
         for key in wanted:
@@ -72,6 +71,10 @@ class FeatureCache(Generic[Shown]):
         while len(self._features) > 1 and self._num_tokens() > self._max_tokens:
             self._features.popitem(last=False)
         return Found(wanted, faults)
+
+    def missing(self, pictures: Mapping[str, Shown]) -> dict[str, Shown]:
+        """Those that would have to be encoded."""
+        return {key: image for key, image in pictures.items() if key not in self._features}
 
     def _encode_apart(self, pictures: Mapping[str, Shown]) -> Found:
         """Encodes pictures together, and those of a call that fails in two halves."""

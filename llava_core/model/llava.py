@@ -21,8 +21,8 @@ from llava_core.model.projector import build_projector
 from llava_core.model.vision import VisionTower
 from llava_core.tokens import IGNORE_INDEX, IMAGE_TOKEN_ID
 
-# Tiles that go through the tower at once: enough to fill a GPU, few enough for a small one.
-_TOWER_BATCH = 32
+TOWER_BATCH = 32
+"""Tiles that go through the tower at once: enough to fill a GPU, few enough for a small one."""
 
 
 class Picture(NamedTuple):
@@ -77,7 +77,7 @@ class LlavaModel(nn.Module):
         return embedding
 
     def encode_pictures(
-        self, pictures: Sequence[Picture], *, tiles_at_once: int = _TOWER_BATCH
+        self, pictures: Sequence[Picture], *, tiles_at_once: int = TOWER_BATCH
     ) -> list[Tensor]:
         """Encodes pictures, all their tiles in as few passes as memory allows.
 
@@ -91,9 +91,7 @@ class LlavaModel(nn.Module):
         sizes = [picture.size for picture in pictures]
         return self.project(seen, sizes, tiles_at_once=tiles_at_once)
 
-    def see(
-        self, pictures: Sequence[Picture], *, tiles_at_once: int = _TOWER_BATCH
-    ) -> list[Tensor]:
+    def see(self, pictures: Sequence[Picture], *, tiles_at_once: int = TOWER_BATCH) -> list[Tensor]:
         """What the tower makes of pictures, which does not depend on the rest of the model.
 
         Returns:
@@ -112,7 +110,7 @@ class LlavaModel(nn.Module):
         return list(seen.split([len(picture.pixels) for picture in pictures]))
 
     def project(
-        self, seen: Sequence[Tensor], sizes: Sequence[Size], *, tiles_at_once: int = _TOWER_BATCH
+        self, seen: Sequence[Tensor], sizes: Sequence[Size], *, tiles_at_once: int = TOWER_BATCH
     ) -> list[Tensor]:
         """Completes what `see` gave of pictures of these sizes, as `encode_pictures` returns it."""
         if not seen:

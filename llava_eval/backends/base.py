@@ -21,6 +21,8 @@ class Answer:
     new_tokens: int | None = None
     option_logprobs: Mapping[str, float] | None = None
     """Of each choice of the prompt, natural logarithms; None where it had none."""
+    busy_s: float = 0.0
+    """Seconds that the device computed since the answer before; 0 where the backend cannot know."""
     error: str | None = None
     """Why this sample could not be asked, one line; the others go on."""
 

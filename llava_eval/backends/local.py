@@ -9,6 +9,7 @@ no others.
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,11 +115,14 @@ class LocalBackend:
 
         requests = _requests(by_picture(prompts), failed)
         choices = {prompt.sample.sample_id: prompt.choices for prompt in prompts}
+        busy_s = self._llava.busy_s
         try:
             for response in self._llava.generate(
                 requests, batch_tokens=self._batch_tokens, on_error=fail
             ):
-                yield _answer(response, choices[str(response.id)])
+                answer = _answer(response, choices[str(response.id)])
+                busy_s, before_s = self._llava.busy_s, busy_s
+                yield replace(answer, busy_s=busy_s - before_s)
                 while failed:
                     yield failed.popleft()
         except LlavaError as error:

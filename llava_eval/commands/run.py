@@ -198,7 +198,12 @@ def _ask(plan: TaskPlan, folder: Path, *, backend: Backend, console: Console) ->
         order=plan.order,
         backend=backend,
         store=TaskStore(folder / plan.spec.name),
-        track=partial(track, title=plan.spec.name, console=console),
+        track=partial(
+            track,
+            title=plan.spec.name,
+            console=console,
+            num_devices=int(backend.describe().get("processes", 1)),
+        ),
     )
 
 

@@ -1,5 +1,7 @@
 import json
 import shutil
+import threading
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import llava_core
-from llava_core import Request
+from llava_core import Request, predict
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.errors import CheckpointError, ConfigError, DataError
 from llava_core.predict import Partial
@@ -275,3 +277,58 @@ def test_a_stream_refuses_what_evaluation_cuts(tiny):
     last = [step[-1] for step in tiny.stream(requests, on_error=failed.__setitem__)][-1]
     assert last.request.id == "short"
     assert "the model reads 2048" in str(failed["long"])
+
+
+def test_the_next_requests_are_read_while_the_model_computes(tiny, monkeypatch):
+    monkeypatch.setattr(predict, "_WINDOW", 2)
+    read = [threading.Event() for _ in range(6)]
+
+    def requests():
+        for index, event in enumerate(read):
+            event.set()
+            yield question("Hi", images=[toy_image(300 + index)])
+
+    steps = tiny._engine.steps
+    answered = []
+
+    def waiting(*arguments, **settings):
+        # The model does not begin before the next window is read.
+        assert read[min(len(answered) + 3, 5)].wait(timeout=30)
+        yield from steps(*arguments, **settings)
+
+    monkeypatch.setattr(tiny._engine, "steps", waiting)
+    for response in tiny.generate(requests()):
+        answered.append(response.id)
+    assert sorted(answered) == list(range(6))
+
+
+def test_time_in_which_the_model_waits_is_not_busy(tiny, monkeypatch):
+    monkeypatch.setattr(predict, "_WINDOW", 1)
+
+    def requests():
+        for index in range(3):
+            time.sleep(0.2)
+            yield question("Hi", images=[toy_image(310 + index)])
+
+    start, before = time.perf_counter(), tiny.busy_s
+    for _ in tiny.generate(requests()):
+        time.sleep(0.1)
+    elapsed = time.perf_counter() - start
+    assert 0 < tiny.busy_s - before <= elapsed - 0.5
+
+
+def test_an_error_of_the_requests_ends_the_answers(tiny):
+    def requests():
+        yield question("Hi")
+        raise OSError("the source is gone")
+
+    with pytest.raises(OSError, match="the source is gone"):
+        list(tiny.generate(requests()))
+
+
+def test_answers_that_nobody_takes_leave_no_pictures_behind(tiny, monkeypatch):
+    monkeypatch.setattr(predict, "_WINDOW", 1)
+    answers = tiny.generate(question("Hi", images=[toy_image(320 + i)]) for i in range(3))
+    next(answers)
+    answers.close()
+    assert not tiny._encoder._fetched

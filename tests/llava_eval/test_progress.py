@@ -22,5 +22,15 @@ def test_a_terminal_sees_the_count_with_what_was_known() -> None:
     assert "samples/s" in text
 
 
+def test_a_backend_that_knows_tells_how_busy_its_devices_are() -> None:
+    clock = [0.0]
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, get_time=lambda: clock[0])
+    answers = [Answer(sample_id="1", text="yes", busy_s=6.0)]
+    for _ in track(iter(answers), 1, 0, title="gqa", console=console, num_devices=2):
+        clock[0] = 4.0
+    assert "device busy 75%" in console.file.getvalue()
+    assert "device busy" not in shown(is_terminal=True)
+
+
 def test_a_file_sees_nothing() -> None:
     assert shown(is_terminal=False) == ""

@@ -39,6 +39,7 @@ class FakeLlava:
     """Takes requests as the engine does, a window at a time, and answers with their position."""
 
     identity = IDENTITY
+    busy_s = 0.0
 
     def __init__(self, *, error: Exception | None = None, impossible: str | None = None) -> None:
         self.requests: list[Any] = []
