@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,8 @@ _FINISHED = "responses.jsonl"
 _PARTS = "responses.part-*.jsonl"
 _TIMING = "timing.jsonl"
 _SCORES = ("scores.jsonl", "summary.json")
+_REPORT = ("leaderboard.*", "samples")
+_ASIDE = "old-"
 _FIELDS = ("sample_id", "question_id", "prompt", "text", "answer_id", "model_id", "metadata")
 
 
@@ -101,13 +104,31 @@ def write_atomically(path: Path, lines: Iterable[bytes]) -> None:
         fresh.replace(path)
 
 
-def clear_run(folder: Path, tasks: Iterable[str]) -> None:
-    """Forgets a run: the manifest, and what it wrote about the tasks; other files stay."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for task in tasks:
-        for name in (_FINISHED, _PARTS, _TIMING, *_SCORES):
-            for path in (folder / task).glob(name):
-                path.unlink()
+def set_aside(folder: Path, tasks: Iterable[str]) -> Path | None:
+    """Makes room for another run: what a run wrote moves to `old-N`, itself a run folder.
+
+    Other files stay, and so do reviews: those of an answer that comes again are not paid twice.
+
+    Returns:
+        The new folder; None where nothing was written.
+
+    Raises:
+        RunError: a file cannot be moved; none is lost.
+    """
+    names = [MANIFEST, *_REPORT]
+    names += [f"{task}/{name}" for task in tasks for name in (_FINISHED, _PARTS, _TIMING, *_SCORES)]
+    paths = [path for name in names for path in sorted(folder.glob(name))]
+    if not paths:
+        return None
+    aside = next(
+        place for number in count(1) if not (place := folder / f"{_ASIDE}{number}").exists()
+    )
+    with _writing(aside):
+        for path in paths:
+            place = aside / path.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)
+    return aside
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from llava_eval.review.tasks import Answered
 from llava_eval.run import TaskRun, run_task
 from llava_eval.score import score_task, write_scores
 from llava_eval.spec import TaskSpec
-from llava_eval.store import TaskStore, clear_run, locked, read_responses
+from llava_eval.store import TaskStore, locked, read_responses, set_aside
 from llava_eval.table import next_steps, summary_table
 
 HELP = "ask a model the questions of some tasks, score its answers, write the report"
@@ -70,7 +70,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "a protocol of its own (default: generation)",
     )
     add("--output", type=Path, metavar="DIR", help="run folder (default: runs/MODEL-DATA)")
-    add("--fresh", action="store_true", help="forget the answers that the run folder holds")
+    add(
+        "--fresh",
+        action="store_true",
+        help="start over; what the run folder holds moves to its old-N",
+    )
     add_task_judge(parser)
 
 
@@ -167,8 +171,8 @@ def _begin(
         known: of the manifest, what is known without the model.
     """
     known = {**known, "model": backend.describe()}
-    if arguments.fresh:
-        clear_run(folder, tasks)
+    if arguments.fresh and (aside := set_aside(folder, tasks)):
+        sys.stderr.write(f"llava-eval: what was in {folder} is now in {aside}\n")
     manifest.check_folder(folder, known)
     named = {
         "model_id": backend.model_id,

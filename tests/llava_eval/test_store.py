@@ -18,10 +18,10 @@ from llava_eval.errors import RunError
 from llava_eval.records import Response
 from llava_eval.store import (
     TaskStore,
-    clear_run,
     locked,
     read_responses,
     response_line,
+    set_aside,
     write_atomically,
 )
 
@@ -236,10 +236,28 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         pass
 
 
-def test_forgetting_a_run_leaves_other_files(tmp_path: Path) -> None:
+def files_of(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_a_run_that_is_set_aside_keeps_every_byte(tmp_path: Path) -> None:
     append(TaskStore(tmp_path / "gqa"), respond("1"))
-    for name in ("manifest.json", "notes.txt", "gqa/summary.json", "gqa/notes.txt"):
-        (tmp_path / name).touch()
-    clear_run(tmp_path, ["gqa", "pope"])
-    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
-    assert left == {"notes.txt", "gqa/notes.txt"}
+    (tmp_path / "samples").mkdir()
+    for name in ("manifest.json", "gqa/summary.json", "leaderboard.md", "samples/gqa.html"):
+        (tmp_path / name).write_text(name)
+    run = files_of(tmp_path)
+    for name in ("notes.txt", "gqa/notes.txt", "gqa/reviews.jsonl"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "old-1").mkdir()
+    assert set_aside(tmp_path, ["gqa", "pope"]) == tmp_path / "old-2"
+    assert files_of(tmp_path / "old-2") == run
+    left = {name for name in files_of(tmp_path) if not name.startswith("old-2/")}
+    assert left == {"notes.txt", "gqa/notes.txt", "gqa/reviews.jsonl"}
+
+
+def test_where_nothing_was_written_nothing_is_set_aside(tmp_path: Path) -> None:
+    assert set_aside(tmp_path / "absent", ["gqa"]) is None
+    (tmp_path / "notes.txt").touch()
+    assert set_aside(tmp_path, ["gqa"]) is None
+    assert list(files_of(tmp_path)) == ["notes.txt"]

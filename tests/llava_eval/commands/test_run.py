@@ -125,6 +125,24 @@ def test_fresh_asks_everything_again(monkeypatch) -> None:
     assert len(backend.asked) == 4
 
 
+def test_fresh_keeps_the_old_run(monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    command()
+    folder = GQA.parent
+    before = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    other = use_backend(monkeypatch)
+    monkeypatch.setattr(other, "describe", lambda: {"fingerprint": "g"})
+    assert command("--fresh") == 0
+    old = folder / "old-1"
+    assert {p.relative_to(old): p.read_bytes() for p in old.rglob("*") if p.is_file()} == before
+    assert f"what was in {folder} is now in {old}" in capsys.readouterr().err
+    assert len(other.asked) == 4
+    # The run goes on from the new answers, and what is old is still a run folder.
+    assert command() == 0
+    assert len(other.asked) == 4
+    assert cli.main(["report", str(old)]) == 0
+
+
 def test_other_settings_are_refused(monkeypatch, capsys) -> None:
     use_backend(monkeypatch)
     command("--output", "here")
