@@ -34,6 +34,10 @@ from llava_core.model.llava import LlavaModel
 _CHUNK_TOKENS = {"cpu": 256}
 _CHUNK_TOKENS_ELSEWHERE = 4096
 _SMALLEST_CHUNK = 128
+# Tokens that are computed in the time that a batch takes besides, for the steps of short answers. A
+# GPU waits in a step for its many small kernels, a CPU for the weights.
+_BATCH_COST = {"cpu": 256}
+_BATCH_COST_ELSEWHERE = 4096
 
 # Not cuDNN's, which makes a new plan for every shape: of 4.7 s of questions it took 1.4 s.
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -112,9 +116,9 @@ class Engine:
         attention = self._language.config._attn_implementation
         self._prefix_attention = attention
         self._branch_attention = "eager" if attention == "eager" else "sdpa"
-        self._chunk_tokens = _CHUNK_TOKENS.get(
-            model.embedding.weight.device.type, _CHUNK_TOKENS_ELSEWHERE
-        )
+        device = model.embedding.weight.device.type
+        self._chunk_tokens = _CHUNK_TOKENS.get(device, _CHUNK_TOKENS_ELSEWHERE)
+        self.batch_cost = _BATCH_COST.get(device, _BATCH_COST_ELSEWHERE)
 
     def run(
         self, groups: Sequence[Group], features: Sequence[Sequence[Tensor]]

@@ -82,14 +82,18 @@ def plan_groups(requests: Iterable[Encoded], *, max_own_tokens: int) -> list[Gro
 
 
 def plan_batches(
-    groups: Sequence[Group], *, lengths: Sequence[int], batch_tokens: int
+    groups: Sequence[Group], *, lengths: Sequence[int], batch_tokens: int, batch_cost: int
 ) -> list[list[Group]]:
     """Puts groups of like length together, those with options apart from the others.
+
+    A larger batch pads more, and more batches take more steps of decoding: among the ways to cut
+    the groups, in order of length, the one is taken that costs fewest tokens in all.
 
     Args:
         lengths: tokens of each group's prefix, pictures included.
         batch_tokens: most tokens of a batch, padding included; a larger group is alone in its
         batch.
+        batch_cost: what a batch costs besides its tokens, in tokens.
     """
     order = sorted(
         range(len(groups)),
@@ -101,19 +105,43 @@ def plan_batches(
             groups[i].num_own_tokens,
         ),
     )
+    own = [group.num_own_tokens for group in groups]
+    starts = _cheapest_starts(
+        [(lengths[i], own[i], groups[i].has_options) for i in order],
+        batch_tokens=batch_tokens,
+        batch_cost=batch_cost,
+    )
     batches: list[list[Group]] = []
-    width = own = 0
-    for i in order:
-        width, own = max(width, lengths[i]), max(own, groups[i].num_own_tokens)
-        if (
-            not batches
-            or batches[-1][0].has_options != groups[i].has_options
-            or (len(batches[-1]) + 1) * (width + own) > batch_tokens
-        ):
-            batches.append([])
-            width, own = lengths[i], groups[i].num_own_tokens
-        batches[-1].append(groups[i])
-    return batches
+    stop = len(order)
+    while stop:
+        batches.append([groups[i] for i in order[starts[stop] : stop]])
+        stop = starts[stop]
+    return batches[::-1]
+
+
+def _cheapest_starts(
+    sizes: Sequence[tuple[int, int, bool]], *, batch_tokens: int, batch_cost: int
+) -> list[int]:
+    """Where the last batch of the first n groups begins, for every n, if they are cut best.
+
+    Args:
+        sizes: of each group its prefix, what is not shared, and whether it has options.
+    """
+    costs, starts = [0], [0]
+    for stop in range(1, len(sizes) + 1):
+        longest = widest = 0
+        ways: list[tuple[int, int]] = []
+        for start in range(stop - 1, -1, -1):
+            prefix, own, has_options = sizes[start]
+            longest, widest = max(longest, prefix), max(widest, own)
+            tokens = (stop - start) * (longest + widest)
+            if ways and (tokens > batch_tokens or has_options != sizes[stop - 1][2]):
+                break
+            ways.append((costs[start] + tokens + batch_cost, start))
+        cost, start = min(ways)
+        costs.append(cost)
+        starts.append(start)
+    return starts
 
 
 def num_tokens(batch: Sequence[Group], lengths: Sequence[int]) -> int:

@@ -115,7 +115,12 @@ class Schedule:
 
     def _plan(self, groups: Sequence[Group], lengths: Mapping[str, int]) -> list[list[Group]]:
         prefixes = [_length(group, lengths) for group in groups]
-        return plan_batches(groups, lengths=prefixes, batch_tokens=self._batch_tokens)
+        return plan_batches(
+            groups,
+            lengths=prefixes,
+            batch_tokens=self._batch_tokens,
+            batch_cost=self._engine.batch_cost,
+        )
 
     def _try(
         self, batch: Sequence[Group], features: Mapping[str, Tensor], has_left: HasLeft

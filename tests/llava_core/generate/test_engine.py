@@ -45,7 +45,10 @@ def answer(model, encoded, *, batch_tokens=10_000, eos_ids=EOS):
     groups = plan_groups(encoded, max_own_tokens=batch_tokens)
     finished = []
     for batch in plan_batches(
-        groups, lengths=[len(g.prefix) for g in groups], batch_tokens=batch_tokens
+        groups,
+        lengths=[len(g.prefix) for g in groups],
+        batch_tokens=batch_tokens,
+        batch_cost=engine.batch_cost,
     ):
         finished += engine.run(
             batch, [[features[key] for key in group.pictures] for group in batch]

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +67,7 @@ def test_batches_stay_below_the_limit_where_they_can(batch_tokens, sizes):
     groups = plan_groups(
         [encoded([1, IMAGE, i], str(i), max_new_tokens=1) for i in range(4)], max_own_tokens=100
     )
-    batches = plan_batches(groups, lengths=[90] * 4, batch_tokens=batch_tokens)
+    batches = plan_batches(groups, lengths=[90] * 4, batch_tokens=batch_tokens, batch_cost=1)
     assert [len(batch) for batch in batches] == sizes
 
 
@@ -73,11 +76,59 @@ def test_long_answers_are_batched_apart_from_short_ones():
         [encoded([1, i], str(i), max_new_tokens=n) for i, n in enumerate([4, 1024, 4])],
         max_own_tokens=5000,
     )
-    batches = plan_batches(groups, lengths=[10] * 3, batch_tokens=60)
+    batches = plan_batches(groups, lengths=[10] * 3, batch_tokens=60, batch_cost=99)
     assert [[g.members[0].request.max_new_tokens for g in batch] for batch in batches] == [
         [4, 4],
         [1024],
     ]
+
+
+def test_options_are_batched_apart_from_answers():
+    requests = [encoded([1, i], str(i), i, max_new_tokens=4) for i in range(4)]
+    requests[1:3] = [replace(each, options=((5,), (6,))) for each in requests[1:3]]
+    groups = plan_groups(requests, max_own_tokens=100)
+    batches = plan_batches(groups, lengths=[10] * 4, batch_tokens=1000, batch_cost=99)
+    assert [[group.members[0].id for group in batch] for batch in batches] == [[0, 3], [1, 2]]
+
+
+def tokens_of(batches, lengths, cost):
+    """What batches of groups of one token of their own cost; lengths by picture."""
+    return sum(
+        num_tokens(batch, [lengths[group.pictures[0]] for group in batch]) + cost
+        for batch in batches
+    )
+
+
+def all_cuts(things):
+    """Every way to cut a list into parts."""
+    for cuts in product([False, True], repeat=len(things) - 1):
+        parts = [[things[0]]]
+        for thing, cut in zip(things[1:], cuts, strict=True):
+            parts += [[thing]] if cut else []
+            parts[-1] += [] if cut else [thing]
+        yield parts
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=7),
+    limit=st.integers(1, 300),
+    cost=st.integers(0, 80),
+)
+def test_no_other_cut_of_the_groups_costs_less(sizes, limit, cost):
+    requests = [encoded([1, IMAGE, 5], str(i), i, max_new_tokens=1) for i in range(len(sizes))]
+    groups = plan_groups(requests, max_own_tokens=100)
+    lengths = {str(i): size for i, size in enumerate(sizes)}
+    batches = plan_batches(groups, lengths=sizes, batch_tokens=limit, batch_cost=cost)
+    ordered = sorted(groups, key=lambda group: lengths[group.pictures[0]])
+    possible = [
+        parts
+        for parts in all_cuts(ordered)
+        if all(len(part) == 1 or tokens_of([part], lengths, 0) <= limit for part in parts)
+    ]
+    assert all(len(b) == 1 or tokens_of([b], lengths, 0) <= limit for b in batches)
+    assert tokens_of(batches, lengths, cost) == min(
+        tokens_of(parts, lengths, cost) for parts in possible
+    )
 
 
 PROMPTS = st.lists(
@@ -86,14 +137,16 @@ PROMPTS = st.lists(
 )
 
 
-@given(prompts=PROMPTS, limit=st.integers(1, 200))
-def test_every_request_is_planned_once_and_keeps_its_prompt(prompts, limit):
+@given(prompts=PROMPTS, limit=st.integers(1, 200), cost=st.integers(0, 50))
+def test_every_request_is_planned_once_and_keeps_its_prompt(prompts, limit, cost):
     requests = [
         encoded([IMAGE, *ids] if picture else ids, [picture] if picture else [], index=i)
         for i, (ids, picture) in enumerate(prompts)
     ]
     groups = plan_groups(requests, max_own_tokens=limit)
-    batches = plan_batches(groups, lengths=[len(g.prefix) for g in groups], batch_tokens=limit)
+    batches = plan_batches(
+        groups, lengths=[len(g.prefix) for g in groups], batch_tokens=limit, batch_cost=cost
+    )
     planned = [(group, member) for batch in batches for group in batch for member in group.members]
     assert sorted(member.id for _, member in planned) == list(range(len(requests)))
     for group, member in planned:
