@@ -114,7 +114,7 @@ class Measured:
     busy: float | None
     """Share of the time in which the GPU ran something, by the driver; None where it cannot say."""
     waited_s: float
-    """For prompts and pictures."""
+    """Seconds in which the model had nothing to do: it waited for prompts or pictures."""
     operations: float
     peak_bytes: int
 
@@ -320,7 +320,7 @@ def measure(llava: Llava, task: Task, *, operations: float, pool: ProcessPoolExe
     files = list(pool.map(encode_picture, range(first, first + pictures), chunksize=16))
     prompts = make_prompts(task, files, questions=questions, words=words)
     backend = LocalBackend(llava)
-    waited = llava.waited_s
+    computed = llava.busy_s
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with watching() as busy:
@@ -336,7 +336,7 @@ def measure(llava: Llava, task: Task, *, operations: float, pool: ProcessPoolExe
         pictures=pictures,
         wall_s=wall,
         busy=statistics.mean(busy.samples) / 100 if busy.samples else None,
-        waited_s=llava.waited_s - waited,
+        waited_s=wall - (llava.busy_s - computed),
         operations=num_operations(
             llava, prompts, [tokens[prompt.sample.sample_id] or 0 for prompt in prompts]
         ),

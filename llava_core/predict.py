@@ -10,7 +10,6 @@ once, groups requests that share a beginning, and answers groups of like length 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,9 @@ from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer
 OnError = Callable[[str | int, DataError], None]
 """Takes the id of a request that cannot be answered, and why."""
 
-# Requests that are planned together. More find more to share; each holds its pictures in memory.
-_WINDOW = 256
+# Requests that are planned together, and their pictures, which are held in memory. More find more
+# to share and fill a large device better.
+_WINDOW, _WINDOW_PICTURES = 2048, 128
 # Rows of features kept for pictures that come again: some hundred pictures of 576.
 _FEATURE_TOKENS = 65_536
 
@@ -84,6 +84,8 @@ class Partial:
     """Length of the prompt, pictures included."""
 
 
+_PictureKey = Callable[..., str]
+"""`PictureEncoder.key`, or one that remembers."""
 _Read = Encoded | tuple[str | int, DataError]
 """A request as ids, or the name of one that cannot be answered and why."""
 
@@ -207,7 +209,7 @@ class Llava:
     @torch.inference_mode()
     def logits(self, request: Request) -> Tensor:
         """Logits at every position of the spliced prompt, float32[T, V]; for checks of parity."""
-        encoded = self._encode(request, 0)
+        encoded = self._encode(request, 0, key=self._encoder.key)
         pictures = [self.picture(image, pad=request.pad) for image in request.images]
         output: Output = self.model([torch.tensor(encoded.ids)], pictures)
         return output.logits[0].float().cpu()
@@ -259,7 +261,7 @@ class Llava:
             turns.append(Message(role="assistant", text=None))
         return turns
 
-    def _encode(self, request: Request, index: int) -> Encoded:
+    def _encode(self, request: Request, index: int, *, key: _PictureKey) -> Encoded:
         ids = tuple(tokenize_prompt(self.render(request), self.tokenizer))
         wanted = ids.count(IMAGE_TOKEN_ID)
         if wanted != len(request.images):
@@ -271,7 +273,7 @@ class Llava:
             request=request,
             id=_name(request, index),
             ids=ids,
-            pictures=tuple(self._encoder.key(image, pad=request.pad) for image in request.images),
+            pictures=tuple(key(image, pad=request.pad) for image in request.images),
             options=tuple(self._option_ids(request, option, ids) for option in request.options),
         )
 
@@ -322,9 +324,11 @@ class Llava:
     def _read(self, numbered: Iterator[tuple[int, Request]]) -> list[_Read]:
         """Takes the next requests and begins to prepare their pictures."""
         window: list[_Read] = []
-        for index, request in islice(numbered, _WINDOW):
+        # Requests about one picture hold the same object, which is looked through once.
+        key = _remembering(self._encoder.key)
+        for index, request in _portion(numbered):
             try:
-                window.append(self._encode(request, index))
+                window.append(self._encode(request, index, key=key))
             except DataError as error:
                 window.append((_name(request, index), error))
         shown = pictures_of(item for item in window if isinstance(item, Encoded))
@@ -461,6 +465,28 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         max_bytes = None if feature_cache_gb is None else int(feature_cache_gb * 10**9)
         llava.keep_features(Path(feature_cache), max_bytes=max_bytes)
     return llava
+
+
+def _remembering(key: _PictureKey) -> _PictureKey:
+    """The same for pictures that stay in memory while it is used."""
+    known: dict[tuple[int, bool], str] = {}
+
+    def remember(image: Image.Image, *, pad: bool) -> str:
+        if (id(image), pad) not in known:
+            known[id(image), pad] = key(image, pad=pad)
+        return known[id(image), pad]
+
+    return remember
+
+
+def _portion(numbered: Iterator[tuple[int, Request]]) -> Iterator[tuple[int, Request]]:
+    """The next requests, neither too many nor with too many pictures."""
+    pictures: set[int] = set()
+    for number, (index, request) in enumerate(numbered, start=1):
+        yield index, request
+        pictures.update(map(id, request.images))
+        if number == _WINDOW or len(pictures) >= _WINDOW_PICTURES:
+            return
 
 
 def _raising(on_error: OnError | None) -> OnError:
