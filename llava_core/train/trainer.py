@@ -192,6 +192,13 @@ class LlavaTrainer(Trainer):
             is_grouped=self._recipe.group_by_modality_length,
         )
 
+    def _run_epoch(self, *given: Any, **options: Any) -> None:
+        """Takes no step after the last, as the library does that goes on from its checkpoint."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*given, **options)
+
     def _count(self, batch: Batch) -> None:
         if batch["faults"] and self._recipe.faulty_samples == "fail":
             raise DataError(

@@ -46,9 +46,45 @@ def test_a_training_killed_while_saving_goes_on_from_the_checkpoint_before(recip
     assert [line.get("loss") for line in curves[0]] == [line.get("loss") for line in curves[1]]
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_a_disk_that_fills_up_while_saving_is_told_and_leaves_no_checkpoint(recipe, stage):
-    made = recipe(stage, max_steps=2, save_steps=1)
+def test_a_result_that_was_broken_off_is_no_model_and_is_made_again(recipe, monkeypatch):
+    made = recipe("pretrain", max_steps=2, save_steps=1)
+    output, rename, names = Path(made.output), Path.rename, []
+
+    def breaking_off(path, target):
+        names.append(path.name)
+        if path.name == "config.json":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", breaking_off)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(made)
+    monkeypatch.undo()
+    # The weights have their place by then, but nothing takes the folder for a model.
+    assert "mm_projector.bin" in names
+    with pytest.raises(LlavaError, match=r"config\.json"):
+        llava_core.load(str(output), base=made.model, device="cpu")
+    run_recipe(made)
+    # No step was taken after the last one.
+    assert [line["step"] for line in read_log(output) if "loss" in line] == [1, 2]
+    last = read_trained(output / "checkpoint-2")
+    assert all(torch.equal(tensor, last[name]) for name, tensor in read_trained(output).items())
+    llava_core.load(str(output), base=made.model, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        ("pretrain", {"save_steps": 1}),
+        ("finetune", {"save_steps": 1}),
+        ("finetune", {"save_steps": 1, "lora_rank": 4}),
+        ("finetune", {"save_steps": 1000}),
+    ],
+)
+def test_a_disk_that_fills_up_while_saving_is_told_and_leaves_no_checkpoint(
+    recipe, stage, settings
+):
+    made = recipe(stage, max_steps=2, **settings)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
@@ -57,6 +93,7 @@ def test_a_disk_that_fills_up_while_saving_is_told_and_leaves_no_checkpoint(reci
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert checkpoint_numbers(Path(made.output)) == []
+    assert not Path(made.output, "config.json").exists()
     run_recipe(made)
 
 

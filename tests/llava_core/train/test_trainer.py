@@ -1,6 +1,7 @@
 """Whole trainings of a toy model, a few steps each: what must give the same losses does."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -187,11 +188,18 @@ def test_a_missing_picture_ends_the_training_with_its_name(recipe, tmp_path):
         run_recipe(recipe(data=[str(path)]))
 
 
-def test_a_missing_picture_is_skipped_and_counted_on_request(recipe, tmp_path):
+@pytest.mark.parametrize("batch", [4, 1])
+def test_a_missing_picture_is_skipped_and_counted_on_request(recipe, tmp_path, batch):
     path = write_data(tmp_path, 8)
     (tmp_path / "2.png").unlink()
-    lines = read_log(run_recipe(recipe(data=[str(path)], faulty_samples="skip")))
-    assert [line for line in lines if "loss" in line][-1]["skipped"] == 1
+    (tmp_path / "5.png").write_bytes(b"no picture")
+    made = recipe(
+        data=[str(path)], faulty_samples="skip", per_device_batch=batch, global_batch=batch
+    )
+    lines = [line for line in read_log(run_recipe(made)) if "loss" in line]
+    assert lines[-1]["skipped"] == 2
+    # A batch of which nothing is left is a step in which nothing is learned.
+    assert sum(line["loss"] == 0 for line in lines) == (2 if batch == 1 else 0)
 
 
 def test_samples_that_are_too_long_are_cut_and_counted(recipe):
@@ -201,13 +209,24 @@ def test_samples_that_are_too_long_are_cut_and_counted(recipe):
     assert [line["loss"] for line in lines] == [0.0] * 4
 
 
-def test_a_loss_that_is_no_number_ends_the_training_with_the_samples(recipe, monkeypatch):
+@pytest.mark.parametrize("wrong", ["nan", "inf"])
+def test_a_loss_that_is_no_number_ends_the_training_with_its_samples(recipe, monkeypatch, wrong):
+    made = recipe(per_device_batch=2, accumulation=2, save_steps=1)
     compute = module.LlavaTrainer.compute_loss
-    monkeypatch.setattr(
-        module.LlavaTrainer, "compute_loss", lambda *a, **k: compute(*a, **k) * float("nan")
-    )
-    with pytest.raises(DataError, match="the loss is nan at step 1, in a batch of the samples s"):
-        run_recipe(recipe())
+
+    def compute_wrongly(self, model, inputs, **options):
+        loss = compute(self, model, inputs, **options)
+        return loss * float(wrong) if "sample-9" in inputs["sample_ids"] else loss
+
+    monkeypatch.setattr(module.LlavaTrainer, "compute_loss", compute_wrongly)
+    with pytest.raises(DataError, match=f"the loss is {wrong} at step") as told:
+        run_recipe(made)
+    named = re.search(r"in a batch of the samples (.*?); look", str(told.value))[1].split(", ")
+    assert len(named) == 2
+    assert "sample-9" in named
+    monkeypatch.undo()
+    # What was saved before is sound, and the training goes on from there.
+    assert all(isinstance(loss, float) and loss < 100 for loss in losses(made))
 
 
 def test_a_full_disk_is_told_before_writing(recipe, monkeypatch):
