@@ -1,6 +1,7 @@
 """Trainings on two processes: the losses of one, by the engine that was asked for."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 
 from llava_core.errors import ConfigError
 from llava_core.train import run
-from llava_core.train.checkpoints import read_trained
+from llava_core.train.checkpoints import checkpoint_numbers, read_trained
 from llava_core.train.run import run_recipe
 from llava_core.train.watch import read_log
 from tests.llava_core.toy import toy_config, toy_model
@@ -66,8 +67,8 @@ needs_deepspeed = pytest.mark.skipif(
 )
 
 
-def run_command(command):
-    """Runs a command and gives what it prints."""
+def run_command(command, *, fails=False):
+    """Runs a command and gives what it prints, or what it says when it fails."""
     finished = subprocess.run(
         list(map(str, command)),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -77,23 +78,28 @@ def run_command(command):
         # DeepSpeed compiles something when it is first used.
         timeout=600,
     )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return finished.stdout
+    assert (finished.returncode != 0) == fails, finished.stderr[-3000:]
+    return finished.stderr if fails else finished.stdout
 
 
 @pytest.fixture
 def launch(tmp_path):
-    """Runs a recipe on two processes and gives what each says of its model."""
+    """Runs a recipe on some processes and gives what each says of its model.
 
-    def start(recipe, prelude=""):
+    Or what is said when the training fails.
+    """
+
+    def start(recipe, prelude="", *, processes=2, fails=False):
         script, path = tmp_path / "script.py", tmp_path / "recipe.yaml"
         script.write_text(prelude + SCRIPT)
         path.write_text(recipe.to_yaml())
         for old in tmp_path.glob("rank-*"):
             old.unlink()
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", "2", script, recipe.stage, path, tmp_path]
-        run_command(command)
+        command += ["--nproc-per-node", processes, script, recipe.stage, path, tmp_path]
+        said = run_command(command, fails=fails)
+        if fails:
+            return said
         return [path.read_text() for path in sorted(tmp_path.glob("rank-*"))]
 
     return start
@@ -195,6 +201,44 @@ def test_fsdp_in_16_bits_does_not_round_the_loss(recipe, launch, tmp_path):
     assert launch(made, FSDP_ON_CPUS + EXACT) == ["FSDPLossModel 2"] * 2
     one = alone(recipe, tmp_path, max_steps=3, **mode)
     assert losses(made.output) == pytest.approx(losses(one), abs=0.05)
+
+
+@pytest.mark.gpu
+def test_fsdp_learns_the_same_on_a_gpu(recipe, launch, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    exact = {"tf32": False, "peak_tflops": 100.0, **ADAPTERS}
+    made = recipe(engine="fsdp", **{**SETTINGS, "per_device_batch": 4}, **exact)
+    assert launch(made, processes=1) == ["FSDPLossModel 1"]
+    assert losses(made.output) == pytest.approx(losses(alone(recipe, tmp_path, **exact)), abs=1e-3)
+    assert all(line["utilization"] > 0 for line in read_log(Path(made.output)) if "loss" in line)
+
+
+# One of the processes comes to a loss that is no number; the other has nothing wrong.
+BROKEN = """
+from llava_core.train.trainer import LlavaTrainer
+
+compute = LlavaTrainer.compute_loss
+
+def compute_wrongly(self, model, inputs, **options):
+    loss = compute(self, model, inputs, **options)
+    return loss * float("nan") if "sample-9" in inputs["sample_ids"] else loss
+
+LlavaTrainer.compute_loss = compute_wrongly
+"""
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_in_one_process_ends_both(recipe, launch):
+    made = recipe(save_steps=1, save_total_limit=None, **SETTINGS)
+    said = launch(made, BROKEN, fails=True)
+    step, named = re.search(
+        r"the loss is nan at step (\d+), in a batch of the samples (.*?); look", said
+    ).groups()
+    assert len(named.split(", ")) == 2
+    assert "sample-9" in named
+    # None was written with the weights that the other process had by then.
+    assert checkpoint_numbers(Path(made.output)) == list(range(1, int(step)))
 
 
 LAUNCHERS = {
