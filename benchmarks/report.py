@@ -72,6 +72,11 @@ def write_task(folder: Path, spec: TaskSpec, random: Random, samples: int) -> No
         )
     write_scores(folder, scores, drawn_summary(spec, random, samples))
     (folder / "responses.jsonl").write_bytes(b"".join(map(response_line, responses)))
+    times = (
+        {"finished_s": 1e9 + number / 10, "elapsed_s": number / 10} for number in range(samples)
+    )
+    lines = (json.dumps({"sample_id": "0", "metadata": {"timing": time}}) for time in times)
+    (folder / "timing.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
 def drawn_summary(spec: TaskSpec, random: Random, samples: int) -> Summary:

@@ -144,8 +144,9 @@ def read_runs(folders: Sequence[Path]) -> dict[Path, Run]:
     if faults:
         raise RunError("\n".join(faults))
     models = {f: str(manifests[f].get("model_id") or f.resolve().name) for f in folders}
-    shared = Counter(models.values())
-    names = {f: models[f] if shared[models[f]] == 1 else f"{models[f]} ({f})" for f in folders}
+    seen = {folder: pages.visible(model) for folder, model in models.items()}
+    shared = Counter(seen.values())
+    names = {f: seen[f] if shared[seen[f]] == 1 else f"{seen[f]} ({f})" for f in folders}
     return {
         folder: Run(
             name=names[folder],
