@@ -6,9 +6,10 @@ table has them. What makes a number less than it seems (missing samples, another
 protocol) travels with it as a remark.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from llava_eval.records import NOT_JUDGED, Estimate, Summary, Unit
 from llava_eval.spec import PAPER_TASKS, TaskSpec
@@ -45,6 +46,8 @@ class Cell:
     """Where the number comes from; None for a published one."""
     page: str | None = None
     best: bool = False
+    tied: bool = False
+    """Whether it is not the best, but not surely worse either."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -126,12 +129,12 @@ def build_leaderboard(
     columns = tuple(
         _column(task, runs, tasks.get(task)) for task in sorted(present, key=column_place)
     )
-    best = {column.task: _best(column) for column in columns}
+    leaders = {column.task: _leaders(column) for column in columns}
     measured = tuple(
         Row(
             name=run.name,
             warning=run.warning,
-            cells=tuple(_cell(run, column, best[column.task]) for column in columns),
+            cells=tuple(_cell(run, column, leaders[column.task]) for column in columns),
         )
         for run in runs
     )
@@ -168,8 +171,15 @@ def _column(task: str, runs: Sequence[Run], spec: TaskSpec | None) -> Column:
     )
 
 
-def _best(column: Column) -> set[str]:
-    """Names of the runs with the best value among those that may be compared.
+class _Leaders(NamedTuple):
+    """Names of the runs that lead a column."""
+
+    best: frozenset[str] = frozenset()
+    tied: frozenset[str] = frozenset()
+
+
+def _leaders(column: Column) -> _Leaders:
+    """Who has the best value among those that may be compared, and who is within its noise.
 
     Runs over the largest number of samples compete, if version, protocol, metric and judge agree:
     forty samples never beat five thousand. A run without rivals is not the best of anything, nor is
@@ -187,14 +197,15 @@ def _best(column: Column) -> set[str]:
         for name, summary in summaries.items()
         if _headline(summary).value is not None
     }
-    values = {
-        name: _goodness(_headline(summaries[name]))
-        for name in terms
-        if terms[name] == max(terms.values())
+    rivals = {
+        name: _headline(summaries[name]) for name in terms if terms[name] == max(terms.values())
     }
-    if len(values) < 2:
-        return set()
-    return {name for name, value in values.items() if value == max(values.values())}
+    if len(rivals) < 2:
+        return _Leaders()
+    first = max(rivals.values(), key=_goodness)
+    best = {name for name, rival in rivals.items() if rival.value == first.value}
+    tied = {name for name, rival in rivals.items() if _is_within_noise(rival, first)}
+    return _Leaders(frozenset(best), frozenset(tied - best))
 
 
 def _goodness(estimate: Estimate) -> float:
@@ -202,7 +213,19 @@ def _goodness(estimate: Estimate) -> float:
     return -value if estimate.higher_is_better is False else value
 
 
-def _cell(run: Run, column: Column, best: set[str]) -> Cell | None:
+def _is_within_noise(one: Estimate, other: Estimate) -> bool:
+    """Whether the 95 % interval of the difference of two values has zero in it.
+
+    Taken as independent, though the samples are the same: that makes the interval too wide rather
+    than too narrow, and only `compare`, which reads every score, knows better.
+    Source: Miller, Adding Error Bars to Evals, 2024, on unpaired differences.
+    """
+    if one.stderr is None or other.stderr is None:
+        return False
+    return abs(_goodness(one) - _goodness(other)) <= 1.96 * math.hypot(one.stderr, other.stderr)
+
+
+def _cell(run: Run, column: Column, leaders: _Leaders) -> Cell | None:
     summary = run.summaries.get(column.task)
     if summary is None:
         return None
@@ -212,7 +235,8 @@ def _cell(run: Run, column: Column, best: set[str]) -> Cell | None:
         unscored=sum(summary.counts.unscored.values()),
         summary=summary,
         page=run.pages.get(column.task),
-        best=run.name in best,
+        best=run.name in leaders.best,
+        tied=run.name in leaders.tied,
     )
 
 

@@ -72,6 +72,22 @@ def test_the_best_of_a_column_is_marked_and_ties_share_it():
     assert best_of(board(*runs)) == ["b", "c"]
 
 
+def tied_with_best(made: Leaderboard) -> list[str]:
+    return [row.name for row in made.measured if row.cells[0] and row.cells[0].tied]
+
+
+def test_what_is_not_surely_worse_than_the_best_is_tied_with_it():
+    # Two standard errors of 0.01 make one of 0.0141 of the difference, and 0.0277 of its interval.
+    values = {"best": 0.6, "near": 0.573, "far": 0.572}
+    runs = [run(name, summary("gqa", value, 0.01)) for name, value in values.items()]
+    assert (best_of(board(*runs)), tied_with_best(board(*runs))) == (["best"], ["near"])
+
+
+def test_without_an_error_nothing_is_tied():
+    runs = [run("a", summary("gqa", 0.6, 0.5)), run("b", summary("gqa", 0.5))]
+    assert tied_with_best(board(*runs)) == []
+
+
 def test_lower_is_best_where_the_metric_says_so():
     runs = [
         run(name, summary("gqa", 0, metrics={"accuracy": estimate(value, higher_is_better=False)}))

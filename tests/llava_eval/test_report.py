@@ -107,6 +107,21 @@ def test_the_latex_table_has_the_rows_and_numbers_of_the_markdown_one(runs, tmp_
     assert numbers(inner.latex_verbatim()) == numbers(plain)
 
 
+def test_every_table_marks_what_is_within_noise_of_the_best(tmp_path):
+    values = {"best": 0.612, "near": 0.611, "far": 0.5}
+    runs = [write_run(tmp_path / n, summary("mme", v, 0.01)) for n, v in values.items()]
+    output = report(runs, tmp_path)
+    marked = {
+        "leaderboard.md": ["**61.2** ±", "| ≈ 61.1 ±", "| 50.0 ±"],
+        "leaderboard.tex": [r"\textbf{61.2}", r"& $\approx$ 61.1", "& 50.0"],
+        "leaderboard.html": ["value best", "value tied", 'class="value"'],
+    }
+    for name, marks in marked.items():
+        text = (output / name).read_text()
+        assert [mark for mark in marks if mark in text] == marks
+    assert text.count("within noise of the best") == 1
+
+
 def numbers(text: str) -> list[str]:
     """Those with one decimal, in their order."""
     return re.findall(r"(?<![v.\d])\d+\.\d(?![.\d])", text)
