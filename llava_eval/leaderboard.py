@@ -7,6 +7,7 @@ protocol) travels with it as a remark.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ from llava_eval.records import NOT_JUDGED, Estimate, Summary, Unit
 from llava_eval.spec import PAPER_TASKS, TaskSpec
 
 NO_VALUE = "–"
+
+# As the paper's tables 3 and 4 part them.
+_ACADEMIC = ("vqav2", "gqa", "vizwiz", "scienceqa", "textvqa")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,14 @@ class Column:
     """The runs that have this task, in the order of the rows."""
 
     @property
+    def kind(self) -> str:
+        """Which of the paper's tables it stands in, by what that is about."""
+        own = _paper_task(self.task)
+        if own not in PAPER_TASKS:
+            return "Others"
+        return "Academic VQA" if own in _ACADEMIC else "Instruction following"
+
+    @property
     def published(self) -> Mapping[str, float]:
         """Checkpoint -> published value of the headline."""
         return self.spec.published.get(self.headline, {}) if self.spec else {}
@@ -114,6 +126,11 @@ class Leaderboard:
     published: tuple[Row, ...]
     """Rows of the model zoo; empty unless asked for."""
 
+    @property
+    def kinds(self) -> dict[str, int]:
+        """Kind of task -> number of its columns, which stand side by side."""
+        return dict(Counter(column.kind for column in self.columns))
+
 
 def build_leaderboard(
     runs: Sequence[Run], tasks: Mapping[str, TaskSpec], *, published: bool = False
@@ -152,8 +169,13 @@ def _headline(summary: Summary) -> Estimate:
 
 def column_place(task: str) -> tuple[int, str]:
     """By the paper's table, a variant after its task."""
-    own = task.partition("-")[0]
+    own = _paper_task(task)
     return PAPER_TASKS.index(own) if own in PAPER_TASKS else len(PAPER_TASKS), task
+
+
+def _paper_task(task: str) -> str:
+    """The task that it is, or that it is a variant of."""
+    return task.partition("-")[0]
 
 
 def _column(task: str, runs: Sequence[Run], spec: TaskSpec | None) -> Column:

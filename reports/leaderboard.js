@@ -1,7 +1,11 @@
 "use strict";
 
 const table = document.getElementById("leaderboard");
-const headers = [...table.tHead.rows[0].cells];
+const headers = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+const filter = document.getElementById("filter");
+const buttons = [...document.querySelectorAll("[data-show]")];
+
+const isModel = (row) => row.cells.length === headers.length;
 
 /** Compares two cells; one without a value stays last in either order. */
 function compare(left, right, order) {
@@ -17,13 +21,35 @@ function sortBy(header) {
   for (const other of headers) other.setAttribute("aria-sort", other === header ? order : "none");
   // Published rows have a body of their own: they are sorted, but never among the measured ones.
   for (const body of table.tBodies) {
-    const rows = [...body.rows].filter((row) => row.cells.length === headers.length);
+    const rows = [...body.rows].filter(isModel);
     rows.sort((a, b) => compare(a.cells[header.cellIndex], b.cells[header.cellIndex], order));
     body.append(...rows);
   }
 }
 
 for (const header of headers) header.firstElementChild.addEventListener("click", () => sortBy(header));
+
+/** Shows the models whose names hold every word; a body that has none of them goes with its title. */
+function showModels() {
+  const sought = filter.value.trim().toLowerCase().split(/\s+/);
+  const fits = (row) => sought.every((word) => row.cells[0].textContent.toLowerCase().includes(word));
+  const models = [...table.tBodies].flatMap((body) => [...body.rows].filter(isModel));
+  for (const row of models) row.hidden = !fits(row);
+  for (const body of table.tBodies) body.hidden = [...body.rows].filter(isModel).every((row) => row.hidden);
+  const shown = models.filter((row) => !row.hidden).length;
+  document.getElementById("shown").textContent = `${shown} of ${models.length} models`;
+}
+
+/** Shows the tasks of one kind, or all where none is named. */
+function showTasks(kind) {
+  for (const cell of table.querySelectorAll("[data-kind]")) cell.hidden = Boolean(kind) && cell.dataset.kind !== kind;
+  for (const button of buttons) button.setAttribute("aria-pressed", button.dataset.show === kind);
+}
+
+filter.addEventListener("input", showModels);
+filter.form.addEventListener("submit", (event) => event.preventDefault());
+for (const button of buttons) button.addEventListener("click", () => showTasks(button.dataset.show));
+showModels();
 
 /** Puts a tip below its number; it is fixed to the window, or the scrolling table would clip it. */
 function showTip(anchor, tip) {

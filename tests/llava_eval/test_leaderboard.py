@@ -46,6 +46,14 @@ def test_columns_stand_in_the_order_of_the_paper_and_others_follow_by_name():
     ]
 
 
+def test_columns_are_parted_as_the_paper_parts_its_tables_and_kinds_stay_together():
+    names = ["zebra", "mm_vet", "gqa-other", "pope", "gqa"]
+    made = board(run("a", *(summary(name, 0.5) for name in names)))
+    assert made.kinds == {"Academic VQA": 2, "Instruction following": 2, "Others": 1}
+    kinds = [column.kind for column in made.columns]
+    assert kinds == sorted(kinds)
+
+
 def test_rows_keep_the_order_of_the_runs_and_a_missing_task_is_an_empty_cell():
     made = board(run("b", summary("gqa", 0.5)), run("a", summary("pope", 0.5)))
     assert [(row.name, [cell is None for cell in row.cells]) for row in made.measured] == [

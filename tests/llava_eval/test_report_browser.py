@@ -125,6 +125,33 @@ def test_the_keyboard_sorts_too_and_only_one_column_is_sorted(page, board):
     assert page.locator("#leaderboard [aria-sort=none]").count() == 2
 
 
+def test_models_are_found_by_words_of_their_names(page, board):
+    page.goto(board)
+    assert page.locator("output").inner_text() == "4 of 4 models"
+    page.get_by_role("searchbox").fill("O SEC")
+    assert page.locator("output").inner_text() == "1 of 4 models"
+    assert page.locator("#leaderboard tbody tr:visible th").all_inner_texts() == ["second"]
+    page.get_by_role("searchbox").fill("")
+    assert page.locator("#leaderboard tbody tr:visible").count() == 5
+
+
+def test_tasks_of_one_kind_are_shown_alone_and_still_sorted(page, tmp_path_factory):
+    root = tmp_path_factory.mktemp("kinds")
+    values = {"a": (0.6, 0.5), "b": (0.5, 0.6)}
+    runs = [
+        write_run(root / name, summary("gqa", gqa), summary("pope", pope))
+        for name, (gqa, pope) in values.items()
+    ]
+    page.goto(write_report(runs, output=root / "out", tasks=TASKS).as_uri())
+    page.get_by_role("button", name="Instruction following").click()
+    headers = page.locator("#leaderboard thead tr").last.locator("th:visible .title")
+    assert headers.all_inner_texts() == ["Model", "pope"]
+    page.get_by_role("button", name="pope").click()
+    assert models(page) == ["b", "a"]
+    page.get_by_role("button", name="All tasks").click()
+    assert headers.all_inner_texts() == ["Model", "GQA", "pope"]
+
+
 def test_a_number_tells_its_interval_and_count_on_focus(page, board):
     page.goto(board)
     tip = page.get_by_role("tooltip").filter(has_text="56.9 to 59.5")
