@@ -71,7 +71,8 @@ def task_plot(board: Leaderboard, column: Column) -> Markup | None:
         axes = figure.add_subplot()
         _draw_points(axes, measured, published)
         axes.set_xlabel(f"{words(column.headline)}, {_unit_text(column.unit)}")
-        return svg.to_svg(figure, f"{told}, with 95 % intervals. The table has the numbers.")
+        told += ", with 95 % intervals. The table has the numbers."
+        return svg.to_svg(figure, name=column.task, description=told)
 
 
 def _point(name: str, estimate: Estimate) -> _Point | None:
@@ -82,8 +83,9 @@ def _point(name: str, estimate: Estimate) -> _Point | None:
     return _Point(
         name=shown_name(name),
         value=scale * estimate.value,
-        below=scale * (estimate.value - low),
-        above=scale * (high - estimate.value),
+        # A bootstrap's interval need not have the value in it.
+        below=max(0.0, scale * (estimate.value - low)),
+        above=max(0.0, scale * (high - estimate.value)),
     )
 
 
@@ -166,7 +168,8 @@ def trend_plot(column: Column, moments: Iterable[Moment], *, axis: str) -> Marku
         axes.grid(axis="y")
         figure.legend(loc="outside upper right", ncols=len(_MARKS))
         told = f"{column.title}: {words(column.headline)} of {len(known)} checkpoints by {axis}"
-        return svg.to_svg(figure, f"{told}, with 95 % intervals. The table has the numbers.")
+        told += ", with 95 % intervals. The table has the numbers."
+        return svg.to_svg(figure, name=column.task, description=told)
 
 
 def _draw_moments(axes: "Axes", known: Sequence[tuple[Moment, _Point]]) -> None:
@@ -236,7 +239,9 @@ def radar_plot(board: Leaderboard) -> Markup | None:
         _draw_outlines(cast("PolarAxes", axes), spokes, [shown_name(row.name) for row in rows])
         figure.legend(loc="lower center", ncols=2)
         told = f"Radar of {len(rows)} models over {len(spokes)} tasks."
-        return svg.to_svg(figure, f"{told} The leaderboard has the numbers.")
+        return svg.to_svg(
+            figure, name="radar", description=f"{told} The leaderboard has the numbers."
+        )
 
 
 def _spoke(column: Column, cells: Iterable[Cell | None]) -> _Spoke | None:

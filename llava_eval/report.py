@@ -144,7 +144,7 @@ def read_runs(folders: Sequence[Path]) -> dict[Path, Run]:
     if faults:
         raise RunError("\n".join(faults))
     models = {f: str(manifests[f].get("model_id") or f.resolve().name) for f in folders}
-    seen = {folder: pages.visible(model) for folder, model in models.items()}
+    seen = {f: pages.visible(model) or leaderboard.NO_VALUE for f, model in models.items()}
     shared = Counter(seen.values())
     names = {f: seen[f] if shared[seen[f]] == 1 else f"{seen[f]} ({f})" for f in folders}
     return {

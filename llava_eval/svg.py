@@ -5,7 +5,6 @@ its theme, and style attributes become attributes of SVG, because the page's pol
 style in. Text stays text: the page's font shows it, and it can be found and copied.
 """
 
-import hashlib
 import io
 import re
 import warnings
@@ -72,14 +71,18 @@ def drawing(*, width: float, height: float) -> Iterator["Figure"]:
         yield Figure(figsize=(width, height))
 
 
-def to_svg(figure: "Figure", description: str) -> Markup:
-    """The figure as an element of a page, which says in words what it shows."""
+def to_svg(figure: "Figure", *, name: str, description: str) -> Markup:
+    """The figure as an element of a page.
+
+    Args:
+        figure: from `drawing`.
+        name: its own in the page, so that no two figures share the names of their marks.
+        description: what it shows, for those who cannot see it.
+    """
     import matplotlib
 
     written = io.BytesIO()
-    # Names that the marks inside refer to are made of this: no two plots of a page share one.
-    salt = hashlib.sha256(description.encode()).hexdigest()
-    with matplotlib.rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():
+    with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         # The page's font shows the letters; that matplotlib's lacks some does not matter.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(written, format="svg", metadata={"Date": None})

@@ -1,7 +1,5 @@
-"""Checkpoints in their order, each decided on, and the files that tell it."""
+"""Checkpoints in their order, each decided on."""
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 from llava_eval.baseline import open_side
 from llava_eval.errors import RunError
 from llava_eval.history import History, build_history
-from llava_eval.history_report import CSV_COLUMNS, write_history
 from llava_eval.policy import Policy
 from llava_eval.registry import load_tasks
 from llava_eval.report import read_runs
@@ -89,6 +86,12 @@ def test_a_task_that_cannot_be_compared_says_why(training, tmp_path):
     assert reason.startswith("gqa: other samples")
 
 
+def test_runs_without_a_task_in_common_are_not_decided_on(training, tmp_path):
+    other = write_run(tmp_path / "checkpoint-11", summary("pope", 0.5))
+    made = history([training[0], other], policy=Policy(overall_max_drop=1.0))
+    assert [(each.decisions, each.refused) for each in made.checkpoints] == [({}, []), ({}, [])]
+
+
 def write_dated(root: Path, **dates: str | None) -> list[Path]:
     manifests = {name: {"model_id": name, "created": date} for name, date in dates.items()}
     return [
@@ -120,35 +123,3 @@ def test_two_runs_of_one_step_are_refused(training, tmp_path):
     twin = write_run(tmp_path / "checkpoint-9", summary("gqa", 0.5))
     with pytest.raises(RunError, match="are both of training step 9; --history takes"):
         history([training[0], twin])
-
-
-def test_the_tables_and_the_page_say_the_same(training, tmp_path):
-    made = history(training)
-    page = write_history(made, output=tmp_path, tasks=TASKS, policy=Policy())
-    with (tmp_path / "history.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert list(lines[0]) == list(CSV_COLUMNS)
-    assert [line["outcome"] for line in lines] == ["", "failed", "passed"]
-    assert float(lines[1]["difference"]) == pytest.approx(-0.08)
-    values = [f"{100 * float(line['value']):.1f}" for line in lines]
-    markdown = (tmp_path / "history.md").read_text().splitlines()
-    rows = [row.split(" | ")[1] for row in markdown if row.startswith("| 1") or "| 9 " in row]
-    assert [row.strip("*").split("*")[0].split(" ")[0] for row in rows] == values
-    assert "failed, lost 8.00, more than chance explains" in "\n".join(markdown).replace("*", "")
-    html = page.read_text()
-    assert "GQA: accuracy of 3 checkpoints by training step" in html
-    assert html.count(">failed</span>") == 2
-
-
-def test_hostile_texts_stay_text(training, tmp_path):
-    attack = "</script><script>hacked=1</script>|{{ x }}\n\u202e"
-    good = right_answers(samples(1500, 100))
-    runs = [
-        checkpoint(tmp_path, step, good, model_id=attack + str(step), warning=attack)
-        for step in (1, 2)
-    ]
-    page = write_history(history(runs), output=tmp_path, tasks=TASKS, policy=Policy())
-    assert page.read_text().count("<script>") == 1
-    assert json.loads((runs[0] / "manifest.json").read_text())["warning"] == attack
-    table = [row for row in (tmp_path / "history.md").read_text().splitlines() if row[:1] == "|"]
-    assert {row.replace("\\|", "").count("|") for row in table} == {3}

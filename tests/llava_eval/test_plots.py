@@ -103,6 +103,11 @@ def test_the_same_board_gives_the_same_bytes(both):
     assert [plot(both), radar_plot(both)] == [plot(both), radar_plot(both)]
 
 
+def test_an_interval_beside_its_value_is_drawn_as_far_as_it_goes():
+    odd = {"accuracy": estimate(0.5, 0.1, ci95=(0.51, 0.6))}
+    assert plot(board(run("a", summary("gqa", 0, metrics=odd)), run("b", summary("gqa", 0.4))))
+
+
 def test_one_value_is_no_plot():
     runs = [run("a", summary("gqa", 0.5)), run("b", summary("gqa", None))]
     assert plot(board(*runs)) is None

@@ -243,7 +243,7 @@ def test_half_a_surrogate_pair_is_spelt_out(runs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../up", "..", "a b", "a-b", "größe", "", "\ud83d", "x" * 1000]
+    "name", ["../../up", "..", "a b", "a-b", "größe", "", "  ", "\ud83d", "x" * 1000]
 )
 def test_a_page_stays_in_the_report_whatever_the_model_is_called(tmp_path, name):
     run = write_run(tmp_path / "run", summary("textvqa", 0.5), manifest={"model_id": name})
