@@ -23,6 +23,7 @@ from llava_eval.baseline import (
 from llava_eval.ci import github_annotations, junit_xml
 from llava_eval.commands.arguments import fraction, level, share_of_scale
 from llava_eval.compare import Entry
+from llava_eval.compare_text import amount_text
 from llava_eval.errors import FlagsError, RunError
 from llava_eval.gate import Decision, decide, is_failed
 from llava_eval.leaderboard import number_text
@@ -71,7 +72,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add(
         "--quick",
         action="store_true",
-        help="with --save-baseline: keep only what --max-drop needs; `run --subset FILE` asks that",
+        help="with --save-baseline: keep only what sees a loss of --max-drop with 80 %% power; "
+        "`run --subset FILE` asks that",
     )
     add("--junit", type=Path, metavar="FILE", help="write the decisions as JUnit XML")
     add("--markdown", type=Path, metavar="FILE", help="write the decisions as Markdown")
@@ -133,10 +135,20 @@ def _choose(
 def _savings(chosen: Sequence[QuickTask]) -> str:
     if not chosen:
         return ""
-    lines = [f"{each.task}: {each.kept:,} of {each.samples:,} samples" for each in chosen]
+    lines = [
+        f"{each.task}: {each.kept:,} of {each.samples:,} samples{_what_is_seen(each)}"
+        for each in chosen
+    ]
     kept, samples = sum(e.kept for e in chosen), sum(e.samples for e in chosen)
     lines.append(f"all: {kept:,} of {samples:,} samples, {1 - kept / samples:.0%} are saved")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _what_is_seen(chosen: QuickTask) -> str:
+    if chosen.seen is None:
+        return ""
+    too_few = "; the allowed one would take more" if chosen.seen > chosen.allowed > 0 else ""
+    return f", which see a loss of {amount_text(chosen.seen, chosen.unit)}{too_few}"
 
 
 def _entries(
