@@ -7,6 +7,8 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.llava_eval.view.conftest import SECRET
@@ -151,6 +153,17 @@ def test_nothing_outside_the_folder_is_given(served, path):
     assert reply.status in (400, 404)
     assert SECRET not in reply.text
     assert "model_id" not in reply.text
+
+
+STEPS = ["..", "%2e%2e", "..%2f", "%5c..", ".", "", "up", "first", "samples", "gqa", "secret.txt"]
+
+
+@given(steps=st.lists(st.sampled_from(STEPS), min_size=1, max_size=7))
+@settings(max_examples=100)
+def test_no_way_leads_out_of_the_folder(served, steps):
+    reply = get(served, "/" + "/".join([*steps, "secret.txt"]))
+    assert reply.status == 404
+    assert SECRET not in reply.text
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])

@@ -120,6 +120,17 @@ def test_the_leaderboard_leads_to_the_samples(page, address):
     cards(page).first.wait_for()
 
 
+@pytest.mark.parametrize(
+    "path", ["", "samples/hostile/gqa.html", "compare?first=right&second=hostile"]
+)
+def test_a_phone_scrolls_down_and_not_sideways(page, address, path):
+    page.set_viewport_size({"width": 320, "height": 800})
+    page.goto(f"{address}/{path}")
+    page.wait_for_load_state("networkidle")
+    root = "document.documentElement"
+    assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") == 0
+
+
 def test_a_server_that_is_gone_is_told(browser, address):
     page = browser.new_page()
     page.goto(f"{address}/samples/right/gqa.html")
