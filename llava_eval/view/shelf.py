@@ -1,5 +1,6 @@
 """The runs that are looked at, and what is told of their samples, kept while it is in use."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from llava_eval.errors import RunError
 from llava_eval.leaderboard import Run
@@ -76,8 +77,9 @@ def read_shelf(report: Path) -> dict[str, ViewedRun]:
         _logger.warning("%s: no %s; make the report again to see pictures", report, INDEX)
         return {}
     try:
-        index = _Index.model_validate_json(path.read_bytes())
-    except ValidationError as error:
+        # Not pydantic's own parser: it refuses half a surrogate pair, which a name can hold.
+        index = _Index.model_validate(json.loads(path.read_bytes()))
+    except ValueError as error:
         raise RunError(f"{path}: not what a report has; make the report again") from error
     shelf = {}
     for each in index.runs:
