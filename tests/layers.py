@@ -84,19 +84,26 @@ LLAVA_CORE = {
     "serve/__main__": "errors predict serve/access serve/batcher serve/chat serve/controller "
     "serve/heartbeat serve/original serve/pictures serve/roster serve/worker",
     "serve/access": "serve/refusal",
+    "serve/answering": "errors serve/conversation_log serve/picture_modes serve/pictures "
+    "serve/talk serve/web_client",
     "serve/batcher": "errors generate/request predict",
     "serve/chat": "conversation errors generate/request images predict serve/pictures",
     "serve/controller": "errors serve/access serve/forward serve/original serve/refusal "
     "serve/roster serve/worker",
+    "serve/conversation_log": "errors",
+    "serve/example_pictures": "",
     "serve/forward": "serve/refusal serve/roster",
     "serve/heartbeat": "serve/roster",
     "serve/metrics": "",
     "serve/original": "conversation errors generate/request serve/access serve/pictures "
     "serve/refusal serve/roster serve/schema serve/worker",
+    "serve/picture_modes": "errors images serve/pictures",
     "serve/pictures": "errors images",
     "serve/refusal": "errors",
     "serve/roster": "",
     "serve/schema": "conversation",
+    "serve/talk": "",
+    "serve/web_client": "",
     "serve/worker": "errors generate/request predict serve/access serve/batcher serve/metrics "
     "serve/pictures serve/refusal serve/schema",
     "train/__main__": "data/check errors templates train/recipe train/run",
