@@ -82,7 +82,8 @@ LLAVA_CORE = {
     "data/records": "conversation errors",
     "data/sampler": "",
     "serve/__main__": "errors predict serve/access serve/batcher serve/chat serve/controller "
-    "serve/heartbeat serve/original serve/pictures serve/roster serve/worker",
+    "serve/heartbeat serve/original serve/pictures serve/roster serve/web serve/web_client "
+    "serve/worker",
     "serve/access": "serve/refusal",
     "serve/answering": "errors serve/conversation_log serve/picture_modes serve/pictures "
     "serve/talk serve/web_client",
@@ -103,7 +104,11 @@ LLAVA_CORE = {
     "serve/roster": "",
     "serve/schema": "conversation",
     "serve/talk": "",
+    "serve/web": "errors serve/answering serve/conversation_log serve/example_pictures "
+    "serve/web_client serve/web_tab",
     "serve/web_client": "",
+    "serve/web_tab": "errors serve/answering serve/example_pictures serve/picture_modes "
+    "serve/talk serve/web_client",
     "serve/worker": "errors generate/request predict serve/access serve/batcher serve/metrics "
     "serve/pictures serve/refusal serve/schema",
     "train/__main__": "data/check errors templates train/recipe train/run",

@@ -4,6 +4,7 @@
     serve worker --model M               OpenAI's API in front of one model
     serve worker --upstream URL          ... in front of another server that speaks it
     serve controller                     ... in front of any number of workers
+    serve web                            a page in front of any of these
 
 What each needs is imported when it is called: `--help` imports no torch.
 """
@@ -11,11 +12,14 @@ What each needs is imported when it is called: `--help` imports no torch.
 import logging
 import math
 import os
+import signal
 import sys
 import traceback
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from llava_core.errors import ConfigError, LlavaError
@@ -52,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = logging.INFO if parsed.command != "chat" else logging.WARNING
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=level)
     # One line for each request that it sends is too many.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         _COMMANDS[parsed.command].execute(parsed)
     except ModuleNotFoundError as error:
@@ -138,7 +143,7 @@ def _keys(variable: str | None) -> list[str]:
         return []
     keys = [key.strip() for key in os.environ.get(variable, "").split(",") if key.strip()]
     if not keys:
-        raise ConfigError(f"the variable {variable} of --api-key-env is empty or not set")
+        raise ConfigError(f"the variable {variable}, which holds keys, is empty or not set")
     return keys
 
 
@@ -306,6 +311,91 @@ def _controller(arguments: Namespace) -> None:
     _serve(app, arguments)
 
 
+def _add_web(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    address = parser.add_mutually_exclusive_group()
+    controller = "controller or worker (default: http://127.0.0.1:21001)"
+    address.add_argument(
+        "--controller-url", default="http://127.0.0.1:21001", metavar="URL", help=controller
+    )
+    base = "instead: any server with OpenAI's API, up to its /v1"
+    address.add_argument("--base-url", metavar="URL", help=base)
+    add("--api-key-env", metavar="NAME", help="variable with the key that opens it")
+    add("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
+    add("--port", type=positive, default=7860, help="(default: 7860)")
+    add("--root-path", default="", metavar="PATH", help="path in front of all, behind a proxy")
+    add("--share", action="store_true", help="make it public at an address of gradio's servers")
+    logins = "variable with NAME:PASSWORD, a comma between; needed beside another --host or --share"
+    add("--login-env", metavar="NAME", help=logins)
+    listed = "list models at the start, or whenever the page is loaded (default: once)"
+    add("--model-list-mode", choices=("once", "reload"), default="once", help=listed)
+    add("--concurrency", type=positive, default=16, help="answers at a time (default: 16)")
+    log = parser.add_mutually_exclusive_group()
+    folder = "where questions, answers, pictures and votes are kept (default: runs/web)"
+    log.add_argument("--log-dir", type=Path, default=Path("runs/web"), metavar="F", help=folder)
+    log.add_argument("--no-log", action="store_true", help="keep nothing, and have no votes")
+    add("--moderate", action="store_true", help="ask first whether a question may be answered")
+    moderation = "server with OpenAI's moderations, up to its /v1 (default: OpenAI's own)"
+    add("--moderation-url", default="https://api.openai.com/v1", metavar="URL", help=moderation)
+    key = "variable with its key (default: OPENAI_API_KEY)"
+    add("--moderation-key-env", default="OPENAI_API_KEY", metavar="NAME", help=key)
+
+
+def _web(arguments: Namespace) -> None:
+    logins = _logins(arguments)
+    with TemporaryDirectory(prefix="llava-web-") as folder:
+        # Uploads go where gradio puts them otherwise: to one folder for all users of a machine.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        from llava_core.serve.web import Listening, build, launch, open_page
+        from llava_core.serve.web_client import Address
+
+        controller = arguments.controller_url.rstrip("/").removesuffix("/v1")
+        moderation = None
+        if arguments.moderate:
+            (key, *_) = _keys(arguments.moderation_key_env)
+            moderation = Address(base_url=arguments.moderation_url, key=key)
+        page = open_page(
+            Address(
+                base_url=arguments.base_url or f"{controller}/v1",
+                key=next(iter(_keys(arguments.api_key_env)), None),
+            ),
+            folder=Path(folder),
+            log_folder=None if arguments.no_log else arguments.log_dir,
+            moderation=moderation,
+            is_listed_once=arguments.model_list_mode == "once",
+        )
+        listening = Listening(
+            host=arguments.host,
+            port=arguments.port,
+            root_path=arguments.root_path,
+            share=arguments.share,
+            logins=logins,
+            concurrency=arguments.concurrency,
+        )
+        # What a service manager sends ends the page as Ctrl-C does, uploads included.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        launch(build(page), listening)
+
+
+def _logins(arguments: Namespace) -> list[tuple[str, str]]:
+    """Names and passwords of visitors."""
+    pairs = []
+    for text in _keys(arguments.login_env):
+        name, _, password = text.partition(":")
+        if not (name and password):
+            raise ConfigError(
+                f"the variable {arguments.login_env} holds {name!r} without a password, expected "
+                "NAME:PASSWORD"
+            )
+        pairs.append((name, password))
+    if not pairs and (arguments.share or arguments.host not in _LOOPBACK):
+        raise ConfigError(
+            "--share and another --host let others in; name a variable that holds their "
+            "NAME:PASSWORD with --login-env"
+        )
+    return pairs
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1.
 
@@ -336,6 +426,7 @@ _COMMANDS = {
     "chat": _Command("Talks in this terminal.", _add_chat, _chat),
     "worker": _Command("Serves one model over OpenAI's API.", _add_worker, _worker),
     "controller": _Command("Serves all workers at one address.", _add_controller, _controller),
+    "web": _Command("Serves a page to chat with models that are served.", _add_web, _web),
 }
 
 if __name__ == "__main__":

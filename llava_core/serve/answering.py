@@ -22,6 +22,8 @@ from llava_core.serve.web_client import Answerer, Moderator, NoAnswer, Sampling
 
 # A page that changes with every token costs more than the eye sees.
 _REFRESH_S = 0.05
+# Whoever writes to nobody notices it only when there is something to write.
+_ALIVE_S = 1.0
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +57,9 @@ class Desk:
     async def answer(
         self, talks: Sequence[Talk], wish: Wish
     ) -> AsyncGenerator[tuple[Talk, ...], None]:
-        """The talks as their last answers grow, all at a time; an error is part of them.
+        """The talks as their last answers grow, all at a time, and every second though they do not.
+
+        An error is part of a talk.
 
         Closing it frees the places at the servers.
 
@@ -76,12 +80,12 @@ class Desk:
             for place in range(len(latest))
         ]
         try:
-            shown, pending = None, set(tasks)
+            shown, shown_at, pending = list(talks), time.monotonic(), set(tasks)
             while pending:
                 _, pending = await asyncio.wait(pending, timeout=_REFRESH_S)
-                if shown != latest:
-                    shown = list(latest)
-                    yield tuple(latest)
+                if shown != latest or time.monotonic() > shown_at + _ALIVE_S:
+                    shown, shown_at = list(latest), time.monotonic()
+                    yield tuple(shown)
         finally:
             for task in tasks:
                 task.cancel()

@@ -22,21 +22,6 @@ def own_mini(mini, tmp_path) -> Path:
     return Path(shutil.copytree(mini, tmp_path / "mini"))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A browser; closed with the module, because while it is open no `asyncio.run` can start."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip(f"no browser on PATH: looked for {', '.join(names)}")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=quiet)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     """A page that must end without an error and without having asked for anything but files."""

@@ -1,0 +1,419 @@
+"""The page in a real browser, in front of a controller with real and with scripted workers."""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+
+import llava_core
+from llava_core.images import open_image
+from llava_core.serve.access import Access
+from llava_core.serve.batcher import Batcher
+from llava_core.serve.controller import make_controller
+from llava_core.serve.roster import Roster, Status
+from llava_core.serve.worker import Worker, WorkerSettings, make_app
+from tests.llava_core.serve.live import free_port, serving, until
+from tests.llava_core.serve.scripted import Script
+from tests.llava_core.toy import toy_image
+
+ROOT = Path(__file__).parents[3]
+# Runs the command, and writes down whom it looks up or connects to beyond this machine.
+WATCHED = """
+import socket, sys
+from llava_core.serve.__main__ import main
+look_up, connect = socket.getaddrinfo, socket.socket.connect
+def note(host):
+    if host not in ("127.0.0.1", "localhost", "::1", None):
+        with open("outside.txt", "a") as file:
+            file.write(f"{host}\\n")
+def noting_look_up(host, *rest, **named):
+    note(host)
+    return look_up(host, *rest, **named)
+def noting_connect(self, address):
+    if isinstance(address, tuple):
+        note(address[0])
+    return connect(self, address)
+socket.getaddrinfo, socket.socket.connect = noting_look_up, noting_connect
+sys.exit(main())
+"""
+TIMEOUT_MS = 10_000
+
+pytestmark = pytest.mark.browser
+
+
+@dataclass
+class Site:
+    """A page and what is behind it."""
+
+    url: str
+    folder: Path
+    roster: Roster
+    stack: ExitStack
+    added: list[str] = field(default_factory=list)
+
+    def add(self, name, script):
+        """Registers a scripted worker for one test."""
+        address = self.stack.enter_context(serving(script.app))
+        self.roster.register(address, Status(model_names=(name,)), has_heart_beat=False)
+        self.added.append(address)
+
+    def remove_added(self):
+        while self.added:
+            self.roster.remove(self.added.pop())
+
+    def wait_for_lines(self, number):
+        until(lambda: len(self.logged) >= number)
+
+    @property
+    def logged(self):
+        lines = []
+        for path in sorted((self.folder / "log").glob("*.json")):
+            lines += map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        return lines
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return llava_core.load("tiny", device="cpu", dtype="float32")
+
+
+def begin_worker(stack, tiny, name):
+    batcher = Batcher(tiny, max_positions=tiny.config.num_positions)
+    stack.callback(batcher.close)
+    settings = WorkerSettings(model_id=name, max_new_tokens=24)
+    worker = Worker(settings, batcher, readable=tiny.readable)
+    return stack.enter_context(serving(make_app(worker, access=Access())))
+
+
+@pytest.fixture(scope="module")
+def site(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    roster = Roster()
+    with ExitStack() as stack:
+        for name in ("other", "tiny"):
+            address = begin_worker(stack, tiny, name)
+            roster.register(address, Status(model_names=(name,)), has_heart_beat=False)
+        controller = stack.enter_context(serving(make_controller(roster, access=Access())))
+        flags = ["--controller-url", controller, "--model-list-mode", "reload"]
+        url = stack.enter_context(page_of(folder, *flags, "--log-dir", "log"))
+        yield Site(url, folder, roster, stack)
+
+
+@contextmanager
+def page_of(folder, *flags):
+    """The address of a page that runs in a process of its own, working in a folder."""
+    port = free_port()
+    command = [sys.executable, "-c", WATCHED, "web", "--port", str(port), *flags]
+    with (folder / "page.log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)},
+            stdout=log,
+            stderr=log,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: answers_at(url) or process.poll() is not None, timeout_s=60)
+        assert process.poll() is None, (folder / "page.log").read_text()
+        yield url
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+    assert list(folder.glob("llava-web-*")) == [], "uploads are left"
+
+
+def answers_at(url):
+    try:
+        return httpx2.get(url).status_code
+    except httpx2.HTTPError:
+        return None
+
+
+@pytest.fixture
+def visit(site, browser):
+    """Opens the page; what it loads must come from its own server."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    errors, requests = [], []
+
+    def visit(query="", url=site.url):
+        page = context.new_page()
+        page.set_default_timeout(TIMEOUT_MS)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(f"{url}/{query}")
+        until(lambda: page.get_by_label("Model", exact=True).input_value())
+        return page
+
+    yield visit
+    context.close()
+    site.remove_added()
+    assert errors == []
+    assert [url for url in requests if not re.match(r"http://127\.0\.0\.1:|data:|blob:", url)] == []
+
+
+def choose(page, model, name="Model"):
+    page.get_by_label(name, exact=True).click()
+    page.get_by_role("option", name=model, exact=True).click()
+
+
+def upload(page, tmp_path, image):
+    path = tmp_path / f"{id(image)}.png"
+    image.save(path)
+    page.locator("input[type=file]").first.set_input_files(path)
+    page.get_by_role("button", name="Remove Image").wait_for()
+
+
+def ask(page, question):
+    page.locator("textarea:visible").fill(question)
+    page.locator("textarea:visible").press("Enter")
+
+
+def button(page, name):
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def wait_for(page, name, *, disabled=False):
+    page.get_by_role("button", name=name, exact=True, disabled=disabled).wait_for()
+
+
+def idle(page):
+    wait_for(page, "Regenerate")
+
+
+def answers(page):
+    return [text.strip() for text in page.locator(".message.bot:visible").all_inner_texts()]
+
+
+def labels(page):
+    shown = page.locator("[data-testid=block-label]:visible").all_inner_texts()
+    return [label.strip() for label in shown if "Model" in label]
+
+
+def error(page):
+    page.locator(".message.bot:visible", has_text="Error:").first.wait_for()
+    return answers(page)[-1]
+
+
+def greedy(page):
+    page.get_by_role("button", name="Parameters").click()
+    temperature = page.get_by_label("number input for Temperature")
+    temperature.fill("0")
+    temperature.press("Tab")
+
+
+def alone(tiny, *turns, image):
+    messages = [
+        {"role": role, "content": text}
+        for role, text in zip(("user", "assistant") * len(turns), turns, strict=False)
+    ]
+    request = llava_core.Request(messages=messages, images=[image], max_new_tokens=24)
+    return next(tiny.generate([request])).text
+
+
+def test_a_model_answers_on_the_page_as_it_does_alone(site, visit, tmp_path, tiny):
+    image = toy_image(1)
+    page = visit("?model=tiny")
+    upload(page, tmp_path, image)
+    greedy(page)
+    for question in ("What?", "Why?"):
+        num_logged = len(site.logged)
+        ask(page, question)
+        site.wait_for_lines(num_logged + 1)
+        idle(page)
+    *_, first, second = site.logged
+    told = alone(tiny, "<image>\nWhat?", image=image)
+    assert [text.strip() for _, text in first["state"]["messages"]] == ["What?", told]
+    again = alone(tiny, "<image>\nWhat?", told, "Why?", image=image)
+    assert second["state"]["messages"][3][1].strip() == again
+    (name,) = second["images"]
+    with Image.open(site.folder / f"log/serve_images/{name}.png") as kept:
+        assert (np.asarray(kept) == np.asarray(image)).all()
+
+
+def test_an_answer_is_seen_as_it_grows_and_stops(site, visit):
+    script = Script("One ", 0.3, "two ", 60.0, "three", finish=None)
+    site.add("slow", script)
+    page = visit("?model=slow")
+    ask(page, "Count")
+    page.get_by_text("One ▌").wait_for()
+    page.get_by_text("One two ▌").wait_for()
+    assert not button(page, "Send").is_enabled()
+    button(page, "Stop").click()
+    page.get_by_text("(stopped)").wait_for()
+    idle(page)
+    until(lambda: answers(page) == ["One two\n\n(stopped)"])
+    until(lambda: script.num_left == 1)
+    assert site.logged[-1]["finish_reason"] == "left"
+
+
+def test_a_visitor_who_goes_away_frees_the_place(site, visit):
+    script = Script("One ", 60.0, finish=None)
+    site.add("left", script)
+    page = visit("?model=left")
+    ask(page, "Count")
+    page.get_by_text("One ▌").wait_for()
+    page.close()
+    until(lambda: script.num_left == 1, timeout_s=20)
+
+
+def test_regenerating_voting_and_beginning_anew(site, visit):
+    script = Script("An answer.")
+    site.add("steady", script)
+    page = visit("?model=steady")
+    assert not button(page, "Upvote").is_enabled()
+    ask(page, "What?")
+    idle(page)
+    button(page, "Regenerate").click()
+    until(lambda: len(script.bodies) == 2)
+    idle(page)
+    assert script.bodies[0]["messages"] == script.bodies[1]["messages"]
+    until(lambda: answers(page) == ["An answer."])
+    for kind in ("Upvote", "Downvote", "Flag"):
+        button(page, kind).click()
+        wait_for(page, kind, disabled=True)
+        button(page, "Regenerate").click()
+        wait_for(page, kind)
+    votes = [line for line in site.logged if line["type"] != "chat"][-3:]
+    assert [vote["type"] for vote in votes] == ["upvote", "downvote", "flag"]
+    assert votes[0]["state"]["messages"] == [["user", "What?"], ["assistant", "An answer."]]
+    button(page, "New chat").click()
+    page.get_by_text("Choose a picture and ask.").first.wait_for()
+    assert answers(page) == []
+
+
+def test_another_picture_begins_another_conversation(site, visit, tmp_path):
+    script = Script("An answer.")
+    site.add("pictured", script)
+    page = visit("?model=pictured")
+    ask(page, "Text alone")
+    idle(page)
+    upload(page, tmp_path, toy_image(1))
+    page.get_by_label("Resize").check()
+    ask(page, "What?")
+    page.locator(".message.user", has_text="What?").wait_for()
+    idle(page)
+    assert len(answers(page)) == 1
+    (message,) = script.bodies[1]["messages"]
+    picture, text = message["content"]
+    assert text == {"type": "text", "text": "What?"}
+    sent = base64.b64decode(picture["image_url"]["url"].partition(",")[2])
+    assert open_image(sent).size == (336, 336)
+
+
+def test_two_models_beside_each_other_on_the_same_picture(site, visit, tmp_path):
+    page = visit()
+    upload(page, tmp_path, toy_image(2))
+    page.get_by_role("tab", name="Side by side").click()
+    for turn in (1, 2):
+        num_logged = len(site.logged)
+        ask(page, f"Question {turn}")
+        site.wait_for_lines(num_logged + 2)
+        idle(page)
+    first, second = site.logged[-2:]
+    assert {first["model"], second["model"]} == {"other", "tiny"}
+    assert first["images"] == second["images"] != []
+    assert [len(line["state"]["messages"]) for line in (first, second)] == [4, 4]
+    button(page, "A is better").click()
+    wait_for(page, "A is better", disabled=True)
+    vote = site.logged[-1]
+    assert (vote["type"], vote["models"]) == ("leftvote", ["other", "tiny"])
+    assert not vote["anonymous"]
+
+
+def test_drawn_models_are_named_after_the_vote(site, visit):
+    page = visit()
+    page.get_by_role("tab", name="Side by side").click()
+    page.get_by_label("Draw two models").check()
+    page.get_by_label("Model A", exact=True).wait_for(state="hidden")
+    ask(page, "What?")
+    idle(page)
+    assert labels(page) == ["Model A", "Model B"]
+    button(page, "Tie").click()
+    wait_for(page, "Tie", disabled=True)
+    vote = site.logged[-1]
+    assert (vote["type"], vote["anonymous"], len(set(vote["models"]))) == ("tievote", True, 2)
+    left, right = vote["models"]
+    until(lambda: labels(page) == [f"Model A: {left}", f"Model B: {right}"])
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "seen"),
+    [
+        (429, "64 requests wait", "Error: 64 requests wait; ask again in 2 s (status 429)"),
+        (400, "the prompt has 9 tokens too many", "9 tokens too many (status 400)"),
+    ],
+)
+def test_the_cause_of_an_error_is_seen(site, visit, status, message, seen):
+    script = Script()
+    script.refuse(status, message, **{"Retry-After": "2"} if status == 429 else {})
+    site.add(f"model-{status}", script)
+    page = visit(f"?model=model-{status}")
+    ask(page, "What?")
+    assert seen in error(page)
+    assert not button(page, "Upvote").is_enabled()
+
+
+def test_a_worker_that_dies_is_an_error_and_the_next_one_answers(site, visit, tiny):
+    with ExitStack() as dying:
+        address = begin_worker(dying, tiny, "mortal")
+        site.roster.register(address, Status(model_names=("mortal",)), has_heart_beat=False)
+        page = visit("?model=mortal")
+        ask(page, "Before")
+        idle(page)
+    ask(page, "After")
+    assert "status 503" in error(page)
+    choose(page, "tiny")
+    button(page, "Regenerate").click()
+    page.locator(".message.bot", has_text="Error:").wait_for(state="hidden")
+    idle(page)
+    assert site.logged[-1]["model"] == "tiny"
+    assert site.logged[-1]["error"] is None
+
+
+def test_an_example_fills_picture_and_question(visit):
+    page = visit()
+    page.get_by_role("gridcell", name="Which bar is the highest").click()
+    page.get_by_role("button", name="Remove Image").wait_for()
+    until(lambda: page.locator("textarea:visible").input_value().startswith("Which bar"))
+
+
+def test_a_picture_that_an_answer_links_to_is_not_fetched(site, visit):
+    spy, hits = FastAPI(), []
+    spy.get("/{name}")(hits.append)
+    with serving(spy) as elsewhere:
+        site.add("leaky", Script(f"![leak]({elsewhere}/leak.png) done"))
+        page = visit("?model=leaky")
+        ask(page, "What?")
+        page.get_by_text("done").wait_for()
+        idle(page)
+        assert page.locator("img[alt=leak]").count() == 1
+        page.wait_for_timeout(300)
+    assert hits == []
+
+
+def test_what_is_asked_and_answered_runs_no_script(site, visit):
+    attack = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>done"
+    site.add("hostile", Script(attack))
+    page = visit("?model=hostile")
+    ask(page, attack)
+    idle(page)
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.hacked") is None
+
+
+def test_nothing_beyond_this_machine_was_asked_for(site, visit):
+    visit()
+    outside = site.folder / "outside.txt"
+    assert not outside.exists(), outside.read_text()
