@@ -1,5 +1,6 @@
 """What was said on the page with one model, about at most one picture."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,18 +60,17 @@ class Talk:
         return messages
 
     def shown(self, *, name: str | None = None) -> list[dict[str, str]]:
-        """What the visitor sees.
+        """What the visitor sees, as Markdown.
 
         Args:
             name: stands for the model's where an error tells it.
         """
         messages = []
         for turn in self.turns:
-            answer = _shown(turn)
-            if name is not None and turn.error:
-                answer = answer.replace(self.model, name)
-            messages.append({"role": "user", "content": turn.question})
-            messages.append({"role": "assistant", "content": answer})
+            if name is not None:
+                turn = replace(turn, error=turn.error.replace(self.model, name))
+            messages.append({"role": "user", "content": _literal(turn.question)})
+            messages.append({"role": "assistant", "content": _shown(turn)})
         return messages
 
     def logged(self) -> dict[str, Any]:
@@ -131,5 +131,10 @@ def goes_on(talks: Sequence[Talk], picture: Path | None) -> bool:
 def _shown(turn: Turn) -> str:
     if turn.finish is None:
         return f"{turn.answer}▌"
-    note = f"**Error:** {turn.error}" if turn.error else _NOTES.get(turn.finish, "")
+    note = f"**Error:** {_literal(turn.error)}" if turn.error else _NOTES.get(turn.finish, "")
     return "\n\n".join(part for part in (turn.answer, note) if part)
+
+
+def _literal(text: str) -> str:
+    """Keeps `<image>` from being taken for a tag and left out."""
+    return html.escape(text, quote=False)

@@ -92,6 +92,14 @@ def test_an_error_does_not_tell_a_hidden_name():
     assert talk.shown()[-1]["content"] == "**Error:** no llava-7b here"
 
 
+def test_marks_are_seen_and_not_taken_for_tags():
+    (talk,) = ask((), "3 <image> & more?")
+    question, answer = talk.failed("3 <image> marks").shown()
+    assert question["content"] == "3 &lt;image&gt; &amp; more?"
+    assert answer["content"] == "**Error:** 3 &lt;image&gt; marks"
+    assert talk.messages(None)[0]["content"] == "3 <image> & more?"
+
+
 def test_the_log_holds_roles_and_texts():
     (talk,) = answered(ask(), "A cat.")
     assert talk.logged() == {"messages": [["user", "What?"], ["assistant", "A cat."]]}

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 import llava_core
 from llava_core.images import open_image
@@ -411,9 +414,67 @@ def test_what_is_asked_and_answered_runs_no_script(site, visit):
     idle(page)
     page.wait_for_timeout(300)
     assert page.evaluate("window.hacked") is None
+    assert page.locator(".message.user").inner_text().strip() == attack
 
 
 def test_nothing_beyond_this_machine_was_asked_for(site, visit):
     visit()
     outside = site.folder / "outside.txt"
     assert not outside.exists(), outside.read_text()
+
+
+def behind_a_prefix(page_url, prefix):
+    """A proxy as it stands in front of a page: it takes off a prefix."""
+    client = httpx2.AsyncClient(base_url=page_url, timeout=60)
+
+    async def forward(request):
+        path = f"/{request.path_params['rest']}"
+        address = httpx2.URL(path=path, query=request.url.query.encode())
+        headers = {
+            **dict(request.headers),
+            "X-Forwarded-Host": request.headers["Host"],
+            "X-Forwarded-Proto": "http",
+        }
+        asked = client.build_request(
+            request.method, address, headers=headers, content=await request.body()
+        )
+        reply = await client.send(asked, stream=True)
+        hidden = ("content-length", "transfer-encoding")
+        headers = [pair for pair in reply.headers.multi_items() if pair[0].lower() not in hidden]
+        response = StreamingResponse(reply.aiter_raw(), reply.status_code)
+        response.raw_headers = [(name.encode(), value.encode()) for name, value in headers]
+        return response
+
+    @asynccontextmanager
+    async def lifespan(_):
+        async with client:
+            yield
+
+    methods = ["GET", "POST", "HEAD"]
+    return Starlette(
+        routes=[Route(f"{prefix}/{{rest:path}}", forward, methods=methods)], lifespan=lifespan
+    )
+
+
+@pytest.mark.slow
+def test_behind_a_proxy_for_those_who_may_and_without_a_log(tmp_path, monkeypatch, browser):
+    monkeypatch.setenv("LOGINS", "anna:s3cret")
+    script = Script("An answer.")
+    with ExitStack() as stack:
+        base_url = stack.enter_context(serving(script.app)) + "/v1"
+        flags = ["--base-url", base_url, "--login-env", "LOGINS", "--no-log"]
+        url = stack.enter_context(page_of(tmp_path, *flags, "--root-path", "/demo"))
+        assert httpx2.get(f"{url}/config").status_code == 401
+        outside = stack.enter_context(serving(behind_a_prefix(url, "/demo")))
+        page = browser.new_page()
+        page.set_default_timeout(TIMEOUT_MS)
+        page.goto(f"{outside}/demo/")
+        page.get_by_label("username").fill("anna")
+        page.get_by_label("password").fill("s3cret")
+        page.get_by_role("button", name="Login").click()
+        page.get_by_text("Nothing is kept.").wait_for()
+        assert button(page, "Upvote").count() == 0
+        ask(page, "What?")
+        page.get_by_text("An answer.").wait_for()
+        page.close()
+    assert not (tmp_path / "runs").exists()
