@@ -28,6 +28,7 @@ _logger = logging.getLogger(__name__)
 _FONT, _MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 _CSS = ".note {opacity: .75; font-size: .9em} footer {display: none !important}"
 _POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
+_MAX_FILE = "20mb"
 _KEPT = "Questions, pictures, answers, votes and addresses of visitors are kept on this server."
 
 
@@ -117,36 +118,41 @@ def build(page: Page) -> gr.Blocks:
     return blocks
 
 
-def launch(blocks: gr.Blocks, at: Listening, *, block: bool = True) -> None:
-    """Serves a page.
+def launch(blocks: gr.Blocks, at: Listening) -> None:
+    """Serves a page until Ctrl-C.
 
-    Args:
-        block: whether to wait for Ctrl-C; otherwise `blocks.close()` ends it.
+    Raises:
+        ConfigError: the port is taken, or gradio's servers give no address.
     """
-    _logger.info("the page is at http://%s:%d%s", at.host, at.port, at.root_path)
     blocks.queue(default_concurrency_limit=at.concurrency)
-    blocks.launch(
-        server_name=at.host,
-        server_port=at.port,
-        root_path=at.root_path,
-        share=at.share,
-        auth=list(at.logins) or None,
-        prevent_thread_lock=not block,
-        theme=gr.themes.Default(font=_FONT, font_mono=_MONO),
-        css=_CSS,
-        app_kwargs={"middleware": [Middleware(_ContentPolicy)]},
-        # What gradio does on its own is left out, where it was not asked for.
-        quiet=True,
-        show_error=True,
-        inbrowser=False,
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        max_file_size="20mb",
-    )
+    try:
+        _, local, shared = blocks.launch(
+            server_name=at.host,
+            server_port=at.port,
+            root_path=at.root_path,
+            share=at.share,
+            auth=list(at.logins) or None,
+            prevent_thread_lock=True,
+            theme=gr.themes.Default(font=_FONT, font_mono=_MONO),
+            css=_CSS,
+            app_kwargs={"middleware": [Middleware(_ContentPolicy)]},
+            max_file_size=_MAX_FILE,
+            show_error=True,
+            # What gradio does on its own is left out.
+            quiet=True,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+        )
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {at.host}, port {at.port}: {error}") from error
+    if at.share and not shared:
+        raise ConfigError("gradio's servers give no address; leave out --share")
+    _logger.info("the page is at %s", shared or local)
+    blocks.block_thread()
 
 
 def _choices(page: Page, wanted: str | None) -> list[Any]:

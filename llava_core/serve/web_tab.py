@@ -175,22 +175,28 @@ class Tab:
             self._ask,
             [self._state, self.text, *chosen],
             trigger_mode="once",
+            concurrency_id="answers",
             **shared,
         )
-        again = self._again.click(self._ask_again, [self._state, *chosen], **shared)
-        self._stop.click(self._leave, [self._state], cancels=[asked, again], queue=False, **shared)
+        again = self._again.click(
+            self._ask_again, [self._state, *chosen], concurrency_id="answers", **shared
+        )
+        shared["queue"] = False
+        ends: dict[str, Any] = {"cancels": [asked, again]}
+        self._stop.click(self._leave, [self._state], **ends, **shared)
         # A chat has a button of its own to clear it.
         clears = [self._clear.click, *(chat.clear for chat in self._chats)]
-        gr.on(clears, lambda: self._shown(Round(), text=""), queue=False, **shared)
+        gr.on(clears, lambda: self._shown(Round(), text=""), **ends, **shared)
         for kind, button in self._votes.items():
-            button.click(self._voter(kind), [self._state], queue=False, **shared)
+            button.click(self._voter(kind), [self._state], **shared)
         self._hide.change(
             lambda hide: [gr.update(visible=not hide)] * len(self.models),
             [self._hide],
             self.models,
             queue=False,
             api_visibility="private",
-        ).then(lambda: self._shown(Round()), queue=False, **shared)
+            **ends,
+        ).then(lambda: self._shown(Round()), **shared)
 
     @property
     def _outputs(self) -> list[Any]:

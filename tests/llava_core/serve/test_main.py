@@ -1,10 +1,17 @@
 """What the `web` command refuses before there is a page."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from llava_core.serve.__main__ import main
 from tests.llava_core.serve.live import free_port, serving
 from tests.llava_core.serve.scripted import Script
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +49,22 @@ def test_a_server_without_models_is_said(capsys):
     script.models = []
     with serving(script.app) as url:
         assert f"{url}/v1 has no models yet" in refused(capsys, "--base-url", f"{url}/v1")
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_said(tmp_path):
+    with serving(Script().app) as url:
+        port = url.rpartition(":")[2]
+        # gradio leaves an event loop open in the process that it fails in.
+        command = [sys.executable, "-m", "llava_core.serve", "web", "--port", port]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        finished = subprocess.run(
+            [*command, "--base-url", f"{url}/v1"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    assert finished.returncode == 2
+    assert f"error: cannot listen at 127.0.0.1, port {port}: " in finished.stderr
+    assert "Traceback" not in finished.stderr

@@ -111,6 +111,8 @@ def site(tiny, tmp_path_factory):
         flags = ["--controller-url", controller, "--model-list-mode", "reload"]
         url = stack.enter_context(page_of(folder, *flags, "--log-dir", "log"))
         yield Site(url, folder, roster, stack)
+    # Neither gradio nor anything of ours has asked for anything beyond this machine.
+    assert not (folder / "outside.txt").exists(), (folder / "outside.txt").read_text()
 
 
 @contextmanager
@@ -296,6 +298,21 @@ def test_regenerating_voting_and_beginning_anew(site, visit):
     assert answers(page) == []
 
 
+@pytest.mark.slow
+def test_clearing_ends_the_answer_that_is_written(site, visit):
+    script = Script("One ", 1.5, "two ", 60.0, finish=None)
+    site.add("cleared", script)
+    page = visit("?model=cleared")
+    ask(page, "Count")
+    page.get_by_text("One ▌").wait_for()
+    page.get_by_role("button", name="Clear").click()
+    until(lambda: script.num_left == 1)
+    page.wait_for_timeout(2_000)
+    assert answers(page) == []
+    wait_for(page, "Send")
+
+
+@pytest.mark.slow
 def test_another_picture_begins_another_conversation(site, visit, tmp_path):
     script = Script("An answer.")
     site.add("pictured", script)
@@ -351,21 +368,17 @@ def test_drawn_models_are_named_after_the_vote(site, visit):
     until(lambda: labels(page) == [f"Model A: {left}", f"Model B: {right}"])
 
 
-@pytest.mark.parametrize(
-    ("status", "message", "seen"),
-    [
-        (429, "64 requests wait", "Error: 64 requests wait; ask again in 2 s (status 429)"),
-        (400, "the prompt has 9 tokens too many", "9 tokens too many (status 400)"),
-    ],
-)
-def test_the_cause_of_an_error_is_seen(site, visit, status, message, seen):
+def test_the_cause_of_an_error_is_seen(site, visit):
     script = Script()
-    script.refuse(status, message, **{"Retry-After": "2"} if status == 429 else {})
-    site.add(f"model-{status}", script)
-    page = visit(f"?model=model-{status}")
+    site.add("busy", script)
+    page = visit("?model=busy")
+    script.refuse(429, "64 requests wait", **{"Retry-After": "2"})
     ask(page, "What?")
-    assert seen in error(page)
+    assert error(page) == "Error: 64 requests wait; ask again in 2 s (status 429)"
     assert not button(page, "Upvote").is_enabled()
+    script.refuse(400, "the prompt has 9 tokens too many")
+    button(page, "Regenerate").click()
+    page.get_by_text("Error: the prompt has 9 tokens too many (status 400)").wait_for()
 
 
 def test_a_worker_that_dies_is_an_error_and_the_next_one_answers(site, visit, tiny):
@@ -385,6 +398,7 @@ def test_a_worker_that_dies_is_an_error_and_the_next_one_answers(site, visit, ti
     assert site.logged[-1]["error"] is None
 
 
+@pytest.mark.slow
 def test_an_example_fills_picture_and_question(visit):
     page = visit()
     page.get_by_role("gridcell", name="Which bar is the highest").click()
@@ -392,35 +406,21 @@ def test_an_example_fills_picture_and_question(visit):
     until(lambda: page.locator("textarea:visible").input_value().startswith("Which bar"))
 
 
-def test_a_picture_that_an_answer_links_to_is_not_fetched(site, visit):
+def test_what_is_asked_and_answered_runs_no_script_and_fetches_no_picture(site, visit):
+    attack = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
     spy, hits = FastAPI(), []
     spy.get("/{name}")(hits.append)
     with serving(spy) as elsewhere:
-        site.add("leaky", Script(f"![leak]({elsewhere}/leak.png) done"))
-        page = visit("?model=leaky")
-        ask(page, "What?")
+        site.add("hostile", Script(f"![leak]({elsewhere}/leak.png) {attack} done"))
+        page = visit("?model=hostile")
+        ask(page, attack)
         page.get_by_text("done").wait_for()
         idle(page)
         assert page.locator("img[alt=leak]").count() == 1
         page.wait_for_timeout(300)
     assert hits == []
-
-
-def test_what_is_asked_and_answered_runs_no_script(site, visit):
-    attack = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>done"
-    site.add("hostile", Script(attack))
-    page = visit("?model=hostile")
-    ask(page, attack)
-    idle(page)
-    page.wait_for_timeout(300)
     assert page.evaluate("window.hacked") is None
     assert page.locator(".message.user").inner_text().strip() == attack
-
-
-def test_nothing_beyond_this_machine_was_asked_for(site, visit):
-    visit()
-    outside = site.folder / "outside.txt"
-    assert not outside.exists(), outside.read_text()
 
 
 def behind_a_prefix(page_url, prefix):
