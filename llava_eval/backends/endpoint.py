@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from llava_eval.backends.pace import Pace, backoff_s
+from llava_eval.backends.pace import Pace, backoff_s, retry_after_s
 from llava_eval.errors import BackendError, ModelError, SampleError
 
 if TYPE_CHECKING:
@@ -133,9 +133,11 @@ class Endpoint:
         if code == _TOO_MANY and error.code == "insufficient_quota":
             raise BackendError(f"{reason}; {_GO_ON}")
         if code == _TOO_MANY:
-            return _Refusal(reason=reason, too_many=True, wait_s=_retry_after_s(error))
+            return _Refusal(
+                reason=reason, too_many=True, wait_s=retry_after_s(error.response.headers)
+            )
         if code in _BUSY or code >= _SERVER_ERROR:
-            return _Refusal(reason=reason, wait_s=_retry_after_s(error))
+            return _Refusal(reason=reason, wait_s=retry_after_s(error.response.headers))
         raise SampleError(reason)
 
     def _give_up_if_hopeless(self, refusal: _Refusal, *, num_failed: int, wait_s: float) -> None:
@@ -164,12 +166,3 @@ def _message(error: "APIStatusError") -> str:
     if isinstance(error.body, dict) and "message" in error.body:
         return str(error.body["message"])
     return str(error.message)
-
-
-def _retry_after_s(error: "APIStatusError") -> float | None:
-    """Seconds that the endpoint asks for; None where it asks for none, or gives a date."""
-    try:
-        seconds = float(error.response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return max(seconds, 0.0)

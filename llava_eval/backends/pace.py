@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Condition
 
@@ -21,6 +21,15 @@ def backoff_s(attempt: int, *, asked_s: float | None = None) -> float:
     grown = _FIRST_DELAY_S * 2 ** min(attempt - 1, 16)
     delay = min(grown, _MAX_DELAY_S) if asked_s is None else asked_s
     return delay * (1 + random.uniform(0, _JITTER))
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a refusal asks for; None where it asks for none, or gives a date."""
+    try:
+        seconds = float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return seconds if seconds > 0 else None
 
 
 class Pace:

@@ -56,7 +56,8 @@ SETTINGS = (
 # Flags without meaning for an endpoint.
 _LOCAL = {**_MODEL_SETTINGS, "batch_tokens": None, "processes": 1, "ray": None}
 _BACKENDS = ("local", "openai")
-_KEY_VARIABLE = "OPENAI_API_KEY"
+# A key is sent to nobody but whom it is for.
+_KEY_VARIABLE, _OPENAI = "OPENAI_API_KEY", "api.openai.com"
 
 
 def add_backend(parser: ArgumentParser) -> None:
@@ -109,9 +110,9 @@ def add_backend(parser: ArgumentParser) -> None:
     add("--base-url", metavar="URL", help="the endpoint, up to /v1 (vLLM, SGLang, …)")
     add(
         "--api-key-env",
-        default=_KEY_VARIABLE,
         metavar="NAME",
-        help=f"environment variable that holds the endpoint's key (default: {_KEY_VARIABLE})",
+        help="environment variable that holds the endpoint's key "
+        f"(default: none, and {_KEY_VARIABLE} for {_OPENAI})",
     )
     add(
         "--concurrency",
@@ -220,9 +221,13 @@ def _endpoint(arguments: Namespace) -> OpenAIBackend:
     if given:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise FlagsError(f"{flags}: an endpoint decides that itself; drop it")
-    key = os.environ.get(arguments.api_key_env)
-    if key is None and arguments.api_key_env != _KEY_VARIABLE:
-        raise FlagsError(f"--api-key-env {arguments.api_key_env}: no such variable is set")
+    variable = arguments.api_key_env or (_KEY_VARIABLE if address.hostname == _OPENAI else None)
+    key = variable and os.environ.get(variable)
+    if variable and key is None:
+        raise FlagsError(
+            f"the variable {variable} is not set; put the key of {address.hostname} "
+            "into it, or name another one with --api-key-env"
+        )
     return OpenAIBackend(
         arguments.model, base_url=arguments.base_url, key=key, concurrency=arguments.concurrency
     )

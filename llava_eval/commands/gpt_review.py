@@ -71,7 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--output", type=Path, metavar="FILE", help="where reviews are kept, one a line")
     add("--judge", nargs="+", default=[DEFAULT_JUDGE], metavar="MODEL", help="who judges")
     add("--base-url", type=base_url, metavar="URL", help="an endpoint with OpenAI's interface")
-    add("--api-key-env", metavar="NAME", help=f"variable with the key (default: {KEY_NAME})")
+    add("--api-key-env", metavar="NAME", help=f"variable with the key (for OpenAI: {KEY_NAME})")
     add("--concurrency", type=positive, default=CONCURRENCY, metavar="N", help="reviews at a time")
     add_price(parser)
     add("--dry-run", action="store_true", help="show messages, tokens and price; ask nobody")

@@ -102,8 +102,8 @@ def read_key(name: str | None, *, is_needed: bool) -> str | None:
     """The key out of the environment; no message ever holds what might be one.
 
     Args:
-        name: the variable; None for the usual one.
-        is_needed: whether there must be a key, which a judge of one's own needs not.
+        name: the variable; None for the usual one, which is OpenAI's.
+        is_needed: whether it is OpenAI that is asked; another judge gets a named key only.
 
     Raises:
         FlagsError: the name cannot be one, or the variable is empty.
@@ -113,13 +113,15 @@ def read_key(name: str | None, *, is_needed: bool) -> str | None:
             "--api-key-env takes the name of an environment variable (capitals, digits and _), "
             f"such as {KEY_NAME}, not the key itself"
         )
+    if name is None and not is_needed:
+        return None
     key = os.environ.get(name or KEY_NAME, "").strip()
-    if not key and (is_needed or name is not None):
+    if not key:
         raise FlagsError(
             f"the environment variable {name or KEY_NAME} is empty; put the judge's key into it, "
             "or name another one with --api-key-env"
         )
-    return key or None
+    return key
 
 
 def open_judges(models: Sequence[str], *, url: str | None, key: str | None) -> Mapping[str, Judge]:

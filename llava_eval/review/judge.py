@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llava_eval.backends.pace import backoff_s
+from llava_eval.backends.pace import backoff_s, retry_after_s
 from llava_eval.errors import JudgeError, ReviewError
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Judge:
         if status == _TOO_MANY and error.code == "insufficient_quota":
             raise JudgeError(f"{reason}; the same command goes on from here") from None
         if status in _BUSY or status >= _SERVER_ERROR:
-            wait_s = _retry_after_s(error)
+            wait_s = retry_after_s(error.response.headers)
             if wait_s is not None and wait_s > MAX_WAIT_S:
                 raise JudgeError(f"{reason}: it asks to wait {wait_s:.0f} s; go on then") from None
             return _Failure(reason, wait_s=wait_s)
@@ -198,12 +198,3 @@ def _said(message: Any) -> Any:
     """The text of a message; of a refusal its reason, in which no score will be found."""
     content = getattr(message, "content", None)
     return getattr(message, "refusal", None) if content is None else content
-
-
-def _retry_after_s(error: "APIStatusError") -> float | None:
-    """Seconds that the endpoint asks for; None where it asks for none, or gives a date."""
-    try:
-        seconds = float(error.response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if seconds > 0 else None

@@ -292,6 +292,13 @@ def test_a_run_over_http_scores_and_goes_on(here: Path, monkeypatch, capsys) -> 
     assert SECRET.encode() not in written
 
 
+def test_the_key_of_openai_is_sent_to_nobody_else(here: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    with serving(then(completion("yes"))) as server:
+        assert command(server.url) == 0
+    assert SECRET not in str([dict(each) for each in server.headers])
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -303,10 +310,15 @@ def test_a_run_over_http_scores_and_goes_on(here: Path, monkeypatch, capsys) -> 
             ["--backend", "openai", "--base-url", "http://h", "--dtype", "float16"],
             "--dtype: an end",
         ),
-        (["--backend", "openai", "--base-url", "http://h", "--api-key-env", "NO"], "no such var"),
+        (["--backend", "openai", "--base-url", "http://h", "--api-key-env", "NO"], "NO is not set"),
+        (
+            ["--backend", "openai", "--base-url", "https://api.openai.com/v1"],
+            "OPENAI_API_KEY is not",
+        ),
     ],
 )
-def test_flags_that_do_not_fit_are_refused(here: Path, capsys, flags, message) -> None:
+def test_flags_that_do_not_fit_are_refused(here: Path, monkeypatch, capsys, flags, message) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     shared = ["--model", "m", "--data", "mini", "--tasks", "gqa"]
     assert cli.main(["run", *shared, *flags]) == 2
     error = capsys.readouterr().err
