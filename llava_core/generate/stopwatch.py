@@ -11,21 +11,24 @@ class Stopwatch:
     def __init__(self) -> None:
         """Stands at 0."""
         self.seconds = 0.0
+        self._works = False
 
     @contextmanager
     def working(self) -> Iterator[None]:
         """Counts what is done in the block."""
-        start = time.perf_counter()
+        start, self._works = time.perf_counter(), True
         try:
             yield
         finally:
+            self._works = False
             self.seconds += time.perf_counter() - start
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within a block of work: does not count this one."""
+        """Does not count this block, if it is within one of work."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds -= time.perf_counter() - start
+            if self._works:
+                self.seconds -= time.perf_counter() - start

@@ -88,6 +88,7 @@ def add_backend(parser: ArgumentParser) -> None:
     add("--conversation", metavar="NAME", help="prompt template (default: the checkpoint's)")
     add(
         "--feature-cache",
+        type=os.path.abspath,
         metavar="DIR",
         help="keep there what the vision tower makes of pictures, for all checkpoints with this "
         "tower",
