@@ -27,14 +27,16 @@ from llava_core.checkpoint.template import choose_template
 from llava_core.conversation import Message, Template, assistant_spans, place_image_mark, render
 from llava_core.errors import DataError
 from llava_core.generate.encoder import PictureEncoder, pictures_of
-from llava_core.generate.engine import Engine, Finished, Progress
+from llava_core.generate.engine import Engine, Finished
 from llava_core.generate.features import FeatureCache
 from llava_core.generate.plan import Encoded
-from llava_core.generate.request import Request, Response, StopReason
-from llava_core.generate.schedule import Schedule, default_batch_tokens
+from llava_core.generate.request import Request, Response
+from llava_core.generate.schedule import Schedule, default_batch_tokens, tokens_in_memory
+from llava_core.generate.session import Session
 from llava_core.generate.stopwatch import Stopwatch
 from llava_core.images import load_processor
 from llava_core.model.llava import LlavaModel, Output, Picture
+from llava_core.stream import HasLeft, Partial, Stream, certain, cut_at
 from llava_core.templates import get_template
 from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer, tokenize_prompt
 
@@ -65,23 +67,6 @@ class Identity:
     placement: Placement
     warning: str | None
     """What a reader of this model's scores must know."""
-
-
-HasLeft = Callable[[Request], bool]
-"""Whether nobody waits for a request's answer any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Partial:
-    """How far an answer is after a step."""
-
-    request: Request
-    token_ids: tuple[int, ...]
-    """New tokens so far."""
-    stop_reason: StopReason | None
-    """None: there is more to come; else as that of a response."""
-    prompt_tokens: int
-    """Length of the prompt, pictures included."""
 
 
 _PictureKey = Callable[..., str]
@@ -168,7 +153,6 @@ class Llava:
     ) -> Iterator[list[Partial]]:
         """Answers requests together, telling after every token how far each is.
 
-        Several streams may be open at once: each takes a step when its next list is asked for.
         A prompt that is too long is refused also where `generate` cuts it.
 
         Args:
@@ -178,19 +162,39 @@ class Llava:
         Raises:
             DataError: as in `generate`, or a request has options.
         """
-        if any(request.options for request in requests):
-            raise DataError("options are scored by `generate`; an answer of one is not streamed")
+        stream = self.open_stream(has_left=has_left, on_error=on_error)
+        stream.add(requests)
+        while step := stream.step():
+            yield step
+
+    def open_stream(
+        self, *, has_left: HasLeft = lambda _: False, on_error: OnError | None = None
+    ) -> Stream:
+        """As `stream`, for requests that come while others are answered."""
         fail = _raising(on_error)
-        read = self._read(enumerate(requests))
-        possible, features = self._prepare(read, fail, cuts=False)
-        steps = self._schedule(None).steps(
-            possible,
-            features,
+        placement = self.identity.placement
+        session = Session(
+            self._engine,
+            batch_tokens=tokens_in_memory(
+                self.model.language_model.config, device=placement.device, dtype=placement.dtype
+            ),
             fail=lambda item, error: fail(item.id, error),
             has_left=lambda item: has_left(item.request),
         )
-        for step in steps:
-            yield [_partial(progress) for progress in step]
+
+        def prepare(requests: Sequence[Request]) -> tuple[list[Encoded], dict[str, Tensor]]:
+            if any(request.options for request in requests):
+                raise DataError("options are scored by `generate`, not streamed")
+            possible: list[Encoded] = []
+            features: dict[str, Tensor] = {}
+            numbered = iter(enumerate(requests))
+            while read := self._read(numbered):
+                some, their_features = self._prepare(read, fail, cuts=False)
+                possible += some
+                features |= their_features
+            return possible, features
+
+        return Stream(session, prepare)
 
     def readable(self, partial: Partial) -> str:
         """The text of an answer on its way, as far as no later token can change it.
@@ -198,13 +202,8 @@ class Llava:
         What may be the beginning of a stop string or of a character, and white space at the end,
         are kept back; a finished answer's text is that of its response.
         """
-        text = self._decode(partial.token_ids)
-        stops = partial.request.stop
-        if partial.stop_reason is not None or any(stop in text for stop in stops):
-            return _cut_at(stops, text)
-        text = text.rstrip("\N{REPLACEMENT CHARACTER}")
-        begun = max((_overlap(text, stop) for stop in stops), default=0)
-        return text[: len(text) - begun].rstrip()
+        text, stops = self._decode(partial.token_ids), partial.request.stop
+        return certain(text, stops) if partial.stop_reason is None else cut_at(stops, text)
 
     @torch.inference_mode()
     def logits(self, request: Request) -> Tensor:
@@ -379,7 +378,7 @@ class Llava:
         if request.options:
             text = request.options[finished.best_option].strip()
         else:
-            text = _cut_at(request.stop, self._decode(finished.token_ids))
+            text = cut_at(request.stop, self._decode(finished.token_ids))
         return Response(
             id=finished.encoded.id,
             text=text,
@@ -496,26 +495,6 @@ def _raising(on_error: OnError | None) -> OnError:
         on_error(name, error)
 
     return fail
-
-
-def _partial(progress: Progress) -> Partial:
-    return Partial(
-        request=progress.encoded.request,
-        token_ids=tuple(progress.token_ids),
-        stop_reason=progress.stop_reason,
-        prompt_tokens=progress.prompt_tokens,
-    )
-
-
-def _cut_at(stops: Sequence[str], text: str) -> str:
-    for stop in stops:
-        text = text.split(stop)[0].strip()
-    return text
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of a text that a stop string begins with."""
-    return next((n for n in range(min(len(stop), len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def _name(request: Request, index: int) -> str | int:

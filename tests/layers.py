@@ -65,8 +65,12 @@ LLAVA_CORE = {
     "generate/engine": "generate/cache generate/options generate/plan generate/request "
     "generate/sampling model/llava",
     "generate/schedule": "generate/engine generate/options generate/plan memory errors",
-    "predict": "generate/encoder generate/engine generate/plan generate/request "
-    "generate/features generate/schedule generate/stopwatch checkpoint/generation checkpoint/load "
+    "generate/session": "generate/cache generate/engine generate/plan generate/schedule memory "
+    "tokens",
+    "stream": "generate/engine generate/plan generate/request generate/session errors",
+    "predict": "generate/encoder generate/engine generate/plan generate/request stream "
+    "generate/features generate/schedule generate/session generate/stopwatch "
+    "checkpoint/generation checkpoint/load "
     "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/template "
     "checkpoint/extra_tokens checkpoint/fingerprint model/llava "
     "conversation templates images tokens config json_files errors",
@@ -87,7 +91,7 @@ LLAVA_CORE = {
     "serve/access": "serve/refusal",
     "serve/answering": "errors serve/conversation_log serve/picture_modes serve/pictures "
     "serve/talk serve/web_client",
-    "serve/batcher": "errors generate/request predict",
+    "serve/batcher": "errors generate/request predict stream",
     "serve/chat": "conversation errors generate/request images predict serve/pictures",
     "serve/controller": "errors serve/access serve/forward serve/original serve/refusal "
     "serve/roster serve/worker",
@@ -109,7 +113,7 @@ LLAVA_CORE = {
     "serve/web_client": "",
     "serve/web_tab": "errors serve/answering serve/example_pictures serve/picture_modes "
     "serve/talk serve/web_client",
-    "serve/worker": "errors generate/request predict serve/access serve/batcher serve/metrics "
+    "serve/worker": "errors generate/request stream serve/access serve/batcher serve/metrics "
     "serve/pictures serve/refusal serve/schema",
     "train/__main__": "data/check errors templates train/recipe train/run",
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "

@@ -7,21 +7,28 @@ before goes to the end. Decoding adds its tokens at the end and sees all columns
 
     [ prefix | chunk 1 ]        [ prefix | chunk 2 | chunk 1 ]        [ prefix | ... | tokens ]
 
+Rows of other batches can join while tokens are decoded. All rows end at the same column, so that a
+token is written at one place, and the longest row says where the columns shown begin.
+
+    [ ... a long prompt | tokens ]
+    [     padding | prompt | tokens ]
+
 A key's branch is -1 in the prefix, -2 on padding, or the member's number: 0, 1, ...
 
 Letters: B rows, H heads, K columns, Q new columns, D width of a head.
 """
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache, DynamicLayer
 
 PREFIX, PADDING = -1, -2
 
-# Share of the columns that is added when there is no room left.
+# Share of the rows or columns that is added when there is no room left.
 _GROWTH = 0.25
 
 
@@ -30,40 +37,76 @@ class _Place(NamedTuple):
 
     start: int
     used: int
-    """Columns that are there before."""
+    """Where the columns end that are there before."""
+    first: int
+    """Where the columns begin that the model sees afterwards."""
     shown: int
-    """Columns that the model sees afterwards."""
+    """Where they end."""
+
+
+class Part(NamedTuple):
+    """What one branch sees."""
+
+    row: int
+    branch: int
+    length: int
+    """Tokens, the prefix included; what comes later is left out."""
 
 
 class _Columns:
-    """A tensor [B, H, K, D] with room for more columns."""
+    """A tensor [B, H, K, D] with room for more rows and columns."""
 
     def __init__(self, first: Tensor, *, room: int) -> None:
         rows, heads, _, width = first.shape
         self._data = first.new_empty(rows, heads, room, width)
+        self._num_rows = rows
+
+    @property
+    def device(self) -> torch.device:
+        """Where its memory is."""
+        return self._data.device
 
     def write(self, new: Tensor, place: _Place) -> Tensor:
         """Takes columns in; a view of those shown."""
+        data = self._data[: self._num_rows]
         stop = place.used + new.shape[2]
-        if stop > self._data.shape[2]:
-            self._grow(max(stop, int(self._data.shape[2] * (1 + _GROWTH))), place.used)
         moved = min(new.shape[2], place.used - place.start)
         if moved:
-            self._data[:, :, stop - moved : stop] = self._data[:, :, place.start :][:, :, :moved]
-        self._data[:, :, place.start : place.start + new.shape[2]] = new
-        return self._data[:, :, : place.shown]
+            data[:, :, stop - moved : stop] = data[:, :, place.start :][:, :, :moved]
+        data[:, :, place.start : place.start + new.shape[2]] = new
+        return self.shown(place.first, place.shown)
 
     def move_rows(self, moves: Sequence[tuple[int, int]], *, num_rows: int, used: int) -> None:
         """Copies rows, each from the second number to the first, and forgets those behind."""
         for target, source in moves:
             self._data[target, :, :used] = self._data[source, :, :used]
-        self._data = self._data[:num_rows]
+        self._num_rows = num_rows
 
-    def _grow(self, room: int, used: int) -> None:
-        rows, heads, _, width = self._data.shape
-        larger = self._data.new_empty(rows, heads, room, width)
-        larger[:, :, :used] = self._data[:, :, :used]
-        self._data = larger
+    def pick(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Copies columns int64[N, W] of the rows int64[N], [N, H, W, D]."""
+        return self._data[rows[:, None], :, columns].transpose(1, 2)
+
+    def shown(self, first: int, end: int) -> Tensor:
+        """A view of some columns of all rows."""
+        return self._data[: self._num_rows, :, first:end]
+
+    def add_rows(self, new: Tensor, *, end: int) -> None:
+        """Takes rows in, so that they end at a column."""
+        rows = slice(self._num_rows, self._num_rows + len(new))
+        self._num_rows = rows.stop
+        self._put(new, rows, end=end)
+
+    def resize(self, old: slice, *, max_rows: int, room: int, end: int) -> None:
+        """Moves columns of all rows into new memory, so that they end at a column."""
+        kept = self.shown(old.start, old.stop)
+        self._data = kept.new_empty(max_rows, kept.shape[1], room, kept.shape[3])
+        self._put(kept, slice(0, self._num_rows), end=end)
+
+    def _put(self, new: Tensor, rows: slice, *, end: int) -> None:
+        start = end - new.shape[2]
+        # As a label it says what it is; as a key it is never seen, but NaN would be felt.
+        self._data[rows, :, :start] = PADDING
+        self._data[rows, :, start:end] = new
 
 
 class _Layer(DynamicLayer):
@@ -87,15 +130,22 @@ class BranchCache(Cache):
         """
         super().__init__(layer_class_to_replicate=_Layer)
         self.num_rows = num_rows
-        self.num_columns = 0
+        self._used = 0
         self._num_prefix = 0
-        self._room = room
-        self._place = _Place(start=0, used=0, shown=0)
+        self._max_rows, self._room = num_rows, room
+        # Where each row's columns begin.
+        self._starts = [0] * num_rows
+        self._place = _Place(start=0, used=0, first=0, shown=0)
         # Branch and position are the two places of one head that is as wide.
         self._labels = _Columns(
             torch.empty(num_rows, 1, 0, 2, dtype=torch.long, device=device), room=room
         )
         self._shown = torch.empty(num_rows, 0, 2, dtype=torch.long, device=device)
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of the longest row."""
+        return self._used - min(self._starts)
 
     @property
     def positions(self) -> Tensor:
@@ -105,17 +155,15 @@ class BranchCache(Cache):
     def add_prefix(self, branch: Tensor, position: Tensor) -> None:
         """Announces the prefix by its labels int64[B, Q]; the next forward brings its keys."""
         self._num_prefix = branch.shape[1]
-        self._add(branch, position, start=0, shown=self._num_prefix)
+        self._add(branch, position, start=0)
 
     def add_chunk(self, branch: Tensor, position: Tensor) -> None:
         """Announces branches that see nothing but the prefix and each itself."""
-        shown = self._num_prefix + branch.shape[1]
-        self._add(branch, position, start=self._num_prefix, shown=shown)
+        self._add(branch, position, start=self._num_prefix)
 
     def add_tokens(self, branch: Tensor, position: Tensor) -> None:
         """Announces one more token of each branch."""
-        shown = self.num_columns + branch.shape[1]
-        self._add(branch, position, start=self.num_columns, shown=shown)
+        self._add(branch, position, start=None)
 
     def visible(self, branch: Tensor, position: Tensor) -> Tensor:
         """Which of the columns shown the tokens int64[B, Q] see, bool[B, 1, Q, K]."""
@@ -134,11 +182,41 @@ class BranchCache(Cache):
         moves = list(zip([i for i, row in enumerate(order) if row < 0], behind, strict=True))
         for target, source in moves:
             order[target] = source
-        columns = [part for layer in self.layers for part in layer.columns]
-        for part in [self._labels, *columns]:
-            part.move_rows(moves, num_rows=len(kept), used=self.num_columns)
+        for columns in self._all_columns:
+            columns.move_rows(moves, num_rows=len(kept), used=self._used)
+        self._starts = [self._starts[row] for row in order]
         self.num_rows = len(kept)
         return order
+
+    def take(self, parts: Sequence[Part]) -> "BranchCache":
+        """Copies what branches see, each into a row of its own, where all of it is prefix."""
+        rows = torch.tensor([part.row for part in parts], device=self._shown.device)
+        seen = [self._columns_of(part) for part in parts]
+        columns = nn.utils.rnn.pad_sequence(
+            seen, batch_first=True, padding_side="left", padding_value=-1
+        )
+        room = ceil(columns.shape[1] * (1 + _GROWTH))
+        taken = BranchCache(len(parts), room=room, device=rows.device)
+        labels = self._labels.pick(rows, columns.clamp(min=0))[:, 0]
+        branch = torch.where(columns < 0, PADDING, PREFIX)
+        taken.add_prefix(branch, labels[..., 1])
+        for number, layer in enumerate(self.layers):
+            keys, values = (
+                part.pick(rows.to(part.device), columns.clamp(min=0).to(part.device))
+                for part in layer.columns
+            )
+            taken.update(keys, values, number)
+        return taken
+
+    def join(self, other: "BranchCache") -> None:
+        """Takes in the rows of another cache, behind its own."""
+        num_rows, width = self.num_rows + other.num_rows, other.num_columns
+        if num_rows > self._max_rows or width > self._used:
+            self._resize(num_rows=num_rows, width=max(width, self.num_columns))
+        for columns, theirs in zip(self._all_columns, other._all_columns, strict=True):
+            columns.add_rows(theirs.shown(other._used - width, other._used), end=self._used)
+        self._starts += [start - other._used + self._used for start in other._starts]
+        self.num_rows = num_rows
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
@@ -152,8 +230,37 @@ class BranchCache(Cache):
         keys, values = self.layers[layer_idx].columns
         return keys.write(key_states, self._place), values.write(value_states, self._place)
 
-    def _add(self, branch: Tensor, position: Tensor, *, start: int, shown: int) -> None:
-        self._place = _Place(start=start, used=self.num_columns, shown=shown)
+    @property
+    def _all_columns(self) -> list[_Columns]:
+        return [self._labels, *(part for layer in self.layers for part in layer.columns)]
+
+    def _columns_of(self, part: Part) -> Tensor:
+        """Numbers int64[L] of the columns that a branch sees, by position."""
+        branch, position = self._labels.shown(0, self._used)[part.row, 0].unbind(1)
+        is_seen = ((branch == PREFIX) | (branch == part.branch)) & (position < part.length)
+        (numbers,) = is_seen.nonzero(as_tuple=True)
+        return numbers
+
+    def _add(self, branch: Tensor, position: Tensor, *, start: int | None) -> None:
+        """Announces columns; `start` None: behind all others, which are shown."""
+        num_new = branch.shape[1]
+        if self._used + num_new > self._room:
+            self._resize(num_rows=self.num_rows, width=self.num_columns, num_more=num_new)
+        begin = self._used if start is None else start
+        self._place = _Place(
+            start=begin, used=self._used, first=min(self._starts), shown=begin + num_new
+        )
         labels = torch.stack([branch, position], dim=2)[:, None]
         self._shown = self._labels.write(labels, self._place)[:, 0]
-        self.num_columns += branch.shape[1]
+        self._used += num_new
+
+    def _resize(self, *, num_rows: int, width: int, num_more: int = 0) -> None:
+        """Moves all rows into new memory, so that they end at the column `width`."""
+        old = slice(min(self._starts), self._used)
+        if num_rows > self._max_rows:
+            self._max_rows = ceil(num_rows * (1 + _GROWTH))
+        self._room = max(width + num_more, ceil(width * (1 + _GROWTH)))
+        for columns in self._all_columns:
+            columns.resize(old, max_rows=self._max_rows, room=self._room, end=width)
+        self._starts = [start - self._used + width for start in self._starts]
+        self._used = width

@@ -7,13 +7,16 @@ two integers for every cached key, its branch and its position, from which each 
 Branches see nothing of each other, so they are computed in chunks and cost no more for being many.
 Padding sees padding, so no row of a mask is empty; no real token sees it.
 
+While answers grow, the requests of other batches can join them: each then has a row of its own,
+with a copy of the prefix it shared, for a row with many branches would make all others as wide.
+
 Letters: B rows, P tokens of the prefix, Q tokens of this step, K cached keys, N branches, D width,
 V vocabulary.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from math import ceil
 from typing import NamedTuple
@@ -22,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from llava_core.generate.cache import PADDING, PREFIX, BranchCache
+from llava_core.generate.cache import PADDING, PREFIX, BranchCache, Part
 from llava_core.generate.options import ending_logprobs
 from llava_core.generate.plan import Encoded, Group, spread
 from llava_core.generate.request import StopReason
@@ -96,6 +99,50 @@ class _Branch:
         return self.prompt_tokens + len(self.token_ids) - 1
 
 
+@dataclass(slots=True, kw_only=True)
+class Decoding:
+    """Requests whose answers grow in step."""
+
+    rows: list[list[_Branch]]
+    cache: BranchCache
+    logits: Tensor
+    """float32[N, V] of the newest tokens, row by row."""
+
+    @property
+    def encoded(self) -> list[Encoded]:
+        """The requests, row by row."""
+        return [branch.encoded for members in self.rows for branch in members]
+
+    def drop(self, has_left: HasLeft = lambda _: False) -> None:
+        """Forgets requests that are answered or given up."""
+        rows = [
+            [b for b in members if b.stop_reason is None and not has_left(b.encoded)]
+            for members in self.rows
+        ]
+        kept = [row for row, members in enumerate(rows) if members]
+        if kept and len(kept) < len(rows):
+            rows = [rows[row] for row in self.cache.keep_rows(kept)]
+        self.rows = rows if kept else []
+
+    def spread(self) -> "Decoding":
+        """Gives every request a row of its own."""
+        if all(len(members) == 1 for members in self.rows):
+            return self
+        parts = [
+            Part(row, branch.label, branch.prompt_tokens)
+            for row, members in enumerate(self.rows)
+            for branch in members
+        ]
+        rows = [[replace(branch, label=0)] for members in self.rows for branch in members]
+        return Decoding(rows=rows, cache=self.cache.take(parts), logits=self.logits)
+
+    def join(self, other: "Decoding") -> None:
+        """Takes in the requests of another, all spread."""
+        self.rows += other.rows
+        self.cache.join(other.cache)
+        self.logits = torch.cat([self.logits, other.logits])
+
+
 class Engine:
     """Answers batches of groups."""
 
@@ -138,50 +185,84 @@ class Engine:
 
     @torch.inference_mode()
     def steps(
-        self,
-        groups: Sequence[Group],
-        features: Sequence[Sequence[Tensor]],
-        *,
-        has_left: HasLeft = lambda _: False,
+        self, groups: Sequence[Group], features: Sequence[Sequence[Tensor]]
     ) -> Iterator[list[Progress]]:
         """As `run`, telling after every token how far all requests are."""
-        prefixes, branches, own = self._lay_out(groups, features)
-        cache = BranchCache(
-            len(groups), room=_room(prefixes, branches, own), device=prefixes[0].device
-        )
-        self._compute_prefixes(prefixes, cache)
-        logits = self._compute_branches(branches, own, cache)
+        decoding = self.begin(groups, features)
         if groups[0].has_options:
-            yield _score_options(list(chain.from_iterable(branches)), logits)
+            yield _score_options(list(chain.from_iterable(decoding.rows)), decoding.logits)
             return
-        yield from self._decode_in_step(branches, logits, cache, has_left=has_left)
+        while decoding.rows:
+            yield self.choose(decoding)
+            decoding.drop()
+            if decoding.rows:
+                self.feed(decoding)
+
+    @torch.inference_mode()
+    def begin(self, groups: Sequence[Group], features: Sequence[Sequence[Tensor]]) -> Decoding:
+        """Reads the prompts of groups, as far as their first tokens.
+
+        Args:
+            features: as in `run`.
+        """
+        prefixes, rows, own = self._lay_out(groups, features)
+        cache = BranchCache(len(groups), room=_room(prefixes, rows, own), device=prefixes[0].device)
+        self._compute_prefixes(prefixes, cache)
+        return Decoding(rows=rows, cache=cache, logits=self._compute_branches(rows, own, cache))
+
+    @torch.inference_mode()
+    def begin_behind(
+        self, decoding: Decoding, groups: Sequence[Group], beginnings: Sequence[Part]
+    ) -> Decoding:
+        """As `begin`, for groups whose prefixes a running request has at its beginning.
+
+        Args:
+            beginnings: where each prefix is in the cache of those that run.
+        """
+        embeds = self._embed_own(groups)
+        own = [list(islice(embeds, len(group.members))) for group in groups]
+        rows = [
+            _branches(group, beginning.length, parts)
+            for group, beginning, parts in zip(groups, beginnings, own, strict=True)
+        ]
+        cache = decoding.cache.take(beginnings)
+        return Decoding(rows=rows, cache=cache, logits=self._compute_branches(rows, own, cache))
+
+    @torch.inference_mode()
+    def choose(self, decoding: Decoding) -> list[Progress]:
+        """Adds a token to every answer; how far all are."""
+        live = list(chain.from_iterable(decoding.rows))
+        tokens = choose_tokens(
+            decoding.logits, [b.encoded.request for b in live], [b.generator for b in live]
+        )
+        for member, token in zip(live, tokens, strict=True):
+            member.token_ids.append(token)
+            member.stop_reason = self._why_stop(member)
+        return [Progress(b.encoded, b.token_ids, b.stop_reason, b.prompt_tokens) for b in live]
+
+    @torch.inference_mode()
+    def feed(self, decoding: Decoding) -> None:
+        """Reads every answer's newest token."""
+        decoding.logits = self._step(decoding.rows, decoding.cache)
 
     def _lay_out(
         self, groups: Sequence[Group], features: Sequence[Sequence[Tensor]]
     ) -> tuple[list[Tensor], list[list[_Branch]], list[list[Tensor]]]:
         """Embeds prefixes float[P_b, D], and each row's branches, their own tokens float[L, D]."""
         prefixes, rows, own = [], [], []
-        # In one lookup: a GPU would start a kernel for every branch.
-        ids = [[m.ids[len(group.prefix) :] for m in group.members] for group in groups]
-        embeds = self._embed(list(chain.from_iterable(ids)))
-        for group, pictures, parts in zip(groups, features, ids, strict=True):
+        embeds = self._embed_own(groups)
+        for group, pictures in zip(groups, features, strict=True):
             prefix = self._model.splice([_ids(group.prefix)], pictures).embeds[0]
-            prefix, suffixes = self._cut(prefix, list(islice(embeds, len(parts))))
+            prefix, suffixes = self._cut(prefix, list(islice(embeds, len(group.members))))
             prefixes.append(prefix)
             own.append(suffixes)
-            rows.append([
-                _Branch(
-                    encoded=member,
-                    label=label,
-                    prompt_tokens=len(prefix) + len(suffix) - member.num_begun,
-                    generator=torch.Generator().manual_seed(member.request.seed or 0),
-                )
-                for label, (member, suffix) in enumerate(zip(group.members, suffixes, strict=True))
-            ])  # fmt: skip
+            rows.append(_branches(group, len(prefix), suffixes))
         return prefixes, rows, own
 
-    def _embed(self, parts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """float[L, D] of each sequence of ids."""
+    def _embed_own(self, groups: Sequence[Group]) -> Iterator[Tensor]:
+        """What each member has behind its group's prefix, float[L, D]."""
+        # In one lookup: a GPU would start a kernel for every branch.
+        parts = [m.ids[len(group.prefix) :] for group in groups for m in group.members]
         device = self._model.embedding.weight.device
         embeds: Tensor = self._model.embedding(_ids(list(chain.from_iterable(parts))).to(device))
         return iter(embeds.split(list(map(len, parts))))
@@ -265,29 +346,6 @@ class Engine:
         cache.add_chunk(branch, position)
         return self._forward(embeds, branch, position, last=last, cache=cache)
 
-    def _decode_in_step(
-        self, rows: list[list[_Branch]], logits: Tensor, cache: BranchCache, *, has_left: HasLeft
-    ) -> Iterator[list[Progress]]:
-        while True:
-            live = list(chain.from_iterable(rows))
-            tokens = choose_tokens(
-                logits, [b.encoded.request for b in live], [b.generator for b in live]
-            )
-            for member, token in zip(live, tokens, strict=True):
-                member.token_ids.append(token)
-                member.stop_reason = self._why_stop(member)
-            yield [Progress(b.encoded, b.token_ids, b.stop_reason, b.prompt_tokens) for b in live]
-            rows = [
-                [b for b in members if b.stop_reason is None and not has_left(b.encoded)]
-                for members in rows
-            ]
-            kept = [row for row, members in enumerate(rows) if members]
-            if not kept:
-                return
-            if len(kept) < len(rows):
-                rows = [rows[row] for row in cache.keep_rows(kept)]
-            logits = self._step(rows, cache)
-
     def _step(self, rows: list[list[_Branch]], cache: BranchCache) -> Tensor:
         """Feeds each branch its newest token; logits float32[N, V]."""
         width = max(map(len, rows))
@@ -353,6 +411,18 @@ def _score_options(branches: Sequence[_Branch], logits: Tensor) -> list[Progress
     return [
         Progress(b.encoded, (), "option", b.prompt_tokens, ending_logprobs(b.encoded, own))
         for b, own in zip(branches, logits.split(counts), strict=True)
+    ]
+
+
+def _branches(group: Group, prefix_length: int, own: Sequence[Tensor]) -> list[_Branch]:
+    return [
+        _Branch(
+            encoded=member,
+            label=label,
+            prompt_tokens=prefix_length + len(suffix) - member.num_begun,
+            generator=torch.Generator().manual_seed(member.request.seed or 0),
+        )
+        for label, (member, suffix) in enumerate(zip(group.members, own, strict=True))
     ]
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llava_core.errors import DataError
-from llava_core.generate.engine import Engine, Finished, HasLeft, Progress, finished
+from llava_core.generate.engine import Engine, Finished, Progress, finished
 from llava_core.generate.options import OptionTally
 from llava_core.generate.plan import Encoded, Group, halve, num_tokens, plan_batches, plan_groups
 from llava_core.memory import free_on, is_out_of_memory
@@ -29,20 +29,30 @@ _logger = logging.getLogger(__name__)
 
 
 def default_batch_tokens(text_config: Any, *, device: torch.device, dtype: torch.dtype) -> int:
-    """Tokens that about half of a device's free memory is enough for.
+    """Tokens that are computed together, as many as make a device fast.
 
     Args:
         text_config: of the language model.
     """
     if device.type != "cuda":
         return _CPU_BATCH_TOKENS
+    in_memory = tokens_in_memory(text_config, device=device, dtype=dtype)
+    return max(_CPU_BATCH_TOKENS, in_memory)
+
+
+def tokens_in_memory(text_config: Any, *, device: torch.device, dtype: torch.dtype) -> int:
+    """Tokens that about half of a device's free memory is enough for.
+
+    Args:
+        text_config: of the language model.
+    """
     num_heads = text_config.num_attention_heads
     num_key_heads = getattr(text_config, "num_key_value_heads", num_heads)
     width = text_config.hidden_size
     # A token costs its keys and values in every layer, and about 16 widths of activations.
     cached = 2 * text_config.num_hidden_layers * num_key_heads * (width // num_heads)
     bytes_per_token = (cached + 16 * width) * dtype.itemsize
-    return max(_CPU_BATCH_TOKENS, int(free_on(device) // 2 // bytes_per_token))
+    return int(free_on(device) // 2 // bytes_per_token)
 
 
 class Schedule:
@@ -85,7 +95,6 @@ class Schedule:
         features: Mapping[str, Tensor],
         *,
         fail: Fail,
-        has_left: HasLeft = lambda _: False,
     ) -> Iterator[list[Progress]]:
         """As `run`, telling after every token how far the requests of a batch are.
 
@@ -95,14 +104,14 @@ class Schedule:
         waiting = self._plan(plan_groups(requests, max_own_tokens=self._batch_tokens), lengths)
         while waiting:
             batch = waiting.pop(0)
-            unfinished = yield from self._try(batch, features, has_left)
+            unfinished = yield from self._try(batch, features)
             if not unfinished:
                 continue
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             tokens = num_tokens(batch, [_length(group, lengths) for group in batch])
             if sum(len(group.members) for group in batch) == 1:
-                fail(unfinished[0], _too_large(tokens))
+                fail(unfinished[0], too_large(tokens))
                 continue
             self._batch_tokens = max(min(self._batch_tokens, tokens // 2), 1)
             _logger.warning(
@@ -123,13 +132,13 @@ class Schedule:
         )
 
     def _try(
-        self, batch: Sequence[Group], features: Mapping[str, Tensor], has_left: HasLeft
+        self, batch: Sequence[Group], features: Mapping[str, Tensor]
     ) -> Generator[list[Progress], None, list[Encoded]]:
         """Runs a batch; returns what is unfinished because memory was out."""
         unfinished = {id(member): member for group in batch for member in group.members}
         pictures = [[features[key] for key in group.pictures] for group in batch]
         try:
-            for step in self._engine.steps(batch, pictures, has_left=has_left):
+            for step in self._engine.steps(batch, pictures):
                 for progress in step:
                     if progress.stop_reason is not None:
                         del unfinished[id(progress.encoded)]
@@ -138,7 +147,7 @@ class Schedule:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        return [member for member in unfinished.values() if not has_left(member)]
+        return list(unfinished.values())
 
 
 def _choose(whole: Encoded, part: Finished, logprobs: tuple[float, ...]) -> Finished:
@@ -152,7 +161,8 @@ def _length(group: Group, lengths: Mapping[str, int]) -> int:
     return len(group.prefix) + sum(lengths[key] - 1 for key in group.pictures)
 
 
-def _too_large(tokens: int) -> DataError:
+def too_large(tokens: int) -> DataError:
+    """What a request is told for which alone memory does not suffice."""
     return DataError(
         f"too little memory for this prompt alone, of about {tokens} tokens with its answer; "
         "try --dtype bfloat16, --quantize 4bit or 8bit, or --device-map auto"

@@ -1,9 +1,7 @@
-"""Puts requests that arrive together into one batch, in a thread of its own.
+"""Has requests answered together as they come, in a thread of its own.
 
-What has arrived when the engine is free forms a wave, whose answers are decoded in step. What
-arrives meanwhile need not wait for its end: a second wave begins beside it and the two take their
-steps in turn. There are never more than two, so that under load waiting requests gather into large
-waves; that is where throughput comes from. A request joins no wave that is under way.
+A request takes part in the decoding of those that run as soon as it is read; it waits for none of
+them to end.
 """
 
 import asyncio
@@ -11,17 +9,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from llava_core.errors import DataError
 from llava_core.generate.request import Request
-from llava_core.predict import HasLeft, OnError, Partial
+from llava_core.predict import OnError
+from llava_core.stream import HasLeft, Partial, Stream
 
-_MAX_WAVES = 2
 # Requests of several clients at once are some milliseconds apart.
 _GATHER_S = 0.005
+# What torch makes of some requests is theirs; the service goes on for others.
+_FAULTS = (ArithmeticError, MemoryError, RuntimeError, ValueError)
 
 _logger = logging.getLogger(__name__)
 
@@ -29,9 +28,7 @@ _logger = logging.getLogger(__name__)
 class Answers(Protocol):
     """What `llava_core.Llava` offers here."""
 
-    def stream(
-        self, requests: list[Request], *, has_left: HasLeft, on_error: OnError
-    ) -> Iterator[list[Partial]]:
+    def open_stream(self, *, has_left: HasLeft, on_error: OnError) -> Stream:
         """Answers requests in step."""
 
 
@@ -93,13 +90,6 @@ class Ticket:
             self._loop.call_soon_threadsafe(self._changed.set)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Wave:
-    steps: Iterator[list[Partial]]
-    tickets: dict[int, Ticket]
-    """Those that are not answered yet, by the id of their request."""
-
-
 class Batcher:
     """Answers tickets."""
 
@@ -122,7 +112,8 @@ class Batcher:
         self._max_waiting, self._max_running = max_waiting, max_running
         self._max_positions = max_positions
         self._waiting: deque[Ticket] = deque()
-        self._waves: list[_Wave] = []
+        # By the id of their request.
+        self._running: dict[int, Ticket] = {}
         self._num_begun = 0
         self._is_closed = False
         self._changed = threading.Condition()
@@ -131,13 +122,13 @@ class Batcher:
 
     @property
     def num_waiting(self) -> int:
-        """Requests that no wave has taken."""
+        """Requests that nobody has begun to answer."""
         return len(self._waiting)
 
     @property
     def num_running(self) -> int:
         """Requests that are being answered."""
-        return sum(len(wave.tickets) for wave in list(self._waves))
+        return len(self._running)
 
     @property
     def is_open(self) -> bool:
@@ -169,26 +160,24 @@ class Batcher:
 
     def _run(self) -> None:
         try:
+            stream = self._open()
             while self._wait():
-                if len(self._waves) < _MAX_WAVES and (tickets := self._admit()):
-                    self._waves.append(self._begin(tickets))
-                self._waves = [wave for wave in self._waves if self._advance(wave)]
+                self._admit(stream)
+                if not self._advance(stream):
+                    stream = self._open()
         finally:
             # Only a fault of the program leaves any: nobody is to wait for ever.
             self._give_up()
 
-    def _give_up(self) -> None:
-        with self._changed:
-            self._is_closed = True
-            left = [*self._waiting, *(t for wave in self._waves for t in wave.tickets.values())]
-            self._waiting.clear()
-            self._waves.clear()
-        for ticket in left:
-            ticket.fail(EngineFault("the engine has stopped; its log says why"))
+    def _open(self) -> Stream:
+        return self._answers.open_stream(
+            has_left=lambda request: int(request.id or 0) not in self._running,
+            on_error=lambda name, error: self._running.pop(int(name)).fail(error),
+        )
 
     def _wait(self) -> bool:
         """Whether there is work, sooner or later."""
-        if self._waves:
+        if self._running:
             return True
         with self._changed:
             while not self._waiting and not self._is_closed:
@@ -196,60 +185,57 @@ class Batcher:
         time.sleep(_GATHER_S)
         return bool(self._waiting)
 
-    def _admit(self) -> list[Ticket]:
+    def _admit(self, stream: Stream) -> None:
         with self._changed:
             tickets: list[Ticket] = []
-            room = self._max_running - self.num_running
-            while self._waiting and len(tickets) < room:
+            while self._waiting and self.num_running + len(tickets) < self._max_running:
                 ticket = self._waiting.popleft()
                 if not ticket.has_left:
                     tickets.append(ticket)
-            return tickets
-
-    def _begin(self, tickets: list[Ticket]) -> _Wave:
+        if not tickets:
+            return
         named = {self._num_begun + place: ticket for place, ticket in enumerate(tickets)}
         self._num_begun += len(tickets)
-
-        def fail(name: str | int, error: DataError) -> None:
-            named.pop(int(name)).fail(error)
-
-        steps = self._answers.stream(
-            [replace(ticket.request, id=name) for name, ticket in named.items()],
-            has_left=lambda request: _is_gone(named, request),
-            on_error=fail,
-        )
-        return _Wave(steps=steps, tickets=named)
-
-    def _advance(self, wave: _Wave) -> bool:
-        """Takes a step; whether there may be another."""
+        self._running |= named
         try:
-            step = next(wave.steps, None)
-        # What torch makes of these requests is this wave's; the service goes on for all others.
-        except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
-            _logger.exception("%d requests failed", len(wave.tickets))
-            fault = EngineFault(f"the engine failed: {type(error).__name__}; its log has the rest")
-            for ticket in wave.tickets.values():
-                ticket.fail(fault)
-            wave.tickets.clear()
-            return False
-        for name in [name for name, ticket in wave.tickets.items() if ticket.has_left]:
-            del wave.tickets[name]
-        for partial in step or ():
-            self._deliver(partial, wave)
-        return step is not None
+            stream.add([replace(ticket.request, id=name) for name, ticket in named.items()])
+        except _FAULTS as error:
+            self._fail(list(named), error)
 
-    def _deliver(self, partial: Partial, wave: _Wave) -> None:
+    def _advance(self, stream: Stream) -> bool:
+        """Takes a step; whether the stream can go on."""
+        for name in [name for name, ticket in self._running.items() if ticket.has_left]:
+            del self._running[name]
+        try:
+            step = stream.step()
+        except _FAULTS as error:
+            self._fail(list(self._running), error)
+            return False
+        for partial in step:
+            self._deliver(partial)
+        return True
+
+    def _deliver(self, partial: Partial) -> None:
         name = int(partial.request.id or 0)
-        if name not in wave.tickets:
-            return
         length = partial.prompt_tokens + len(partial.token_ids)
         if self._max_positions is not None and length >= self._max_positions:
             partial = replace(partial, stop_reason=partial.stop_reason or "length")
-        wave.tickets[name].deliver(partial)
+        self._running[name].deliver(partial)
         if partial.stop_reason is not None:
-            del wave.tickets[name]
+            del self._running[name]
 
+    def _fail(self, names: Sequence[int], error: Exception) -> None:
+        _logger.error("%d requests failed", len(names), exc_info=error)
+        fault = EngineFault(f"the engine failed: {type(error).__name__}; its log has the rest")
+        for name in names:
+            if name in self._running:
+                self._running.pop(name).fail(fault)
 
-def _is_gone(tickets: dict[int, Ticket], request: Request) -> bool:
-    ticket = tickets.get(int(request.id or 0))
-    return ticket is None or ticket.has_left
+    def _give_up(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            left = [*self._waiting, *self._running.values()]
+            self._waiting.clear()
+            self._running.clear()
+        for ticket in left:
+            ticket.fail(EngineFault("the engine has stopped; its log says why"))

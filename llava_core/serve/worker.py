@@ -20,7 +20,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llava_core.errors import DataError
 from llava_core.generate.request import Request as Question
-from llava_core.predict import Partial
 from llava_core.serve import refusal
 from llava_core.serve.access import Access
 from llava_core.serve.batcher import Batcher, Busy, EngineFault, Ticket
@@ -28,6 +27,7 @@ from llava_core.serve.metrics import Metrics
 from llava_core.serve.pictures import PicturePolicy, open_pictures
 from llava_core.serve.refusal import Refusal, error_body
 from llava_core.serve.schema import ChatBody
+from llava_core.stream import Partial
 
 _RETRY_AFTER_S = 2
 _FINISH = {"eos": "stop", "stop": "stop", "length": "length"}

@@ -16,7 +16,7 @@ import llava_core
 from llava_core import Request, predict
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.errors import CheckpointError, ConfigError, DataError
-from llava_core.predict import Partial
+from llava_core.stream import Partial
 from tests.llava_core.toy import toy_image
 
 
@@ -269,6 +269,15 @@ def test_who_leaves_a_stream_does_not_cost_the_others(tiny):
     assert len(last["b"].token_ids) == 1
     for response in tiny.generate([requests[0], requests[2]]):
         assert last[response.id].token_ids == response.token_ids
+
+
+def test_a_stream_takes_all_requests_however_many_pictures_they_have(tiny, monkeypatch):
+    monkeypatch.setattr(predict, "_WINDOW_PICTURES", 2)
+    requests = [question("What?", images=[toy_image(i)], id=i) for i in range(5)]
+    last = {}
+    for step in tiny.stream(requests):
+        last.update({partial.request.id: partial.token_ids for partial in step})
+    assert last == {response.id: response.token_ids for response in tiny.generate(requests)}
 
 
 def test_a_stream_refuses_what_evaluation_cuts(tiny):

@@ -18,6 +18,7 @@ from llava_core.serve.access import Access
 from llava_core.serve.batcher import Batcher
 from llava_core.serve.pictures import PicturePolicy
 from llava_core.serve.worker import Worker, WorkerSettings, make_app
+from llava_core.stream import Stream
 from tests.llava_core.serve.live import data_url, serving, until
 from tests.llava_core.toy import toy_image
 
@@ -187,16 +188,15 @@ def test_metrics_count_answers_and_tokens(client, address):
 
 
 @pytest.fixture
-def unhurried(tiny, monkeypatch):
-    """The model, taking a fifth of a second for a step."""
-    stream = tiny.stream
+def unhurried(monkeypatch):
+    """All models, taking a fifth of a second for a step."""
+    step = Stream.step
 
-    def slowly(*arguments, **fields):
-        for step in stream(*arguments, **fields):
-            time.sleep(0.2)
-            yield step
+    def slowly(stream):
+        time.sleep(0.2)
+        return step(stream)
 
-    monkeypatch.setattr(tiny, "stream", slowly)
+    monkeypatch.setattr(Stream, "step", slowly)
 
 
 @pytest.mark.usefixtures("unhurried")

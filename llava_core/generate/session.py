@@ -1,0 +1,183 @@
+"""Decodes requests in step while others come and go.
+
+Between two steps of those that run, some that wait are read as far as their first tokens, and then
+take part in the steps. What a prompt shares with one that runs, up to its last picture at least, is
+copied instead of read. When memory is out, all begin again with half the room and get the same
+tokens; the room is whole again when nothing is left.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
+
+import torch
+from torch import Tensor
+
+from llava_core.generate.cache import Part
+from llava_core.generate.engine import Decoding, Engine, HasLeft, Progress
+from llava_core.generate.plan import EXPECTED_ANSWER, Encoded, Group, plan_batches, plan_groups
+from llava_core.generate.schedule import Fail, too_large
+from llava_core.memory import is_out_of_memory
+from llava_core.tokens import IMAGE_TOKEN_ID
+
+# Tokens that are read between two steps, for which those that run have to wait; a longer prompt is
+# read alone.
+_READ_TOKENS = 2_048
+
+_logger = logging.getLogger(__name__)
+
+
+class Session:
+    """Requests that are answered in step."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        batch_tokens: int,
+        fail: Fail,
+        has_left: HasLeft = lambda _: False,
+    ) -> None:
+        """Wraps an engine.
+
+        Args:
+            batch_tokens: most tokens of all that run, padding included.
+            fail: is told of a request for which alone memory does not suffice.
+            has_left: a request for which it is true is given up.
+        """
+        self._engine = engine
+        self._batch_tokens = self._limit = batch_tokens
+        self._fail, self._has_left = fail, has_left
+        # In the order of arrival; `_running` has some of them.
+        self._unfinished: dict[int, Encoded] = {}
+        self._features: dict[str, Tensor] = {}
+        self._running: Decoding | None = None
+
+    def add(self, requests: Sequence[Encoded], features: Mapping[str, Tensor]) -> None:
+        """Takes requests that take part as soon as there is room.
+
+        Args:
+            features: float[T_i, D] of their pictures, by key.
+        """
+        self._unfinished |= {id(item): item for item in requests}
+        wanted = {key for item in self._unfinished.values() for key in item.pictures}
+        known = {**self._features, **features}
+        self._features = {key: known[key] for key in wanted}
+
+    @torch.inference_mode()
+    def step(self) -> list[Progress]:
+        """Adds a token to every answer that runs; how far all are. Empty: none is left."""
+        self._forget_those_who_left()
+        while self._unfinished:
+            arrivals = self._choose_arrivals()
+            try:
+                return self._advance(arrivals)
+            # What comes next is done after this block: in it, the error keeps tensors in memory.
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._begin_again(arrivals)
+        return []
+
+    def _forget_those_who_left(self) -> None:
+        for item in [item for item in self._unfinished.values() if self._has_left(item)]:
+            del self._unfinished[id(item)]
+        if self._running is not None:
+            self._running.drop(lambda item: id(item) not in self._unfinished)
+            if not self._running.rows:
+                self._running = None
+        if not self._unfinished:
+            self._limit = self._batch_tokens
+
+    def _choose_arrivals(self) -> list[Encoded]:
+        """Those of the requests that wait for which there is room, the first ones first."""
+        running = [] if self._running is None else self._running.encoded
+        width = 0 if self._running is None else self._running.cache.num_columns
+        known = {item.pictures for item in running}
+        is_running = {id(item) for item in running}
+        arrivals: list[Encoded] = []
+        num_read = 0
+        for item in self._unfinished.values():
+            if id(item) in is_running:
+                continue
+            length = self._num_tokens(item.ids, item)
+            width = max(width, length + EXPECTED_ANSWER)
+            num_read += len(item.ids) if item.pictures in known else length
+            is_over = (len(running) + len(arrivals) + 1) * width > self._limit
+            if (is_over and (running or arrivals)) or (num_read > _READ_TOKENS and arrivals):
+                break
+            known.add(item.pictures)
+            arrivals.append(item)
+        return arrivals
+
+    def _advance(self, arrivals: Sequence[Encoded]) -> list[Progress]:
+        if self._running is not None:
+            self._engine.feed(self._running)
+        for begun in self._read(plan_groups(arrivals, max_own_tokens=self._limit)):
+            if self._running is None:
+                self._running = begun.spread()
+            else:
+                self._running.join(begun.spread())
+        assert self._running is not None
+        progress = self._engine.choose(self._running)
+        for one in progress:
+            if one.stop_reason is not None:
+                del self._unfinished[id(one.encoded)]
+        return progress
+
+    def _read(self, groups: Sequence[Group]) -> Iterator[Decoding]:
+        """Reads prompts: those that share something with one that runs, then the others."""
+        running = self._running
+        shared, beginnings, new = [], [], []
+        for group in groups:
+            row, length = (0, 0) if running is None else self._find_beginning(group, running)
+            if length:
+                shared.append(replace(group, prefix=group.prefix[:length]))
+                num_tokens = self._num_tokens(group.prefix[:length], group)
+                beginnings.append(Part(row, 0, num_tokens))
+            else:
+                new.append(group)
+        if running is not None and shared:
+            yield self._engine.begin_behind(running, shared, beginnings)
+        lengths = [self._num_tokens(group.prefix, group) for group in new]
+        cost = self._engine.batch_cost
+        for batch in plan_batches(new, lengths=lengths, batch_tokens=_READ_TOKENS, batch_cost=cost):
+            pictures = [[self._features[key] for key in group.pictures] for group in batch]
+            yield self._engine.begin(batch, pictures)
+
+    def _find_beginning(self, group: Group, running: Decoding) -> tuple[int, int]:
+        """The row that has most of a group's prefix, and how many ids; 0 without a picture."""
+        counts = [
+            _num_common(group.prefix, item.ids) if item.pictures == group.pictures else 0
+            for item in running.encoded
+        ]
+        row = max(range(len(counts)), key=counts.__getitem__)
+        held = group.prefix[: counts[row]].count(IMAGE_TOKEN_ID)
+        return row, counts[row] if held and held == len(group.pictures) else 0
+
+    def _begin_again(self, arrivals: Sequence[Encoded]) -> None:
+        """Makes room after memory was out."""
+        running = [] if self._running is None else self._running.encoded
+        items = {id(item): item for item in (*running, *arrivals)}
+        self._running = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        longest = max(self._num_tokens(item.ids, item) for item in items.values())
+        tokens = len(items) * (longest + EXPECTED_ANSWER)
+        if len(items) == 1:
+            (item,) = items.values()
+            del self._unfinished[id(item)]
+            self._fail(item, too_large(tokens))
+            return
+        self._limit = max(min(self._limit, tokens) // 2, 1)
+        _logger.warning("out of memory with %d tokens; going on with %d", tokens, self._limit)
+
+    def _num_tokens(self, ids: Sequence[int], item: Encoded | Group) -> int:
+        """Tokens of ids that hold all pictures of a request or group."""
+        return len(ids) + sum(len(self._features[key]) - 1 for key in item.pictures)
+
+
+def _num_common(first: Sequence[int], second: Sequence[int]) -> int:
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    return sum(1 for _ in pairs)

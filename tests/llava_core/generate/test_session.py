@@ -1,0 +1,198 @@
+"""Requests that come and go get what plain generation gives each alone."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import MptForCausalLM
+
+from llava_core.generate import session as session_module
+from llava_core.generate.engine import Engine
+from llava_core.generate.session import Session
+from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
+from tests.llava_core.generate.test_engine import (
+    PICTURES,
+    PROMPTS,
+    encode,
+    reference,
+    requests,
+    until_stop,
+)
+from tests.llava_core.toy import EOS, MPT_TEXT, PATCHES, toy_config, toy_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model()
+
+
+class Visit:
+    """A session whose requests come, and some go, at given steps."""
+
+    def __init__(self, model, *, batch_tokens=10_000, memory=None):
+        self.engine = Engine(model, eos_ids=EOS, decode=lambda ids: " ".join(map(str, ids)))
+        if memory is not None:
+            self._limit(memory)
+        self.num_read, self.gone, self.answers, self.failed = 0, set(), {}, {}
+        self._count_what_is_read()
+        with torch.inference_mode():
+            features = model.encode_pictures(list(PICTURES.values()))
+        self.features = dict(zip(PICTURES, features, strict=True))
+        self.session = Session(
+            self.engine,
+            batch_tokens=batch_tokens,
+            fail=lambda item, error: self.failed.update({item.id: str(error)}),
+            has_left=lambda item: item.id in self.gone,
+        )
+
+    def _limit(self, memory):
+        forward = self.engine._forward
+
+        def limited(embeds, branch, position, *, last, cache):
+            if len(branch) * cache.num_columns > memory:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+            return forward(embeds, branch, position, last=last, cache=cache)
+
+        self.engine._forward = limited
+
+    def _count_what_is_read(self):
+        compute = self.engine._compute_prefixes
+
+        def counted(prefixes, cache):
+            self.num_read += sum(map(len, prefixes))
+            compute(prefixes, cache)
+
+        self.engine._compute_prefixes = counted
+
+    def run(self, arrivals, leaving=None):
+        """Steps until all is answered; `arrivals`: requests by step, `leaving`: steps by id."""
+        leaving, last = leaving or {}, max(arrivals)
+        number = 0
+        while True:
+            if number in arrivals:
+                self.session.add(arrivals[number], self.features)
+            self.gone |= {name for name, step in leaving.items() if step <= number}
+            step = self.session.step()
+            for progress in step:
+                assert progress.encoded.id not in self.gone
+                if progress.stop_reason is not None:
+                    self.answers[progress.encoded.id] = tuple(progress.token_ids)
+            if number >= last and not step:
+                return self.answers
+            number += 1
+
+
+def alone(model, encoded):
+    return {
+        item.id: until_stop(reference(model, item.ids, item.pictures), item.request)
+        for item in encoded
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(requests(), st.integers(0, 15)), min_size=1, max_size=9),
+    st.dictionaries(st.integers(0, 8), st.integers(0, 20), max_size=3),
+    st.sampled_from([10_000, 120, 1]),
+)
+def test_whoever_comes_when_gets_what_generate_gives_alone(model, drawn, leaving, batch_tokens):
+    encoded = [replace(item, id=i) for i, (item, _) in enumerate(drawn)]
+    arrivals = {}
+    for item, (_, step) in zip(encoded, drawn, strict=True):
+        arrivals.setdefault(step, []).append(item)
+    answers = Visit(model, batch_tokens=batch_tokens).run(arrivals, leaving)
+    expected = alone(model, encoded)
+    assert answers == {i: expected[i] for i in answers}
+    assert answers.keys() >= expected.keys() - leaving.keys()
+
+
+@pytest.mark.parametrize("prompts_read_at_once", [1, 10_000])
+def test_reading_a_few_at_a_time_changes_nothing(model, monkeypatch, prompts_read_at_once):
+    monkeypatch.setattr(session_module, "_READ_TOKENS", prompts_read_at_once)
+    encoded = encode(PROMPTS)
+    assert Visit(model).run({0: encoded[:5], 3: encoded[5:]}) == alone(model, encoded)
+
+
+@pytest.mark.parametrize("backbone", ["mpt", "mistral"])
+def test_other_language_models_agree(backbone):
+    text = MPT_TEXT if backbone == "mpt" else {"num_key_value_heads": 2, "sliding_window": None}
+    config = toy_config(backbone=backbone, text={**toy_config().text, **text})
+    model = toy_model(config, attention="eager" if backbone == "mpt" else "sdpa")
+    language_model = None
+    if backbone == "mpt":
+        language_model = MptForCausalLM(model.language_model.config).eval()
+        language_model.load_state_dict(model.language_model.state_dict())
+    answers = Visit(model).run({i: [item] for i, item in enumerate(encode(PROMPTS))})
+    assert answers == {
+        i: reference(model, *prompt, language_model=language_model)
+        for i, prompt in enumerate(PROMPTS)
+    }
+
+
+def test_sampling_does_not_depend_on_who_else_is_there(model):
+    encoded = encode(PROMPTS, temperature=1.0, top_p=0.9, seed=7)
+    together = Visit(model).run({2 * i: [item] for i, item in enumerate(encoded)})
+    assert together == {item.id: Visit(model).run({0: [item]})[item.id] for item in encoded}
+
+
+def test_a_picture_that_somebody_asks_about_is_not_read_again(model):
+    first, second = encode([([1, 5, IMAGE, 9, 10, 11], "a"), ([1, 5, IMAGE, 9, 12, 13], "a")])
+    visit = Visit(model)
+    assert visit.run({0: [first], 3: [second]}) == alone(model, [first, second])
+    # The beginning, the picture, and what comes before the last token.
+    assert visit.num_read == 2 + PATCHES + 2
+
+
+def test_another_picture_in_the_same_place_is_read(model):
+    first, second = encode([([1, 5, IMAGE, 9, 10], "a"), ([1, 5, IMAGE, 9, 10], "b")])
+    visit = Visit(model)
+    assert visit.run({0: [first], 3: [second]}) == alone(model, [first, second])
+    assert visit.num_read == 2 * (2 + PATCHES + 1)
+
+
+def test_a_session_that_never_rests_grows_no_wider_than_its_longest_request(model):
+    visit = Visit(model)
+    encoded = encode([([1, 5 + i % 90, 6, 7], "") for i in range(60)])
+    answers = visit.run({4 * i: [item] for i, item in enumerate(encoded)})
+    assert answers == alone(model, encoded)
+    assert visit.session._running is None
+    visit = Visit(model)
+    widths = []
+    feed = visit.engine.feed
+    visit.engine.feed = lambda running: (feed(running), widths.append(running.cache.num_columns))
+    visit.run({4 * i: [item] for i, item in enumerate(encoded)})
+    assert len(widths) > 100
+    assert max(widths) <= 4 + 12
+
+
+# A prompt with a picture has up to 23 tokens, one with two up to 38, and 12 more are written.
+@pytest.mark.parametrize("memory", [200, 120, 60])
+def test_answers_do_not_change_when_memory_runs_out(model, memory, caplog):
+    encoded = encode(PROMPTS)
+    visit = Visit(model, memory=memory)
+    assert visit.run({0: encoded[:4], 2: encoded[4:]}) == alone(model, encoded)
+    assert not visit.failed
+    assert "out of memory with" in caplog.text
+
+
+def test_what_is_too_large_alone_fails_alone(model):
+    encoded = encode(PROMPTS)
+    visit = Visit(model, memory=45)
+    answers = visit.run({0: encoded[:3], 2: encoded[3:]})
+    expected = alone(model, encoded)
+    assert answers == {i: tokens for i, tokens in expected.items() if i != 5}
+    assert visit.failed.keys() == {5}
+    assert "too little memory for this prompt alone" in visit.failed[5]
+
+
+def test_another_error_is_no_lack_of_memory(model):
+    visit = Visit(model)
+
+    def broken(_):
+        raise RuntimeError("sizes do not match")
+
+    visit.engine.feed = broken
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        visit.run({0: encode(PROMPTS)})
