@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 import httpx2
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.types import ASGIApp
@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from llava_core.errors import ConfigError
 from llava_core.serve import refusal
 from llava_core.serve.access import Access
-from llava_core.serve.forward import forward, open_client
+from llava_core.serve.forward import Sent, forward, open_client
 from llava_core.serve.original import (
     NO_WORKER,
     UNREACHABLE,
@@ -82,8 +82,9 @@ def _add_openai(app: FastAPI, roster: Roster, client: httpx2.AsyncClient, *, gua
     for path in ("/v1/chat/completions", "/v1/completions"):
 
         @app.post(path, dependencies=guarded, name=path)
-        async def complete(body: dict[str, Any], path: str = path) -> Response:
-            return await forward(path, body, roster=roster, client=client)
+        async def complete(body: ModelBody, request: Request, path: str = path) -> Response:
+            sent = Sent(path, body.model, await request.body())
+            return await forward(sent, roster=roster, client=client)
 
     @app.get("/v1/models", dependencies=guarded)
     async def models() -> dict[str, Any]:
@@ -138,12 +139,11 @@ def _add_original(
         return asdict(roster.total)
 
     @app.post("/worker_generate_stream", dependencies=guarded)
-    async def generate(body: dict[str, Any]) -> Response:
+    async def generate(body: ModelBody, request: Request) -> Response:
         broken = chunk("the worker broke off; ask again", UNREACHABLE)
+        sent = Sent("/worker_generate_stream", body.model, await request.body())
         try:
-            return await forward(
-                "/worker_generate_stream", body, roster=roster, client=client, broken=broken
-            )
+            return await forward(sent, roster=roster, client=client, broken=broken)
         except Refusal as error:
             # Its clients read the reason out of the stream.
             return StreamingResponse(iter([chunk(str(error), NO_WORKER)]))

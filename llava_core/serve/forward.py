@@ -3,8 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
 
 import httpx2
 from fastapi.responses import StreamingResponse
@@ -14,6 +14,7 @@ from llava_core.serve.roster import Member, Roster
 
 _CONNECT_S = 5.0
 _RETRY_AFTER_S = 5
+_HEADERS = {"Content-Type": "application/json"}
 # Of a worker's answer; the others are for the connection to it.
 _PASSED_ON = ("content-type", "retry-after")
 
@@ -22,6 +23,15 @@ _logger = logging.getLogger(__name__)
 
 class _Gone(Exception):
     """A worker has left while something waited for it."""
+
+
+class Sent(NamedTuple):
+    """A request as it came."""
+
+    path: str
+    model: str
+    body: bytes
+    """JSON; the worker says what is wrong with it."""
 
 
 def open_client(key: str | None) -> httpx2.AsyncClient:
@@ -36,8 +46,7 @@ def open_client(key: str | None) -> httpx2.AsyncClient:
 
 
 async def forward(
-    path: str,
-    body: Mapping[str, Any],
+    sent: Sent,
     *,
     roster: Roster,
     client: httpx2.AsyncClient,
@@ -55,10 +64,11 @@ async def forward(
         Refusal: 404 no worker has the model, 503 the worker broke off.
     """
     tried: list[str] = []
-    model = str(body.get("model"))
-    while member := roster.choose(model, besides=tried):
+    while member := roster.choose(sent.model, besides=tried):
         tried.append(member.address)
-        request = client.build_request("POST", member.address + path, json=body)
+        request = client.build_request(
+            "POST", member.address + sent.path, content=sent.body, headers=_HEADERS
+        )
         try:
             response = await _unless_gone(client.send(request, stream=True), member)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
@@ -82,7 +92,7 @@ async def forward(
     if tried:
         raise Refusal(503, "no worker can be reached", retry_after_s=_RETRY_AFTER_S)
     known = ", ".join(roster.models) or "none"
-    raise Refusal(404, f"no worker has the model {model[:100]!r}; there are: {known}")
+    raise Refusal(404, f"no worker has the model {sent.model[:100]!r}; there are: {known}")
 
 
 _BROKE_OFF = "the worker broke off; ask again"

@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
+import httpx2
 from fastapi import Depends, FastAPI
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from llava_core.conversation import place_image_mark
 from llava_core.errors import DataError
@@ -28,6 +29,23 @@ from llava_core.serve.worker import Worker
 REFUSED, NO_WORKER, UNREACHABLE = 1, 2, 3
 # What the original takes for greedy.
 _LOWEST_TEMPERATURE = 0.001
+
+
+def _checked_address(text: str) -> str:
+    """A worker's address, which is connected to later.
+
+    Raises:
+        ValueError: nothing can be at it.
+    """
+    try:
+        url = httpx2.URL(text)
+        # What looks a name up refuses some that are well written.
+        url.host.encode("idna")
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        raise ValueError(f"no address of a server: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 80) < 2**16:
+        raise ValueError("expected an address like http://HOST:PORT")
+    return text
 
 
 class GenerateBody(BaseModel):
@@ -48,7 +66,7 @@ class GenerateBody(BaseModel):
 class RegisterBody(BaseModel):
     """The body of `/register_worker`."""
 
-    worker_name: Annotated[str, Field(pattern="^https?://", max_length=500)]
+    worker_name: Annotated[str, Field(max_length=500), AfterValidator(_checked_address)]
     check_heart_beat: bool
     worker_status: "StatusBody | None" = None
     """None: the worker is asked."""

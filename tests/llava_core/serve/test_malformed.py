@@ -1,4 +1,4 @@
-"""Requests that are wrong in every way, sent to a worker and a controller in processes of their own.
+"""Requests that are wrong in every way, to a worker and a controller in processes of their own.
 
 None gets a status of 500 or more, none waits for ever, none costs memory, and afterwards a good
 request is answered as before.
@@ -38,7 +38,7 @@ def servers():
             stack, "worker", "--model", "tiny", "--device", "cpu", "--dtype", "float32",
             "--controller-address", controller.address,
         )  # fmt: skip
-        until(lambda: is_up(worker.address) and is_up(controller.address), timeout_s=120)
+        until(lambda: is_up(worker.address) and is_up(controller.address), timeout_s=240)
         until(lambda: models(controller.address) == ["tiny"], timeout_s=60)
         yield worker, controller
 
@@ -106,6 +106,8 @@ def by_hand():
     yield from (b'{"model":1e999}', b'{"model":"tiny","model":[]}', b'\xef\xbb\xbf{"model":""}')
     for file in (b"<svg/>", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"\0" * 50, b"BM" + b"\xff" * 60):
         yield json.dumps({"model": "tiny", "messages": picture(encoded(file))}).encode()
+    for url in ("http://a:99999/", "http://[::1", f"http://{'a' * 70}.x/", "http://%00/"):
+        yield json.dumps({"model": "tiny", "messages": picture(url)}).encode()
     yield json.dumps({"model": "tiny", "messages": picture(encoded(bomb())) * 3}).encode()
     yield json.dumps({"model": "tiny", "messages": picture("A" * 20_000_000)}).encode()
 
