@@ -105,6 +105,7 @@ LLAVA_CORE = {
     "serve/picture_modes": "errors images serve/pictures",
     "serve/pictures": "errors images",
     "serve/refusal": "errors",
+    "serve/replies": "stream",
     "serve/roster": "",
     "serve/schema": "conversation",
     "serve/talk": "",
@@ -114,7 +115,7 @@ LLAVA_CORE = {
     "serve/web_tab": "errors serve/answering serve/example_pictures serve/picture_modes "
     "serve/talk serve/web_client",
     "serve/worker": "errors generate/request stream serve/access serve/batcher serve/metrics "
-    "serve/pictures serve/refusal serve/schema",
+    "serve/pictures serve/refusal serve/replies serve/schema",
     "train/__main__": "data/check errors templates train/recipe train/run",
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
     "checkpoint/parts checkpoint/save train/stages errors",

@@ -1,4 +1,4 @@
-"""What clients send to `/v1/chat/completions`: OpenAI's fields, as far as they have a meaning here.
+"""What clients send: OpenAI's fields, as far as they have a meaning here.
 
 A field that would have no effect is refused, with the exception of neutral values that clients
 send on their own. Pictures of a message go in front of its text, each on a line of its own, as in
@@ -13,22 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from llava_core.conversation import IMAGE_MARK
 
 _SEED_BITS = 63
+# Of an answer to a text, where nothing else is asked for.
+_TEXT_TOKENS = 16
 Text = Annotated[str, Field(max_length=1_000_000)]
 Neutral = Annotated[float, Field(ge=0, le=0)]
 
 
-class _Body(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class TextPart(_Body):
+class TextPart(_Strict):
     """Words of a message."""
 
     type: Literal["text"]
     text: Text
 
 
-class ImageUrl(_Body):
+class ImageUrl(_Strict):
     """Where a picture is."""
 
     url: Annotated[str, Field(min_length=1)]
@@ -37,7 +39,7 @@ class ImageUrl(_Body):
     """Accepted and without effect: how a picture is shown is the checkpoint's."""
 
 
-class ImagePart(_Body):
+class ImagePart(_Strict):
     """A picture of a message."""
 
     type: Literal["image_url"]
@@ -47,7 +49,7 @@ class ImagePart(_Body):
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
-class Turn(_Body):
+class Turn(_Strict):
     """One message."""
 
     role: Literal["user", "assistant"]
@@ -81,7 +83,7 @@ class Turn(_Body):
         return f"{IMAGE_MARK}\n" * len(self.pictures) + text
 
 
-class StreamOptions(_Body):
+class StreamOptions(_Strict):
     """How a stream ends."""
 
     include_usage: bool = False
@@ -90,20 +92,17 @@ class StreamOptions(_Body):
     """Accepted and without effect."""
 
 
-class ResponseFormat(_Body):
+class ResponseFormat(_Strict):
     """Only plain text is written."""
 
     type: Literal["text"]
 
 
-class ChatBody(_Body):
-    """The body of `/v1/chat/completions`."""
+class Body(_Strict):
+    """What all questions have."""
 
     model: Annotated[str, Field(max_length=500)]
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=200)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Newer name of `max_tokens`."""
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     """None: 1, as OpenAI's; 0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -116,12 +115,35 @@ class ChatBody(_Body):
     """None: a new one for each request."""
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    pad: bool = True
-    """Not OpenAI's. False crops pictures where the checkpoint pads them to a square."""
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     user: str | None = None
     frequency_penalty: Neutral | None = None
     presence_penalty: Neutral | None = None
+
+    @property
+    def num_tokens(self) -> int | None:
+        """Most tokens of the answer; None: as many as the server gives."""
+        return self.max_tokens
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    @property
+    def seed_or_new(self) -> int:
+        """The seed."""
+        return new_seed() if self.seed is None else self.seed
+
+
+class ChatBody(Body):
+    """The body of `/v1/chat/completions`."""
+
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=200)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Newer name of `max_tokens`."""
+    pad: bool = True
+    """Not OpenAI's. False crops pictures where the checkpoint pads them to a square."""
     logprobs: Literal[False] | None = None
     response_format: ResponseFormat | None = None
 
@@ -142,19 +164,25 @@ class ChatBody(_Body):
         return [url for turn in self.messages for url in turn.pictures]
 
     @property
-    def stops(self) -> list[str]:
-        """The stop strings."""
-        return [self.stop] if isinstance(self.stop, str) else self.stop or []
-
-    @property
     def num_tokens(self) -> int | None:
-        """Most tokens of the answer; None: as many as the server gives."""
+        """As that of all questions."""
         return self.max_completion_tokens or self.max_tokens
 
+
+class TextBody(Body):
+    """The body of `/v1/completions`."""
+
+    prompt: Text
+    """Continued as it is: no template is put around it."""
+    echo: Literal[False] | None = None
+    logprobs: None = None
+    suffix: None = None
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+
     @property
-    def seed_or_new(self) -> int:
-        """The seed."""
-        return new_seed() if self.seed is None else self.seed
+    def num_tokens(self) -> int:
+        """As that of all questions; OpenAI's default is small."""
+        return self.max_tokens or _TEXT_TOKENS
 
 
 def new_seed() -> int:

@@ -8,7 +8,6 @@ import asyncio
 import json
 import logging
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import dataclass, field
@@ -26,11 +25,11 @@ from llava_core.serve.batcher import Batcher, Busy, EngineFault, Ticket
 from llava_core.serve.metrics import Metrics
 from llava_core.serve.pictures import PicturePolicy, open_pictures
 from llava_core.serve.refusal import Refusal, error_body
-from llava_core.serve.schema import ChatBody
+from llava_core.serve.replies import CHAT, TEXT, Form, choice, event, heading, usage
+from llava_core.serve.schema import Body, ChatBody, TextBody
 from llava_core.stream import Partial
 
 _RETRY_AFTER_S = 2
-_FINISH = {"eos": "stop", "stop": "stop", "length": "length"}
 
 _logger = logging.getLogger(__name__)
 
@@ -81,17 +80,31 @@ class Worker:
             DataError: pictures that cannot be read.
         """
         self.check_model(body.model)
-        limit = self.settings.max_new_tokens
         return Question(
             images=await open_pictures(body.pictures, self.settings.pictures),
             messages=body.turns,
             pad=body.pad,
-            max_new_tokens=min(body.num_tokens or limit, limit),
-            temperature=1.0 if body.temperature is None else body.temperature,
-            top_p=body.top_p,
-            stop=body.stops,
-            seed=body.seed_or_new,
+            **self._sampling(body),
         )
+
+    def ask_text(self, body: TextBody) -> Question:
+        """The request that a text stands for, which no template is put around.
+
+        Raises:
+            Refusal: 404 for another model.
+        """
+        self.check_model(body.model)
+        return Question(prompt=body.prompt, **self._sampling(body))
+
+    def _sampling(self, body: Body) -> dict[str, Any]:
+        limit = self.settings.max_new_tokens
+        return {
+            "max_new_tokens": min(body.num_tokens or limit, limit),
+            "temperature": 1.0 if body.temperature is None else body.temperature,
+            "top_p": body.top_p,
+            "stop": body.stops,
+            "seed": body.seed_or_new,
+        }
 
     def check_model(self, name: str) -> None:
         """Compares a model's name with the one that is served.
@@ -169,13 +182,12 @@ def make_app(
     guarded = [Depends(access)]
 
     @app.post("/v1/chat/completions", dependencies=guarded)
-    async def complete(body: ChatBody, request: Request) -> Response:
-        question = await worker.ask(body)
-        partials = worker.answer(question)
-        if body.stream:
-            return await _stream(worker, body, partials)
-        last = await last_of(partials, request)
-        return JSONResponse(_completion(worker, last))
+    async def chat(body: ChatBody, request: Request) -> Response:
+        return await _reply(worker, body, await worker.ask(body), CHAT, request)
+
+    @app.post("/v1/completions", dependencies=guarded)
+    async def complete(body: TextBody, request: Request) -> Response:
+        return await _reply(worker, body, worker.ask_text(body), TEXT, request)
 
     @app.get("/v1/models", dependencies=guarded)
     async def models() -> dict[str, Any]:
@@ -258,65 +270,49 @@ async def _gone(request: Request) -> None:
         pass
 
 
+async def _reply(
+    worker: Worker, body: Body, question: Question, form: Form, request: Request
+) -> Response:
+    partials = worker.answer(question)
+    if body.stream:
+        return await _stream(worker, body, partials, form)
+    last = await last_of(partials, request)
+    fields = choice(form.whole(worker.readable(last)), ended=last)
+    top = heading(form, worker.settings.model_id, is_piece=False)
+    return JSONResponse({**top, "choices": [fields], "usage": usage(last)})
+
+
 async def _stream(
-    worker: Worker, body: ChatBody, partials: AsyncGenerator[Partial, None]
+    worker: Worker, body: Body, partials: AsyncGenerator[Partial, None], form: Form
 ) -> StreamingResponse:
     # What is wrong shows with the first token; after it, the status cannot change any more.
     first = await anext(partials)
+    top = heading(form, worker.settings.model_id, is_piece=True)
 
     async def events() -> AsyncIterator[str]:
-        base = _base(worker, "chat.completion.chunk")
-        usage: dict[str, Any] = {}
+        counts: dict[str, Any] = {}
         async with aclosing(partials) as rest:
             try:
-                yield _event(base, {"role": "assistant", "content": ""})
+                if form.begin is not None:
+                    yield event({**top, "choices": [choice(form.begin)]})
                 partial, sent = first, ""
                 while True:
                     text = worker.readable(partial)
-                    reason = partial.stop_reason
                     if len(text) > len(sent):
-                        yield _event(base, {"content": text[len(sent) :]})
+                        piece = form.piece(text[len(sent) :])
+                        yield event({**top, "choices": [choice(piece)]})
                         sent = text
-                    if reason is not None:
-                        yield _event(base, {}, finish=_FINISH[reason])
-                        usage = _usage(partial)
+                    if partial.stop_reason is not None:
+                        yield event({**top, "choices": [choice(form.end, ended=partial)]})
+                        counts = usage(partial)
                         break
                     partial = await anext(rest)
             except Refusal as error:
-                yield f"data: {json.dumps(error_body(error.status, str(error)))}\n\n"
+                yield event(error_body(error.status, str(error)))
             except DataError as error:
-                yield f"data: {json.dumps(error_body(400, str(error)))}\n\n"
-        if usage and body.stream_options and body.stream_options.include_usage:
-            yield f"data: {json.dumps({**base, 'choices': [], 'usage': usage})}\n\n"
+                yield event(error_body(400, str(error)))
+        if counts and body.stream_options and body.stream_options.include_usage:
+            yield event({**top, "choices": [], "usage": counts})
         yield "data: [DONE]\n\n"
 
     return StreamingResponse(events(), media_type="text/event-stream")
-
-
-def _base(worker: Worker, kind: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": worker.settings.model_id,
-    }
-
-
-def _event(base: dict[str, Any], delta: dict[str, str], *, finish: str | None = None) -> str:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return f"data: {json.dumps({**base, 'choices': [choice]})}\n\n"
-
-
-def _completion(worker: Worker, last: Partial) -> dict[str, Any]:
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": worker.readable(last), "refusal": None},
-        "logprobs": None,
-        "finish_reason": _FINISH[last.stop_reason or "stop"],
-    }
-    return {**_base(worker, "chat.completion"), "choices": [choice], "usage": _usage(last)}
-
-
-def _usage(partial: Partial) -> dict[str, int]:
-    prompt, new = partial.prompt_tokens, len(partial.token_ids)
-    return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}

@@ -130,12 +130,38 @@ def test_pictures_stand_in_their_own_turns(client, tiny):
     assert reply.choices[0].message.content == next(tiny.generate([request])).text
 
 
-def test_answers_under_load_equal_answers_alone(client, tiny):
-    asked = [(f"Question {i}?", toy_image(i % 3), 8 + i % 20) for i in range(48)]
+def test_64_answers_at_once_equal_answers_alone(client, tiny):
+    asked = [(f"Question {i}?", toy_image(i % 3), 8 + i % 20) for i in range(64)]
     expected = [alone(tiny, t, image, max_new_tokens=n).text for t, image, n in asked]
-    with ThreadPoolExecutor(48) as pool:
-        replies = pool.map(lambda one: ask(client, user(one[0], one[1]), max_tokens=one[2]), asked)
-        assert [reply.choices[0].message.content for reply in replies] == expected
+
+    def answer(number):
+        text, image, max_tokens = asked[number]
+        if number % 2:
+            stream = ask(client, user(text, image), max_tokens=max_tokens, stream=True)
+            return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+        reply = ask(client, user(text, image), max_tokens=max_tokens)
+        return reply.choices[0].message.content
+
+    with ThreadPoolExecutor(64) as pool:
+        assert list(pool.map(answer, range(64))) == expected
+
+
+def test_a_text_is_continued_as_it_is(client, tiny):
+    prompt = "The red circle"
+    expected = next(tiny.generate([Request(prompt=prompt, max_new_tokens=16)]))
+    reply = client.completions.create(model="tiny", prompt=prompt, temperature=0)
+    assert reply.object == "text_completion"
+    assert reply.choices[0].text == expected.text
+    assert reply.choices[0].finish_reason == "length"
+    assert reply.usage.completion_tokens == len(expected.token_ids)
+    stream = client.completions.create(model="tiny", prompt=prompt, temperature=0, stream=True)
+    chunks = list(stream)
+    assert "".join(chunk.choices[0].text for chunk in chunks) == expected.text
+    assert chunks[-1].choices[0].finish_reason == "length"
+    with pytest.raises(openai.BadRequestError, match="logprobs"):
+        client.completions.create(model="tiny", prompt=prompt, logprobs=1)
+    with pytest.raises(openai.NotFoundError, match="'gpt-4o' is not served"):
+        client.completions.create(model="gpt-4o", prompt=prompt)
 
 
 def test_a_seed_makes_sampling_repeatable_and_none_does_not(client):
