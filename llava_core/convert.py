@@ -13,7 +13,6 @@ when it is whole.
 import logging
 import re
 import sys
-import traceback
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava_core.errors import LlavaError
+from llava_core.command import run_command
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 _PROGRAM = "llava_core.convert"
 _DTYPES = ("float32", "float16", "bfloat16")
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_WRONG = 2
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,18 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 wrong usage or input, 130 interrupted.
     """
     parsed = parse(sys.argv[1:] if arguments is None else arguments)
-    try:
+
+    def execute() -> int:
         parsed.execute(parsed)
-    except LlavaError as error:
-        if parsed.debug:
-            traceback.print_exc()
-        sys.stderr.write(f"{_PROGRAM}: error: {error}\n")
-        return _WRONG
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{_PROGRAM}: interrupted; nothing was written\n")
-        return _INTERRUPTED
-    sys.stdout.write(f"written: {parsed.dst}\n")
-    return 0
+        sys.stdout.write(f"written: {parsed.dst}\n")
+        return 0
+
+    nothing = "interrupted; nothing was written"
+    return run_command(_PROGRAM, execute, debug=parsed.debug, interrupted=nothing)
 
 
 def parse(arguments: Sequence[str]) -> Namespace:

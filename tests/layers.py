@@ -3,6 +3,7 @@
 LLAVA_CORE = {
     "__init__": "predict generate/request",
     "errors": "",
+    "command": "errors",
     "json_files": "errors",
     "memory": "",
     "config": "json_files errors",
@@ -75,9 +76,9 @@ LLAVA_CORE = {
     "checkpoint/extra_tokens checkpoint/fingerprint model/llava "
     "conversation templates images tokens config json_files errors",
     "tiny": "checkpoint/hub checkpoint/keys model/llava config",
-    "convert": "checkpoint/adapters checkpoint/delta checkpoint/destination checkpoint/hub "
+    "convert": "command checkpoint/adapters checkpoint/delta checkpoint/destination checkpoint/hub "
     "checkpoint/hugging_face checkpoint/keys checkpoint/lazy checkpoint/open checkpoint/original "
-    "checkpoint/parts checkpoint/placement checkpoint/save errors",
+    "checkpoint/parts checkpoint/placement checkpoint/save",
     "data/check": "conversation data/labels data/records errors",
     "data/collate": "data/dataset model/llava tokens",
     "data/dataset": "checkpoint/tower config conversation data/labels data/records errors "
@@ -85,9 +86,9 @@ LLAVA_CORE = {
     "data/labels": "conversation data/records errors tokens",
     "data/records": "conversation errors",
     "data/sampler": "",
-    "serve/__main__": "errors predict serve/access serve/batcher serve/chat serve/controller "
-    "serve/heartbeat serve/original serve/pictures serve/roster serve/web serve/web_client "
-    "serve/worker",
+    "serve/__main__": "command errors predict serve/access serve/batcher serve/chat "
+    "serve/controller serve/heartbeat serve/original serve/pictures serve/roster serve/web "
+    "serve/web_client serve/worker",
     "serve/access": "serve/refusal",
     "serve/answering": "errors serve/conversation_log serve/picture_modes serve/pictures "
     "serve/talk serve/web_client",
@@ -116,7 +117,7 @@ LLAVA_CORE = {
     "serve/talk serve/web_client",
     "serve/worker": "errors generate/request stream serve/access serve/batcher serve/metrics "
     "serve/pictures serve/refusal serve/replies serve/schema",
-    "train/__main__": "data/check errors templates train/recipe train/run",
+    "train/__main__": "command data/check templates train/recipe train/run",
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
     "checkpoint/parts checkpoint/save train/stages errors",
     "train/flops": "data/collate model/llava model/vision tokens",

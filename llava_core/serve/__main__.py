@@ -14,7 +14,6 @@ import math
 import os
 import signal
 import sys
-import traceback
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -22,7 +21,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-from llava_core.errors import ConfigError, LlavaError
+from llava_core.command import run_command
+from llava_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from llava_core.serve.roster import Status
 
 _PROGRAM = "llava_core.serve"
-_WRONG = 2
-_INTERRUPTED = 130
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -58,22 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # One line for each request that it sends is too many.
     for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        _COMMANDS[parsed.command].execute(parsed)
-    except ModuleNotFoundError as error:
-        extra = "web" if error.name == "gradio" else "serve"
-        sys.stderr.write(
-            f"{_PROGRAM}: error: {error.name} is not installed: pip install 'llava-eval[{extra}]'\n"
-        )
-        return _WRONG
-    except LlavaError as error:
-        if parsed.debug:
-            traceback.print_exc()
-        sys.stderr.write(f"{_PROGRAM}: error: {error}\n")
-        return _WRONG
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    return 0
+
+    def execute() -> int:
+        try:
+            _COMMANDS[parsed.command].execute(parsed)
+        except ModuleNotFoundError as error:
+            extra = "web" if error.name == "gradio" else "serve"
+            install = f"pip install 'llava-eval[{extra}]'"
+            raise ConfigError(f"{error.name} is not installed: {install}") from error
+        return 0
+
+    return run_command(_PROGRAM, execute, debug=parsed.debug)
 
 
 def parse(arguments: Sequence[str]) -> Namespace:

@@ -11,19 +11,16 @@ torchrun, `accelerate launch` or `deepspeed`.
 import logging
 import os
 import sys
-import traceback
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava_core.errors import LlavaError
+from llava_core.command import run_command
 from llava_core.train.recipe import STAGES, load_recipe, parse_overrides, recipe_names
 
 _PROGRAM = "llava_core.train"
 _DEFAULT = "v1_5_7b"
 _FOUND_FAULTS = 1
-_WRONG = 2
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,17 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 faults in the data, 2 wrong usage or input, 130 interrupted.
     """
     parsed = parse(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return _check(parsed) if parsed.command == "data-check" else _train(parsed)
-    except LlavaError as error:
-        if parsed.debug:
-            traceback.print_exc()
-        for line in str(error).splitlines():
-            sys.stderr.write(f"{_PROGRAM}: error: {line}\n")
-        return _WRONG
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{_PROGRAM}: interrupted; the same command goes on from here\n")
-        return _INTERRUPTED
+    work = _check if parsed.command == "data-check" else _train
+    return run_command(
+        _PROGRAM,
+        lambda: work(parsed),
+        debug=parsed.debug,
+        interrupted="interrupted; the same command goes on from here",
+    )
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
