@@ -30,6 +30,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import httpx2
+import psutil
 import torch
 import transformers
 from PIL import Image
@@ -83,13 +84,27 @@ class Outcome(NamedTuple):
 
     latencies: list[Latency]
     elapsed_s: float
+    cpu_s: float
+    """Of the process that answers; other work on the machine slows the clock more than this."""
 
 
 class Server(NamedTuple):
-    """What answers at an address."""
+    """What can answer at an address."""
 
     name: str
     command: list[str]
+
+
+class Running(NamedTuple):
+    """What answers there."""
+
+    address: str
+    process: psutil.Process
+
+    def cpu_s(self) -> float:
+        """Seconds that its processes have computed."""
+        times = [p.cpu_times() for p in (self.process, *self.process.children(recursive=True))]
+        return sum(each.user + each.system for each in times)
 
 
 def make_asks(workload: Workload, count: int, *, most_tokens: int, series: int) -> list[Ask]:
@@ -122,7 +137,7 @@ def as_jpeg(image: Image.Image) -> bytes:
 
 def answer_one_by_one(llava: llava_core.Llava, asks: Sequence[Ask]) -> Outcome:
     """Without any server; the first token is not seen apart from the rest."""
-    latencies, started = [], time.perf_counter()
+    latencies, started, cpu_started = [], time.perf_counter(), time.process_time()
     for ask in asks:
         begun = time.perf_counter()
         request = llava_core.Request(
@@ -133,10 +148,11 @@ def answer_one_by_one(llava: llava_core.Llava, asks: Sequence[Ask]) -> Outcome:
         list(llava.generate([request]))
         seconds = time.perf_counter() - begun
         latencies.append(Latency(first_s=seconds, whole_s=seconds))
-    return Outcome(latencies, time.perf_counter() - started)
+    elapsed, cpu = time.perf_counter() - started, time.process_time() - cpu_started
+    return Outcome(latencies, elapsed, cpu)
 
 
-async def answer_over_http(address: str, asks: Sequence[Ask], *, clients: int) -> Outcome:
+async def answer_over_http(running: Running, asks: Sequence[Ask], *, clients: int) -> Outcome:
     """Sends the requests, so many at a time."""
     latencies = []
     # As a client would, bodies are made before the clock runs.
@@ -147,10 +163,11 @@ async def answer_over_http(address: str, asks: Sequence[Ask], *, clients: int) -
             latencies.append(await answer_to(http, body))
 
     limits = httpx2.Limits(max_connections=None)
-    async with httpx2.AsyncClient(base_url=address, timeout=None, limits=limits) as http:
-        started = time.perf_counter()
+    async with httpx2.AsyncClient(base_url=running.address, timeout=None, limits=limits) as http:
+        started, cpu_started = time.perf_counter(), running.cpu_s()
         await asyncio.gather(*(client(http) for _ in range(clients)))
-        return Outcome(latencies, time.perf_counter() - started)
+        elapsed = time.perf_counter() - started
+        return Outcome(latencies, elapsed, running.cpu_s() - cpu_started)
 
 
 def body_of(ask: Ask) -> bytes:
@@ -207,8 +224,8 @@ def servers(folder: Path, flags: Namespace) -> Iterator[Server]:
 
 
 @contextmanager
-def running(server: Server, *, threads: int) -> Iterator[str]:
-    """Starts a server; its address."""
+def started(server: Server, *, threads: int) -> Iterator[Running]:
+    """Starts a server and stops it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -223,7 +240,7 @@ def running(server: Server, *, threads: int) -> Iterator[str]:
             if process.poll() is not None or time.monotonic() > end:
                 raise SystemExit(f"it does not start: {' '.join(server.command)}")
             time.sleep(0.2)
-        yield address
+        yield Running(address, psutil.Process(process.pid))
     finally:
         process.terminate()
         process.wait()
@@ -247,27 +264,33 @@ def measure(llava: llava_core.Llava, folder: Path, workload: Workload, flags: Na
     warm = make_asks(workload, 4, most_tokens=_FEWEST_TOKENS, series=0)
     answer_one_by_one(llava, warm)
     alone = answer_one_by_one(llava, asks(_CLIENTS_OF_GOAL))
-    base = len(alone.latencies) / alone.elapsed_s
-    show(workload, _BASE, clients=1, outcome=alone, base=base)
+    show(workload, _BASE, clients=1, outcome=alone, base=alone)
     for server in servers(folder, flags):
-        with running(server, threads=flags.threads) as address:
-            asyncio.run(answer_over_http(address, warm, clients=2))
+        with started(server, threads=flags.threads) as running:
+            asyncio.run(answer_over_http(running, warm, clients=2))
             for clients in flags.clients:
-                outcome = asyncio.run(answer_over_http(address, asks(clients), clients=clients))
-                show(workload, server.name, clients=clients, outcome=outcome, base=base)
+                outcome = asyncio.run(answer_over_http(running, asks(clients), clients=clients))
+                show(workload, server.name, clients=clients, outcome=outcome, base=alone)
 
 
-def show(workload: Workload, name: str, *, clients: int, outcome: Outcome, base: float) -> None:
+def show(workload: Workload, name: str, *, clients: int, outcome: Outcome, base: Outcome) -> None:
     """Prints one row."""
-    rate = len(outcome.latencies) / outcome.elapsed_s
+    wall, cpu = (per_request(outcome.latencies, s) for s in (outcome.elapsed_s, outcome.cpu_s))
+    base_wall, base_cpu = (per_request(base.latencies, s) for s in (base.elapsed_s, base.cpu_s))
     whole = [latency.whole_s for latency in outcome.latencies]
     first = [latency.first_s for latency in outcome.latencies]
     cells = [
-        *(workload.name, name, str(clients), f"{rate:.2f}", f"{rate / base:.1f}"),
+        *(workload.name, name, str(clients), f"{1 / wall:.2f}"),
+        f"{base_wall / wall:.1f} (CPU {base_cpu / cpu:.1f})",
         *(f"{quantile(whole, share):.2f}" for share in (0.5, 0.9, 0.99)),
         *("-" if name == _BASE else f"{quantile(first, share):.2f}" for share in (0.5, 0.9)),
     ]
     print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def per_request(latencies: Sequence[Latency], seconds: float) -> float:
+    """Seconds a request."""
+    return seconds / len(latencies)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
