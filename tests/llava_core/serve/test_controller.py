@@ -163,6 +163,22 @@ def test_a_worker_without_heart_beats_registers_by_hand(stack, tiny):
     assert httpx2.post(f"{controller}/register_worker", json=body).status_code == 400
 
 
+@pytest.mark.parametrize(
+    "address", ["ftp://a", "http://", "http://a:99999", "http://[::1", f"http://{'a' * 70}.x", "a"]
+)
+def test_what_is_no_address_is_not_registered(stack, address):
+    controller = begin_controller(stack)
+    body = {
+        "worker_name": address,
+        "check_heart_beat": False,
+        "worker_status": {"model_names": ["tiny"]},
+    }
+    reply = httpx2.post(f"{controller}/register_worker", json=body)
+    assert reply.status_code == 400
+    assert "worker_name" in reply.json()["error"]["message"]
+    assert models(controller) == []
+
+
 def test_who_cannot_be_reached_is_passed_over(stack, tiny):
     roster = Roster()
     roster.register(
