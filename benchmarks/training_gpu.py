@@ -34,6 +34,7 @@ from llava_core.data.sampler import EpochSampler
 from llava_core.images import Size
 from llava_core.memory import in_gib, is_out_of_memory
 from llava_core.model.llava import LlavaModel, Picture
+from llava_core.tokens import IMAGE_TOKEN_ID
 from llava_core.train.flops import Work, count_work, peak_tflops
 from llava_core.train.loss import LossModel
 from llava_core.train.recipe import Recipe, load_recipe
@@ -186,7 +187,9 @@ def plain_loss(model: LlavaModel) -> Loss:
             Picture(tile[None], Size(*size))
             for tile, size in zip(batch["pixels"], batch["sizes"].tolist(), strict=True)
         ]
-        loss = model(rows, pictures, labels=labels).loss
+        # A batch of text has a blank picture that nothing refers to.
+        num_used = sum(int((row == IMAGE_TOKEN_ID).sum()) for row in rows)
+        loss = model(rows, pictures[:num_used], labels=labels).loss
         assert loss is not None
         return loss
 
@@ -195,6 +198,7 @@ def plain_loss(model: LlavaModel) -> Loss:
 
 def make_batches(steps: int, *, is_grouped: bool, device: str) -> list[Batch]:
     """Batches from all over an epoch, on the device."""
+    torch.manual_seed(0)
     lengths = draw_lengths(_SAMPLES)
     order = list(
         EpochSampler(lengths, seed=0, batch_size=_BATCH, world_size=8, is_grouped=is_grouped)
