@@ -7,8 +7,9 @@ equally good, so every difference is chance.
 The power of a gate is simulated for candidates that lost something known: on such questions, and on
 what `check --quick` keeps of a baseline. The latter are as like the baseline as it expects: a
 picture is as hard for one as for the other, and values of the same sample correlate by 0.5. What
-becomes of the power where runs are less alike is simulated too. The tables of
-`python benchmarks/coverage.py` go to standard output.
+becomes of the power where runs are less alike is simulated too.
+
+Run: `python benchmarks/coverage.py`; the tables go to standard output.
 """
 
 import platform

@@ -39,6 +39,7 @@ def test_a_run_folder_holds_all_that_later_stages_need(monkeypatch, capsys) -> N
         "leaderboard.md",
         "leaderboard.tex",
         "leaderboard.csv",
+        "report.json",
         *(f"{task}/{name}" for task in ("gqa", "pope") for name in records),
         *(f"samples/scripted/{task}.html" for task in ("gqa", "pope")),
     }
