@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from llava_eval import cli
 from llava_eval.registry import load_tasks
-from llava_eval.report import write_report
 from llava_eval.review.page import write_page
 from llava_eval.view.app import make_app
 from llava_eval.view.shelf import read_shelf
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.browser
 # Pages that are files are made of the same templates, less the pictures.
 PAGES = {
     "leaderboard": "leaderboard.html",
+    "history": "history.html",
     "samples": "samples/second/gqa.html",
     "comparison": "compare?first=first&second=second",
     "reviews": "reviews.html",
@@ -33,19 +34,21 @@ RULES = {"light": None, "dark": {"runOnly": ["color-contrast"]}}
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, mini: Path) -> Path:
-    """A report with groups, published rows and a page of reviews."""
+    """A report with groups, published rows, a history and a page of reviews."""
     root = tmp_path_factory.mktemp("accessible")
     answers = {"first": lambda n: ("yes", "A", "red")[n % 3], "second": lambda n: ("no", "")[n % 2]}
     tasks = ("gqa", "pope", "mme", "mmbench")
     runs = [
-        write_answered(root / name, mini, model_id=name, text=text, tasks=tasks)
-        for name, text in answers.items()
+        write_answered(root / f"checkpoint-{step}", mini, model_id=name, text=text, tasks=tasks)
+        for step, (name, text) in enumerate(answers.items(), start=1)
     ]
-    board = write_report(runs, output=root / "report", tasks=load_tasks(), published=True)
+    report = root / "report"
+    flags = ["--published", "--history", "--output", str(report)]
+    assert cli.main(["report", *map(str, runs), *flags]) == 0
     Image.new("RGB", (400, 300), "teal").save(root / "a.jpg")
     file = write_lines(root / "ours.jsonl", review(0, (8, 6)), review(1, (6, 8)))
-    write_page(board.parent / "reviews.html", [file], images=root)
-    return board.parent
+    write_page(report / "reviews.html", [file], images=root)
+    return report
 
 
 @pytest.fixture(scope="module")
