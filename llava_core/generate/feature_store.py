@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
@@ -90,6 +91,7 @@ class FeatureStore:
         self._folder = root / name
         self._max_bytes = max_bytes
         self._told: set[str] = set()
+        self._lock = Lock()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -97,10 +99,6 @@ class FeatureStore:
                 f"features cannot be kept in {root}: {error.strerror}; choose another folder"
             ) from error
         self._num_bytes = 0 if max_bytes is None else sum(size for _, size, _ in self._files())
-
-    def holds(self, key: str) -> bool:
-        """Whether there is a file for a picture."""
-        return self._path(key).exists()
 
     def get(self, key: str) -> Tensor | None:
         """Features float[N, P, D] on the CPU; None where there are none, or they are broken."""
@@ -164,10 +162,12 @@ class FeatureStore:
         return self._folder / key[:2] / f"{key}{_SUFFIX}"
 
     def _tell(self, kind: str, message: str) -> None:
-        """Warns, the first time."""
-        if kind not in self._told:
+        """Warns, the first time; several threads may read at once."""
+        with self._lock:
+            if kind in self._told:
+                return
             self._told.add(kind)
-            _logger.warning("%s", message)
+        _logger.warning("%s", message)
 
 
 def _checksum(features: Tensor) -> int:

@@ -44,8 +44,6 @@ HELP = "ask a model the questions of some tasks, score its answers, write the re
 
 # Flags that go into the manifest as they were given.
 _SETTINGS = ("data", "limit", "scoring", *SETTINGS, *JUDGE_SETTINGS)
-
-
 _SCORINGS = ("generation", "likelihood")
 
 

@@ -96,7 +96,8 @@ def test_any_options_have_the_probabilities_of_whole_forwards(model, drawn, batc
     assert finished.keys() == {item.id for item in encoded}
     for item in encoded:
         values = alone(model, item)
-        assert finished[item.id].logprobs == pytest.approx(values, abs=1e-5)
+        # Sums over several tokens, of up to some -40: the last digits of float32 differ.
+        assert finished[item.id].logprobs == pytest.approx(values, abs=1e-5, rel=5e-6)
         assert finished[item.id].token_ids == item.options[finished[item.id].best_option]
         assert finished[item.id].prompt_tokens == len(item.ids) + 15 * len(item.pictures)
 
