@@ -33,7 +33,7 @@ _FINISHED = "responses.jsonl"
 _PARTS = "responses.part-*.jsonl"
 _TIMING = "timing.jsonl"
 _SCORES = ("scores.jsonl", "summary.json")
-_REPORT = ("leaderboard.*", "samples")
+_REPORT = ("leaderboard.*", "report.json", "samples")
 _ASIDE = "old-"
 _FIELDS = ("sample_id", "question_id", "prompt", "text", "answer_id", "model_id", "metadata")
 
