@@ -57,11 +57,9 @@ class Desk:
     async def answer(
         self, talks: Sequence[Talk], wish: Wish
     ) -> AsyncGenerator[tuple[Talk, ...], None]:
-        """The talks as their last answers grow, all at a time, and every second though they do not.
+        """The talks as their last answers grow, all at a time; at least every second.
 
-        An error is part of a talk.
-
-        Closing it frees the places at the servers.
+        What goes wrong becomes part of the talk. Closing it frees the places at the servers.
 
         Args:
             talks: one for each model, with the same question about the same picture.

@@ -131,7 +131,7 @@ class Tab:
                 for name, model in zip(self._names or ["Model"], usual(page.models), strict=False)
             ]
         with gr.Row():
-            self._chats = [self._chat(name) for name in self._names or ["Conversation"]]
+            self._chats = [self._chat(label) for label in self._labels]
         with gr.Row():
             self.text = gr.Textbox(
                 placeholder="Ask, and press Enter",
@@ -155,7 +155,12 @@ class Tab:
 
     @property
     def _names(self) -> list[str]:
+        """What the models are called while theirs are hidden."""
         return [f"Model {letter}" for letter in self._letters]
+
+    @property
+    def _labels(self) -> list[str]:
+        return self._names or ["Conversation"]
 
     def _chat(self, label: str) -> Any:
         return gr.Chatbot(
@@ -302,14 +307,11 @@ class Tab:
         ]
 
     def _shown_chats(self, round_: Round) -> _Updates:
+        labels = self._labels
         if not round_.talks:
-            names = self._names or [gr.skip()]
-            return [gr.update(value=[], **({"label": n} if self._names else {})) for n in names]
-        updates = []
-        for place, messages in enumerate(self._messages(round_)):
-            label = {}
-            if self._letters:
-                told = "" if round_.hidden else f": {round_.talks[place].model}"
-                label = {"label": f"{self._names[place]}{told}"}
-            updates.append(gr.update(value=messages, **label))
-        return updates
+            return [gr.update(value=[], label=label) for label in labels]
+        if self._letters and not round_.hidden:
+            pairs = zip(labels, round_.talks, strict=True)
+            labels = [f"{label}: {talk.model}" for label, talk in pairs]
+        messages = zip(self._messages(round_), labels, strict=True)
+        return [gr.update(value=value, label=label) for value, label in messages]

@@ -213,9 +213,17 @@ def error(page):
 
 def greedy(page):
     page.get_by_role("button", name="Parameters").click()
-    temperature = page.get_by_label("number input for Temperature")
-    temperature.fill("0")
-    temperature.press("Tab")
+    number = page.get_by_label("number input for Temperature")
+    slider = page.get_by_label("range slider for Temperature")
+
+    # A page that is still being put together takes it back.
+    def is_set():
+        number.fill("0")
+        number.press("Tab")
+        page.wait_for_timeout(200)
+        return slider.input_value() == number.input_value() == "0"
+
+    until(is_set)
 
 
 def alone(tiny, *turns, image):
@@ -238,6 +246,7 @@ def test_a_model_answers_on_the_page_as_it_does_alone(site, visit, tmp_path, tin
         site.wait_for_lines(num_logged + 1)
         idle(page)
     *_, first, second = site.logged
+    assert first["settings"]["temperature"] == second["settings"]["temperature"] == 0
     told = alone(tiny, "<image>\nWhat?", image=image)
     assert [text.strip() for _, text in first["state"]["messages"]] == ["What?", told]
     again = alone(tiny, "<image>\nWhat?", told, "Why?", image=image)
