@@ -29,7 +29,7 @@ from llava_core.errors import DataError
 from llava_core.generate.encoder import PictureEncoder, pictures_of
 from llava_core.generate.engine import Engine, Finished
 from llava_core.generate.features import FeatureCache
-from llava_core.generate.plan import Encoded
+from llava_core.generate.plan import Encoded, next_portion
 from llava_core.generate.request import Request, Response
 from llava_core.generate.schedule import Schedule, default_batch_tokens, tokens_in_memory
 from llava_core.generate.session import Session
@@ -43,9 +43,6 @@ from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer
 OnError = Callable[[str | int, DataError], None]
 """Takes the id of a request that cannot be answered, and why."""
 
-# Requests that are planned together, and their pictures, which are held in memory. More find more
-# to share and fill a large device better.
-_WINDOW, _WINDOW_PICTURES = 2048, 128
 # Rows of features kept for pictures that come again: some hundred pictures of 576.
 _FEATURE_TOKENS = 65_536
 
@@ -325,7 +322,7 @@ class Llava:
         window: list[_Read] = []
         # Requests about one picture hold the same object, which is looked through once.
         key = _remembering(self._encoder.key)
-        for index, request in _portion(numbered):
+        for index, request in next_portion(numbered):
             try:
                 window.append(self._encode(request, index, key=key))
             except DataError as error:
@@ -476,16 +473,6 @@ def _remembering(key: _PictureKey) -> _PictureKey:
         return known[id(image), pad]
 
     return remember
-
-
-def _portion(numbered: Iterator[tuple[int, Request]]) -> Iterator[tuple[int, Request]]:
-    """The next requests, neither too many nor with too many pictures."""
-    pictures: set[int] = set()
-    for number, (index, request) in enumerate(numbered, start=1):
-        yield index, request
-        pictures.update(map(id, request.images))
-        if number == _WINDOW or len(pictures) >= _WINDOW_PICTURES:
-            return
 
 
 def _raising(on_error: OnError | None) -> OnError:

@@ -5,13 +5,16 @@ once. Groups of like length form a batch. Sharing is decided on token ids, so it
 result: in a causal model equal ids have equal keys and values.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 from llava_core.generate.request import Request
 from llava_core.tokens import IMAGE_TOKEN_ID
 
+# Requests that are planned together, and their pictures, which are held in memory. More find more
+# to share and fill a large device better.
+_PORTION, _PORTION_PICTURES = 2048, 128
 # Tokens of an answer that a batch is sized for; most answers of the benchmarks are shorter.
 EXPECTED_ANSWER = 16
 
@@ -63,6 +66,16 @@ class Group:
         return sum(
             len(member.ids) - len(self.prefix) + member.expected_answer for member in self.members
         )
+
+
+def next_portion(numbered: Iterator[tuple[int, Request]]) -> Iterator[tuple[int, Request]]:
+    """The next requests that are planned together, neither too many nor with too many pictures."""
+    pictures: set[int] = set()
+    for number, (index, request) in enumerate(numbered, start=1):
+        yield index, request
+        pictures.update(map(id, request.images))
+        if number >= _PORTION or len(pictures) >= _PORTION_PICTURES:
+            return
 
 
 def plan_groups(requests: Iterable[Encoded], *, max_own_tokens: int) -> list[Group]:

@@ -16,6 +16,7 @@ import llava_core
 from llava_core import Request, predict
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.errors import CheckpointError, ConfigError, DataError
+from llava_core.generate import plan
 from llava_core.stream import Partial
 from tests.llava_core.toy import toy_image
 
@@ -272,7 +273,7 @@ def test_who_leaves_a_stream_does_not_cost_the_others(tiny):
 
 
 def test_a_stream_takes_all_requests_however_many_pictures_they_have(tiny, monkeypatch):
-    monkeypatch.setattr(predict, "_WINDOW_PICTURES", 2)
+    monkeypatch.setattr(plan, "_PORTION_PICTURES", 2)
     requests = [question("What?", images=[toy_image(i)], id=i) for i in range(5)]
     last = {}
     for step in tiny.stream(requests):
@@ -289,7 +290,7 @@ def test_a_stream_refuses_what_evaluation_cuts(tiny):
 
 
 def test_the_next_requests_are_read_while_the_model_computes(tiny, monkeypatch):
-    monkeypatch.setattr(predict, "_WINDOW", 2)
+    monkeypatch.setattr(plan, "_PORTION", 2)
     read = [threading.Event() for _ in range(6)]
 
     def requests():
@@ -312,7 +313,7 @@ def test_the_next_requests_are_read_while_the_model_computes(tiny, monkeypatch):
 
 
 def test_time_in_which_the_model_waits_is_not_busy(tiny, monkeypatch):
-    monkeypatch.setattr(predict, "_WINDOW", 1)
+    monkeypatch.setattr(plan, "_PORTION", 1)
 
     def requests():
         for index in range(3):
@@ -336,7 +337,7 @@ def test_an_error_of_the_requests_ends_the_answers(tiny):
 
 
 def test_answers_that_nobody_takes_leave_no_pictures_behind(tiny, monkeypatch):
-    monkeypatch.setattr(predict, "_WINDOW", 1)
+    monkeypatch.setattr(plan, "_PORTION", 1)
     answers = tiny.generate(question("Hi", images=[toy_image(320 + i)]) for i in range(3))
     next(answers)
     answers.close()

@@ -4,10 +4,12 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from llava_core.generate.plan import (
     Encoded,
     halve,
+    next_portion,
     num_tokens,
     plan_batches,
     plan_groups,
@@ -183,3 +185,15 @@ def test_halving_keeps_every_request_and_ends(sizes):
         assert all(0 < len(part) < len(ids) for part in parts)
         batches += halves
     assert sorted(seen) == sorted(member.id for member in members)
+
+
+def test_a_portion_ends_with_its_last_picture_or_request() -> None:
+    pictures = [Image.new("RGB", (1, 1)) for _ in range(200)]
+    requests = [Request(prompt="", images=[pictures[n // 2]]) for n in range(400)]
+    numbered = iter(enumerate(requests))
+    assert [index for index, _ in next_portion(numbered)] == list(range(255))
+    assert next(numbered)[0] == 255
+    alone = iter(enumerate([Request(prompt="")] * 3000))
+    assert len(list(next_portion(alone))) == 2048
+    assert len(list(next_portion(alone))) == 952
+    assert list(next_portion(alone)) == []
