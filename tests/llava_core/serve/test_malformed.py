@@ -178,7 +178,7 @@ def test_a_thousand_malformed_requests_hurt_nobody(servers, which):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
-def test_what_the_description_allows_and_forbids_hurts_nobody(servers, which):
+def test_what_the_description_allows_and_forbids_hurts_nobody(servers, which, tmp_path):
     """Schemathesis makes requests from what the server says of itself."""
     pytest.importorskip("schemathesis")
     server = servers[which]
@@ -190,6 +190,8 @@ def test_what_the_description_allows_and_forbids_hurts_nobody(servers, which):
             *("--checks", "not_a_server_error", "--mode", "all", "--no-color"),
             *("--phases", "examples,coverage,fuzzing", "--seed", "1"),
         ],
+        # It keeps what it found in a folder beside it.
+        cwd=tmp_path,
         capture_output=True,
         text=True,
     )
