@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import llava_core
-from llava_core import Request, predict
+from llava_core import Request
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.errors import CheckpointError, ConfigError, DataError
 from llava_core.generate import plan
