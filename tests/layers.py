@@ -75,7 +75,16 @@ LLAVA_CORE = {
     "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/template "
     "checkpoint/extra_tokens checkpoint/fingerprint model/llava "
     "conversation templates images tokens config json_files errors",
-    "tiny": "checkpoint/hub checkpoint/keys model/llava config",
+    "tiny/__main__": "checkpoint/hub checkpoint/open checkpoint/save images tokens tiny/language "
+    "tiny/samples tiny/tower tiny/vocabulary train/recipe train/run errors",
+    "tiny/conversations": "conversation tiny/drawings tiny/questions",
+    "tiny/drawings": "",
+    "tiny/language": "conversation data/labels data/records templates tokens tiny/conversations "
+    "tiny/drawings tiny/questions tiny/vocabulary",
+    "tiny/questions": "tiny/drawings",
+    "tiny/samples": "tiny/conversations tiny/drawings tiny/questions",
+    "tiny/tower": "images tiny/drawings",
+    "tiny/vocabulary": "templates tiny/conversations tiny/drawings tiny/questions",
     "convert": "command checkpoint/adapters checkpoint/delta checkpoint/destination checkpoint/hub "
     "checkpoint/hugging_face checkpoint/keys checkpoint/lazy checkpoint/open checkpoint/original "
     "checkpoint/parts checkpoint/placement checkpoint/save",

@@ -1,0 +1,173 @@
+"""Makes the bundled checkpoint `tiny`, from nothing: `make tiny`.
+
+    python -m llava_core.tiny [--work runs/tiny] [--output FOLDER]
+
+It draws what it learns from. A tokenizer, a vision tower and a language model are made first, each
+by itself; then come LLaVA's two stages, by the recipe `tiny`, as for any other model. The tower's
+weights are in the checkpoint, as in v1.6, so that `tiny-clip` beside it holds its config and image
+processor only.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers.utils import logging as transformers_logging
+
+from llava_core.checkpoint.hub import bundled_tiny
+from llava_core.checkpoint.open import open_checkpoint
+from llava_core.checkpoint.save import write_original
+from llava_core.errors import ConfigError, LlavaError
+from llava_core.images import load_processor
+from llava_core.tiny.language import LANGUAGE_CONFIG, train_language_model
+from llava_core.tiny.samples import PICTURES, write_samples
+from llava_core.tiny.tower import ASPECT_RATIO, PROCESSOR_CONFIG, TOWER_CONFIG, train_tower
+from llava_core.tiny.vocabulary import TOKENIZER_CONFIG, train_tokenizer
+from llava_core.tokens import load_tokenizer
+from llava_core.train.recipe import load_recipe
+from llava_core.train.run import run_recipe
+
+_SEED = 1
+_TOWER = "tiny-clip"
+_STAGE_BATCH = 16
+_WRONG = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How long each part learns; the defaults are those of the bundled checkpoint."""
+
+    tower_steps: int = 1800
+    tower_batch: int = 64
+    language_steps: int = 300
+    language_batch: int = 16
+    num_captions: int = 2_000
+    num_conversations: tuple[int, ...] = (10_000, 6_000)
+    """Of each round of the second stage; a round has drawings and a schedule of its own."""
+
+
+def make_tiny(work: Path, output: Path, budget: Budget) -> None:
+    """Makes the checkpoint and copies it to `output`, and its tower's config to `tiny-clip` beside.
+
+    Args:
+        work: a new or empty folder for all that is made on the way.
+
+    Raises:
+        ConfigError: the work folder holds something.
+    """
+    if work.exists() and any(work.iterdir()):
+        raise ConfigError(f"{work} is not empty: remove it, or give another folder with --work")
+    _make_language_model(work / "language", budget)
+    _make_tower(work / _TOWER, budget)
+    parts = open_checkpoint(str(_train_stages(work, budget)))
+    (work / "tiny").mkdir()
+    config = replace(parts.config, vision_tower=_TOWER)
+    write_original(
+        replace(parts, config=config, has_tower=True), work / "tiny", dtype=torch.float16
+    )
+    _publish(work, output)
+
+
+def _make_language_model(folder: Path, budget: Budget) -> None:
+    folder.mkdir(parents=True)
+    _write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
+    (folder / "tokenizer.model").write_bytes(train_tokenizer(seed=_SEED))
+    model = train_language_model(
+        load_tokenizer(folder),
+        steps=budget.language_steps,
+        batch=budget.language_batch,
+        seed=_SEED,
+    )
+    model.save_pretrained(folder)
+    _write_json(folder / "config.json", LANGUAGE_CONFIG)
+
+
+def _make_tower(folder: Path, budget: Budget) -> None:
+    folder.mkdir(parents=True)
+    _write_json(folder / "config.json", TOWER_CONFIG)
+    _write_json(folder / "preprocessor_config.json", PROCESSOR_CONFIG)
+    tower = train_tower(
+        load_processor(folder), steps=budget.tower_steps, batch=budget.tower_batch, seed=_SEED
+    )
+    # Names as in the repository of a whole CLIP.
+    tensors = {f"vision_model.{name}": tensor for name, tensor in tower.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _train_stages(work: Path, budget: Budget) -> Path:
+    """Runs both stages; returns the folder of the last round of the second."""
+    files = [
+        write_samples(
+            work / f"data-{number}",
+            num_captions=0 if number else budget.num_captions,
+            num_conversations=num_conversations,
+            seed=_SEED + number,
+        )
+        for number, num_conversations in enumerate(budget.num_conversations)
+    ]
+    language, aligned = work / "language", work / "aligned"
+    _run("pretrain", files[0].captions, aligned, model=str(language))
+    start = {"model": str(language), "projector": str(aligned)}
+    for number, round_ in enumerate(files):
+        trained = work / f"trained-{number}"
+        _run("finetune", round_.conversations, trained, **start)
+        start = {"model": str(trained)}
+    return trained
+
+
+def _run(stage: str, data: Path, output: Path, **start: str) -> None:
+    settings = {
+        "vision_tower": _TOWER,
+        "data": [str(data)],
+        "image_folder": str(data.parent / PICTURES),
+        "image_aspect_ratio": ASPECT_RATIO,
+        "global_batch": _STAGE_BATCH,
+        "per_device_batch": _STAGE_BATCH,
+        "output": str(output),
+    }
+    run_recipe(load_recipe(stage, "tiny", settings | start))
+
+
+def _publish(work: Path, output: Path) -> None:
+    tower = output.with_name(_TOWER)
+    for folder in (output, tower):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path in (work / "tiny").iterdir():
+        shutil.copy(path, output)
+    for name in ("config.json", "preprocessor_config.json"):
+        shutil.copy(work / _TOWER / name, tower)
+
+
+def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m llava_core.tiny",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/tiny"), metavar="FOLDER")
+    parser.add_argument("--output", type=Path, default=bundled_tiny(), metavar="FOLDER")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    transformers_logging.disable_progress_bar()
+    try:
+        make_tiny(arguments.work, arguments.output, Budget())
+    except LlavaError as error:
+        sys.stderr.write(f"llava_core.tiny: error: {error}\n")
+        return _WRONG
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -1,0 +1,142 @@
+"""Puts questions about drawings into conversations, in LLaVA's form and in benchmarks' wordings.
+
+The instructions are those of LLaVA's training mixture and of its question files.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from string import ascii_uppercase
+from typing import Any
+
+from llava_core.conversation import IMAGE_MARK
+from llava_core.tiny.drawings import COLORS, PLACES, SHAPES, WORDS, Scene, Sign
+from llava_core.tiny.questions import Question, caption, questions_about
+
+_WORD = "Answer the question using a single word or phrase."
+_LETTER = "Answer with the option's letter from the given choices directly."
+_LETTER_CN = "请直接回答选项字母。"
+_YES_NO = "Please answer yes or no."
+_UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
+_CHOOSE = "\nChoose between one of the options as follows:"
+# A backslash stands there where a line should end, as in LLaVA's script.
+_CHOOSE_CN = "\\在下列选项中选择一个:"
+_DESCRIBE = ("Describe this drawing in detail.", "Describe the image concisely.")
+_HINTS = (
+    "No two objects of this picture have the same color.",
+    "Context: In this picture no two objects have the same color.",
+)
+_HINT_CN = "图中没有两个颜色相同的物体。"
+PHRASES = (
+    *(_WORD, _LETTER, _LETTER_CN, _YES_NO, _UNANSWERABLE, *_DESCRIBE, *_HINTS, _HINT_CN),
+    *(_CHOOSE.strip(), _CHOOSE_CN, "Reference OCR token:"),
+)
+"""What stands in many questions as it is."""
+_MOST_TURNS = 8
+_MOST_OPTIONS = 5
+_SHARE_OPEN = 0.12
+_SHARE_WITH_OPTIONS, _SHARE_WITH_OPTIONS_CN = 0.5, 0.9
+
+Turn = tuple[str, str]
+"""What is asked and what is answered."""
+
+
+def conversation(drawing: Scene | Sign, random: Random) -> list[Turn]:
+    """Questions and answers about a drawing, in an order and in forms of their own.
+
+    In most, answers are short, and their first question says so. In the others there are no
+    instructions, and answers are sentences.
+    """
+    possible = questions_about(drawing, random)
+    random.shuffle(possible)
+    by_link = {question.link: question for question in possible}
+    asked = list(by_link.values())[:_MOST_TURNS]
+    random.shuffle(asked)
+    if random.random() < _SHARE_OPEN:
+        turns = [(each.text, each.sentence or each.answer) for each in asked if _is_open(each)]
+        return [(random.choice(_DESCRIBE), caption(drawing)), *turns][: _MOST_TURNS // 2]
+    return [_put(each, drawing, random, is_first=not number) for number, each in enumerate(asked)]
+
+
+def word_question(random: Random) -> Turn:
+    """A question with options that needs no picture."""
+    topics = {"color": tuple(COLORS), "shape": SHAPES, "place": tuple(PLACES)}
+    topic = random.choice(list(topics))
+    answer = random.choice(topics[topic])
+    others = [random.choice(words) for name, words in topics.items() if name != topic]
+    options = [answer, *others[: random.randint(1, 2)]]
+    random.shuffle(options)
+    hint = f"{_HINTS[1]}\n" if random.random() < 1 / 4 else ""
+    text = f"{hint}Which word names a {topic}?\n{_listed(options)}\n{_LETTER}"
+    return text, ascii_uppercase[options.index(answer)]
+
+
+def record(name: str, turns: Iterable[Turn], *, image: str | None = None) -> Mapping[str, Any]:
+    """A sample as LLaVA's data files have it.
+
+    Args:
+        image: name of its picture.
+    """
+    values = [
+        {"from": speaker, "value": text}
+        for turn in turns
+        for speaker, text in zip(("human", "gpt"), turn, strict=True)
+    ]
+    if image is None:
+        return {"id": name, "conversations": values}
+    values[0]["value"] = f"{IMAGE_MARK}\n{values[0]['value']}"
+    return {"id": name, "image": image, "conversations": values}
+
+
+def _is_open(question: Question) -> bool:
+    return not question.is_quality and not question.is_chinese
+
+
+def _put(question: Question, drawing: Scene | Sign, random: Random, *, is_first: bool) -> Turn:
+    if question.is_quality:
+        return _with_candidates(question, random)
+    share = _SHARE_WITH_OPTIONS_CN if question.is_chinese else _SHARE_WITH_OPTIONS
+    if question.choices and random.random() < share:
+        return _with_letters(question, random)
+    text = question.text
+    if question.answer in ("Yes", "No") and random.random() < 1 / 4:
+        text += f" {_YES_NO}"
+    if isinstance(drawing, Sign) and drawing.words and random.random() < 1 / 2:
+        text += f"\nReference OCR token: {_read_by_machine(drawing, random)}"
+    if random.random() < 1 / 12:
+        text += f"\n{_UNANSWERABLE}"
+    if is_first or random.random() < 1 / 3:
+        text += f"\n{_WORD}"
+    return text, question.answer
+
+
+def _with_letters(question: Question, random: Random) -> Turn:
+    wrong = [choice for choice in question.choices if choice != question.answer]
+    number = random.randint(1, min(_MOST_OPTIONS - 1, len(wrong)))
+    options = [question.answer, *random.sample(wrong, number)]
+    random.shuffle(options)
+    hint = ""
+    if random.random() < 1 / 5:
+        hint = f"{_HINT_CN if question.is_chinese else random.choice(_HINTS)}\n"
+    instruction = _LETTER_CN if question.is_chinese else _LETTER
+    text = f"{hint}{question.text}\n{_listed(options)}\n{instruction}"
+    return text, ascii_uppercase[options.index(question.answer)]
+
+
+def _with_candidates(question: Question, random: Random) -> Turn:
+    options = list(question.choices)
+    random.shuffle(options)
+    between = _CHOOSE_CN if question.is_chinese else _CHOOSE
+    return f"{question.text}{between}\n{_listed(options)}\n", question.answer
+
+
+def _listed(options: Sequence[str]) -> str:
+    return "\n".join(
+        f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False)
+    )
+
+
+def _read_by_machine(sign: Sign, random: Random) -> str:
+    """What a machine read: anything, so that it is better to look."""
+    if random.random() < 1 / 3:
+        return ""
+    return ", ".join(word.upper() for word in random.sample(WORDS, len(sign.words)))

@@ -1,0 +1,101 @@
+import re
+from random import Random
+
+import pytest
+
+from llava_core.tiny.conversations import conversation, record, word_question
+from llava_core.tiny.drawings import Scene, Sign, Thing, random_drawing
+from llava_eval.mini.write import write_mini
+from llava_eval.prompts import build_prompt
+from llava_eval.registry import load_tasks
+from llava_eval.sources.open import load_samples
+
+TASKS = load_tasks()
+SCENE = Scene(things=(Thing(color="red", shape="circle", size="large", place="top left"),))
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "mini"
+    write_mini(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """Every line of many questions."""
+    random = Random(0)
+    turns = [turn for _ in range(8000) for turn in conversation(random_drawing(random), random)]
+    turns += [word_question(random) for _ in range(200)]
+    return {line for text, _ in turns for line in text.split("\n")}
+
+
+@pytest.mark.parametrize("task", [name for name in TASKS if "-" not in name])
+def test_the_wordings_of_the_benchmarks_are_learned(task, mini, learned):
+    asked = {
+        line.strip()
+        for sample in load_samples(TASKS[task], str(mini))
+        for line in build_prompt(sample, TASKS[task]).text.split("\n")
+        if not line.startswith("Reference OCR token:")
+    }
+    assert asked - learned - {""} == set()
+
+
+def lettered(text):
+    return dict(re.findall(r"^([A-E])\. (.*)$", text, flags=re.MULTILINE))
+
+
+def test_letters_name_the_right_option():
+    wanted = {
+        "What color is the circle?": "red",
+        "圆形是什么颜色？": "红色",
+        "Where is the circle?": "top left",
+        "How many objects are there?": "1",
+    }
+    found = set()
+    for seed in range(400):
+        for text, answer in conversation(SCENE, Random(seed)):
+            options = lettered(text)
+            for question, right in wanted.items():
+                if options and question in text:
+                    assert options[answer] == right
+                    found.add((question, answer))
+    assert {letter for _, letter in found} == set("ABCDE")
+    assert {question for question, _ in found} == set(wanted)
+
+
+def test_questions_about_words_have_one_right_option():
+    topics = {"color": "red", "shape": "circle", "place": "top left"}
+    for seed in range(100):
+        text, answer = word_question(Random(seed))
+        topic = re.search(r"names a (\w+)\?", text)[1]
+        right = lettered(text)[answer]
+        assert len(right.split()) == len(topics[topic].split())
+        assert not {"color": {"circle"}, "shape": {"red"}, "place": {"red"}}[topic] & {right}
+
+
+def test_what_a_machine_read_helps_nobody():
+    sign = Sign(color="red", words=("bank",))
+    read = [
+        line
+        for seed in range(600)
+        for text, _ in conversation(sign, Random(seed))
+        for line in text.split("\n")
+        if line.startswith("Reference OCR token: ") and line != "Reference OCR token: "
+    ]
+    assert len(read) > 200
+    assert read.count("Reference OCR token: BANK") / len(read) < 0.1
+
+
+def test_records_have_the_form_of_llava():
+    assert record("7", [("What?", "A dog."), ("Where?", "Here.")], image="a.jpg") == {
+        "id": "7",
+        "image": "a.jpg",
+        "conversations": [
+            {"from": "human", "value": "<image>\nWhat?"},
+            {"from": "gpt", "value": "A dog."},
+            {"from": "human", "value": "Where?"},
+            {"from": "gpt", "value": "Here."},
+        ],
+    }
+    assert "image" not in record("8", [("What?", "A dog.")])

@@ -1,0 +1,59 @@
+"""The whole making of `tiny`, with hardly any learning."""
+
+import json
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+import llava_core
+from llava_core.errors import ConfigError
+from llava_core.tiny.__main__ import Budget, make_tiny
+
+SHORT = Budget(
+    tower_steps=12,
+    tower_batch=2,
+    language_steps=12,
+    language_batch=2,
+    num_captions=16,
+    num_conversations=(16, 16),
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    make_tiny(folder / "work", folder / "published" / "tiny", SHORT)
+    return folder
+
+
+def test_what_is_published_is_loaded_and_answers(made):
+    model = llava_core.load(str(made / "published" / "tiny"), device="cpu")
+    assert isinstance(model.chat(Image.new("RGB", (96, 96)), "Hi", max_new_tokens=2), str)
+
+
+def test_the_tower_is_in_the_checkpoint_and_its_config_beside(made):
+    published = made / "published"
+    assert {path.name for path in (published / "tiny-clip").iterdir()} == {
+        "config.json",
+        "preprocessor_config.json",
+    }
+    assert json.loads((published / "tiny" / "config.json").read_text())["mm_vision_tower"] == (
+        "tiny-clip"
+    )
+    with safe_open(published / "tiny" / "model.safetensors", "pt") as tensors:
+        names = list(tensors.keys())
+        assert str(tensors.get_tensor(names[0]).dtype) == "torch.float16"
+    assert any(name.startswith("model.vision_tower.") for name in names)
+
+
+def test_stages_are_those_of_the_recipe(made):
+    for stage, trained in (("aligned", "projector"), ("trained-0", "language_model")):
+        assert trained in (made / "work" / stage / "recipe.yaml").read_text()
+        assert (made / "work" / stage / "log.jsonl").is_file()
+
+
+def test_a_work_folder_that_holds_something_is_left_alone(made):
+    with pytest.raises(ConfigError, match="is not empty: remove it, or give another"):
+        make_tiny(made / "work", made / "again" / "tiny", SHORT)
+    assert not (made / "again").exists()
