@@ -1,8 +1,8 @@
 """Draws what `tiny` learns from: scenes of simple things, and signs.
 
-They are of the kind that the mini benchmarks show, and none of those is among them: the ground of
-scenes always differs in its tone, and places, sizes and colours do a little. What is random comes
-from the generator that is passed in.
+They are of the kind that the mini benchmarks show: the ground of scenes always differs from theirs
+in its tone, and places, sizes and colours do a little. What is random comes from the generator that
+is passed in.
 """
 
 from collections.abc import Callable, Mapping

@@ -227,7 +227,7 @@ def tiny():
 
 
 def test_progress_is_a_line_for_every_shard(tmp_path, capsys):
-    run("tiny", tmp_path / "new", "--to", "original", "--max-shard-size", "200kB")
+    run("tiny", tmp_path / "new", "--to", "original", "--max-shard-size", "900kB")
     output = capsys.readouterr()
     lines = output.err.splitlines()
     shards = len(list((tmp_path / "new").glob("model-*.safetensors")))
@@ -261,11 +261,11 @@ def test_a_wrong_base_is_told_before_anything_is_written(tmp_path, capsys, golde
     lora = golden / "llava-v15-lora"
     error = refused(capsys, "merge-lora", lora, tmp_path / "new", "--base", "tiny")
     assert re.search(
-        r"is for another base: \S+ is \(96, 96\) there, the update is \(48, 48\)", error
+        r"is for another base: \S+ is \(160, 160\) there, the update is \(48, 48\)", error
     )
     base = plain_language_model(tmp_path / "base", **{"model.norm.weight": torch.zeros(7)})
     error = refused(capsys, "make-delta", base, "tiny", tmp_path / "new")
-    assert "model.norm.weight is (7,) in the base, (96,) here" in error
+    assert "model.norm.weight is (7,) in the base, (160,) here" in error
     error = refused(capsys, "tiny", tmp_path / "new", "--to", "hf", "--base", base)
     assert "is a whole checkpoint; --model-base has no effect" in error
     assert [path.name for path in tmp_path.iterdir()] == ["base"]

@@ -30,9 +30,9 @@ def question(text, **fields):
     return Request(messages=[{"role": "user", "content": text}], max_new_tokens=8, **fields)
 
 
-def test_tiny_says_that_its_scores_mean_nothing(tiny):
+def test_tiny_is_trained_and_needs_no_warning(tiny):
     assert tiny.identity.model_id == "tiny"
-    assert "random weights" in tiny.identity.warning
+    assert tiny.identity.warning is None
 
 
 def test_chat_answers_one_question(tiny):

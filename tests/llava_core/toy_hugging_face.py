@@ -39,7 +39,7 @@ TOWERS = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}
 TILE = 28
 PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
 PROMPT = "USER: <image>\nWhat color is the square? ASSISTANT:"
-ROWS = 576
+ROWS = 1344
 
 
 def make_model(kind="llava", text="llama", *, seed=0, tower="clip", tile=TILE, **fields):
@@ -74,7 +74,7 @@ def make_model(kind="llava", text="llama", *, seed=0, tower="clip", tile=TILE, *
                 tie_word_embeddings=fields.pop("tie_word_embeddings", False),
             ),
             **{
-                "image_token_index": 512,
+                "image_token_index": 1280,
                 **(siglip if tower == "siglip" else {}),
                 **(tiles if kind == "llava_next" else {}),
                 **fields,

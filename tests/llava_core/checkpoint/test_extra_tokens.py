@@ -14,7 +14,7 @@ from llava_core.tokens import load_tokenizer
 from tests.llava_core.toy import TEXT, toy_config, toy_image
 
 # Pieces of the tokenizer of tiny.
-PIECES = 512
+PIECES = 1280
 
 
 @pytest.fixture
@@ -49,7 +49,9 @@ def test_a_mark_without_a_row_or_that_nobody_wants_is_left_out(tokenizer, rows, 
 
 
 def test_start_and_end_without_rows_are_refused(tokenizer):
-    with pytest.raises(CheckpointError, match="has 513 rows, expected one each for <im_start> and"):
+    with pytest.raises(
+        CheckpointError, match="has 1281 rows, expected one each for <im_start> and"
+    ):
         add_extra_tokens(tokenizer, config(rows=PIECES + 1, start_end=True))
 
 

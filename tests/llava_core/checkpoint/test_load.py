@@ -119,7 +119,7 @@ def test_missing_unexpected_and_mis_shaped_tensors_are_named_together(folder):
     message = str(caught.value)
     assert "missing: lm_head.weight" in message
     assert "unexpected: model.extra" in message
-    assert "mis-shaped: model.embed_tokens.weight (511, 96) instead of (512, 96)" in message
+    assert "mis-shaped: model.embed_tokens.weight (1279, 160) instead of (1280, 160)" in message
 
 
 def test_a_folder_without_weights_says_what_was_looked_for(folder):

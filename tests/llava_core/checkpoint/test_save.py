@@ -174,7 +174,7 @@ def test_what_is_in_the_layout_already_stays_as_it_is(tmp_path):
     equal(dict(open_checkpoint(source).tensors), dict(open_checkpoint(again).tensors))
     # The rows that the published layout adds are not taken for the original's.
     back = write(write_original, again, tmp_path / "back")
-    assert open_checkpoint(back).config.vocab_size == 512
+    assert open_checkpoint(back).config.vocab_size == 1280
 
 
 def test_shards_hold_the_same(golden, tmp_path):
@@ -196,14 +196,14 @@ def test_new_rows_are_the_mean_of_the_old_up_to_a_multiple_of_64(tiny, tmp_path)
     parts = open_checkpoint(written)
     old = open_checkpoint(tiny).tensors[EMBEDDING]
     table = parts.tensors[EMBEDDING]
-    assert parts.config.vocab_size == len(table) == 576
-    assert torch.equal(table[:512], old)
+    assert parts.config.vocab_size == len(table) == 1344
+    assert torch.equal(table[:1280], old)
     mean = old.float().mean(0).half()
-    assert all(torch.equal(row, mean) for row in table[512:])
+    assert all(torch.equal(row, mean) for row in table[1280:])
     tokenizer = load_tokenizer(written)
-    assert tokenizer.convert_tokens_to_ids(["<image>", "<pad>"]) == [512, 513]
+    assert tokenizer.convert_tokens_to_ids(["<image>", "<pad>"]) == [1280, 1281]
     fields = read_object(written / "config.json")
-    assert (fields["image_token_index"], fields["pad_token_id"]) == (512, 513)
+    assert (fields["image_token_index"], fields["pad_token_id"]) == (1280, 1281)
 
 
 @pytest.mark.parametrize("writer", [write_hugging_face, write_original])
@@ -296,7 +296,7 @@ def test_positions_are_spelt_for_old_and_new_readers(tiny, tmp_path, spelling):
     assert {name: fields[name] for name in expected} == expected
     asked = Request(images=[toy_image(0)], prompt=PROMPT)
     before = load(tiny).logits(asked)
-    assert torch.equal(load(written).logits(asked)[:, :512], before)
+    assert torch.equal(load(written).logits(asked)[:, :1280], before)
     assert torch.equal(load(back).logits(asked), before)
 
 
@@ -326,10 +326,10 @@ def test_a_tower_that_only_the_checkpoint_has_travels_with_it(tmp_path):
     moved = back.rename(tmp_path / "moved")
     asked = Request(images=[toy_image(0)], prompt=PROMPT)
     logits = load(source).logits(asked)
-    assert torch.equal(load(moved).logits(asked), logits[:, :512])
+    assert torch.equal(load(moved).logits(asked), logits[:, :1280])
     again = write(write_original, moved, tmp_path / "again")
     shutil.rmtree(moved)
-    assert torch.equal(load(again).logits(asked), logits[:, :512])
+    assert torch.equal(load(again).logits(asked), logits[:, :1280])
 
 
 def test_a_published_tower_is_named_and_its_weights_stay_inside(tmp_path, monkeypatch):
@@ -383,12 +383,12 @@ def test_a_siglip_tower_goes_there_and_back(tmp_path, aspect_ratio):
     back = write(write_original, written, tmp_path / "back")
     asked = Request(images=[toy_image(0, 60, 40)], prompt=PROMPT)
     before = load(source).logits(asked)
-    assert torch.equal(load(written).logits(asked)[:, :512], before)
+    assert torch.equal(load(written).logits(asked)[:, :1280], before)
     assert torch.equal(load(back).logits(asked), before)
     model, processor = from_transformers(LlavaForConditionalGeneration, written)
     inputs = processor(images=asked.images, text=PROMPT, return_tensors="pt")
     with torch.inference_mode():
-        logits = model(**inputs).logits[0, :, :512]
+        logits = model(**inputs).logits[0, :, :1280]
     torch.testing.assert_close(logits, before, rtol=0, atol=1e-5)
 
 
@@ -402,10 +402,10 @@ def test_a_checkpoint_of_transformers_alone_becomes_an_original(tmp_path, kind, 
     (source / "tokenizer.model").unlink(missing_ok=True)
     back = write(write_original, source, tmp_path / "back")
     config = open_checkpoint(back).config
-    assert (config.backbone, config.vocab_size) == (text, 512)
+    assert (config.backbone, config.vocab_size) == (text, 1280)
     asked = Request(images=[toy_image(0, 60, 40)], prompt=PROMPT, max_new_tokens=8)
     old, new = load(source), load(back)
-    assert torch.equal(old.logits(asked)[:, :512], new.logits(asked))
+    assert torch.equal(old.logits(asked)[:, :1280], new.logits(asked))
     assert sorted(path.name for path in back.glob("*token*")) == [
         "tokenizer.model",
         "tokenizer_config.json",
@@ -417,8 +417,8 @@ def test_rows_of_tokens_of_ones_own_are_kept(tmp_path):
     tokenizer.add_tokens(["<mine>"], special_tokens=True)
     source = save(make_model(), make_processor(tokenizer=tokenizer), tmp_path / "hf")
     back = write(write_original, source, tmp_path / "back")
-    assert open_checkpoint(back).config.vocab_size == 515
-    assert load_tokenizer(back).convert_tokens_to_ids("<mine>") == 514
+    assert open_checkpoint(back).config.vocab_size == 1283
+    assert load_tokenizer(back).convert_tokens_to_ids("<mine>") == 1282
 
 
 def test_a_vocabulary_with_room_gets_no_rows(tmp_path):
@@ -426,13 +426,13 @@ def test_a_vocabulary_with_room_gets_no_rows(tmp_path):
     tokenizer.eos_token = tokenizer.pad_token = "<|endoftext|>"
     model = make_model(text="qwen2", image_token_index=259)
     source = save(model, make_processor(tokenizer=tokenizer), tmp_path / "hf")
-    edit_json(source / "config.json", llava_original={"vocab_size": 576})
+    edit_json(source / "config.json", llava_original={"vocab_size": 1344})
     back = write(write_original, source, tmp_path / "back")
-    assert open_checkpoint(back).config.vocab_size == 576
+    assert open_checkpoint(back).config.vocab_size == 1344
     assert "<image>" not in load_tokenizer(back).get_vocab()
     written = write(write_hugging_face, back, tmp_path / "written")
     fields = read_object(written / "config.json")
-    assert (fields["text_config"]["vocab_size"], fields["image_token_index"]) == (576, 259)
+    assert (fields["text_config"]["vocab_size"], fields["image_token_index"]) == (1344, 259)
     assert "<pad>" not in load_tokenizer(written).get_vocab()
     assert read_object(written / "generation_config.json")["eos_token_id"] == [2, 258]
     equal(dict(read_tensors(source)), {

@@ -25,7 +25,7 @@ from tests.llava_core.toy import toy_image
 NESTED = "model.vision_tower.vision_tower."
 SIGLIP = {
     "model_type": "siglip_vision_model",
-    "hidden_size": 64,
+    "hidden_size": 128,
     "image_size": 64,
     "intermediate_size": 96,
     "num_attention_heads": 4,
@@ -83,7 +83,7 @@ def test_siglip_features_are_the_last_but_one_blocks(folder, siglip):
     llava = llava_core.load(str(folder), device="cpu")
     pixels = llava.picture(toy_image(0)).pixels
     expected = siglip(pixels, output_hidden_states=True).hidden_states[-2]
-    assert expected.shape == (1, 16, 64)
+    assert expected.shape == (1, 16, 128)
     torch.testing.assert_close(llava.model.vision_tower(pixels), expected)
 
 
@@ -112,7 +112,7 @@ def test_siglip_tiles_have_its_own_size(folder, siglip):
         image_grid_pinpoints="(1x1),...,(3x3)",
         mm_patch_merge_type="spatial_unpad",
     )
-    newline = {"model.image_newline": torch.ones(96)}
+    newline = {"model.image_newline": torch.ones(160)}
     save_file(without_tower(folder) | newline, folder / "model.safetensors")
     llava = llava_core.load(str(folder), device="cpu")
     picture = llava.picture(toy_image(0, width=180, height=190))
@@ -129,14 +129,14 @@ def test_another_kind_of_tower_is_refused(folder):
 
 
 def test_an_s2_tower_takes_pictures_at_its_largest_scale(folder):
-    change_config(folder, s2=True, s2_scales="128,64", mm_hidden_size=128)
+    change_config(folder, s2=True, s2_scales="192,96", mm_hidden_size=256)
     tensors = load_file(folder / "model.safetensors")
     name = "model.mm_projector.0.weight"
     save_file(tensors | {name: tensors[name].repeat(1, 2)}, folder / "model.safetensors")
     llava = llava_core.load(str(folder), device="cpu")
     picture = llava.picture(toy_image(0))
-    assert picture.pixels.shape == (1, 3, 128, 128)
-    assert [f.shape for f in llava.model.encode_pictures([picture])] == [(16, 96)]
+    assert picture.pixels.shape == (1, 3, 192, 192)
+    assert [f.shape for f in llava.model.encode_pictures([picture])] == [(36, 160)]
     assert llava.chat(toy_image(0), "What is this?", max_new_tokens=2) is not None
 
 

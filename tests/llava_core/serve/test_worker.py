@@ -99,7 +99,7 @@ def test_plain_text_is_a_question(client, tiny):
 def test_a_stream_gives_the_same_text_in_pieces(client, tiny):
     stream = ask(
         client,
-        user("What is this?", toy_image(0)),
+        user("Describe this drawing in detail.", toy_image(0)),
         stream=True,
         stream_options={"include_usage": True},
         max_tokens=30,
@@ -107,7 +107,7 @@ def test_a_stream_gives_the_same_text_in_pieces(client, tiny):
     *chunks, end = list(stream)
     pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
     assert len([piece for piece in pieces if piece]) > 1
-    expected = alone(tiny, "What is this?", toy_image(0), max_new_tokens=30)
+    expected = alone(tiny, "Describe this drawing in detail.", toy_image(0), max_new_tokens=30)
     assert "".join(pieces) == expected.text
     assert chunks[-1].choices[0].finish_reason in ("stop", "length")
     assert end.usage.completion_tokens == len(expected.token_ids)
