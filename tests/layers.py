@@ -79,8 +79,7 @@ LLAVA_CORE = {
     "tiny/samples tiny/tower tiny/vocabulary train/recipe train/run errors",
     "tiny/conversations": "conversation tiny/drawings tiny/questions",
     "tiny/drawings": "",
-    "tiny/language": "conversation data/labels data/records templates tokens tiny/conversations "
-    "tiny/drawings tiny/questions tiny/vocabulary",
+    "tiny/language": "tiny/vocabulary",
     "tiny/questions": "tiny/drawings",
     "tiny/samples": "tiny/conversations tiny/drawings tiny/questions",
     "tiny/tower": "images tiny/drawings",

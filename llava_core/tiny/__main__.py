@@ -2,9 +2,10 @@
 
     python -m llava_core.tiny [--work runs/tiny] [--output FOLDER]
 
-It draws what it learns from. A tokenizer, a vision tower and a language model are made first, each
-by itself; then come LLaVA's two stages, by the recipe `tiny`, as for any other model. The tower's
-weights are in the checkpoint, as in v1.6, so that `tiny-clip` beside it holds its config and image
+It draws what it learns from. A tokenizer and a vision tower are trained first, by themselves; then
+come LLaVA's two stages, by the recipe `tiny`, as for any other model, the second one twice: plain
+questions teach which thing has which property, all others build on that. The tower's weights are in
+the checkpoint, as in v1.6, so that `tiny-clip` beside it holds its config and image
 processor only.
 """
 
@@ -27,11 +28,10 @@ from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.save import write_original
 from llava_core.errors import ConfigError, LlavaError
 from llava_core.images import load_processor
-from llava_core.tiny.language import LANGUAGE_CONFIG, train_language_model
+from llava_core.tiny.language import LANGUAGE_CONFIG, make_language_model
 from llava_core.tiny.samples import PICTURES, write_samples
 from llava_core.tiny.tower import ASPECT_RATIO, PROCESSOR_CONFIG, TOWER_CONFIG, train_tower
 from llava_core.tiny.vocabulary import TOKENIZER_CONFIG, train_tokenizer
-from llava_core.tokens import load_tokenizer
 from llava_core.train.recipe import load_recipe
 from llava_core.train.run import run_recipe
 
@@ -47,11 +47,9 @@ class Budget:
 
     tower_steps: int = 1800
     tower_batch: int = 64
-    language_steps: int = 300
-    language_batch: int = 16
     num_captions: int = 2_000
-    num_conversations: tuple[int, ...] = (10_000, 6_000)
-    """Of each round of the second stage; a round has drawings and a schedule of its own."""
+    num_basics: int = 11_000
+    num_conversations: int = 26_000
 
 
 def make_tiny(work: Path, output: Path, budget: Budget) -> None:
@@ -65,7 +63,7 @@ def make_tiny(work: Path, output: Path, budget: Budget) -> None:
     """
     if work.exists() and any(work.iterdir()):
         raise ConfigError(f"{work} is not empty: remove it, or give another folder with --work")
-    _make_language_model(work / "language", budget)
+    _make_language_model(work / "language")
     _make_tower(work / _TOWER, budget)
     parts = open_checkpoint(str(_train_stages(work, budget)))
     (work / "tiny").mkdir()
@@ -76,17 +74,11 @@ def make_tiny(work: Path, output: Path, budget: Budget) -> None:
     _publish(work, output)
 
 
-def _make_language_model(folder: Path, budget: Budget) -> None:
+def _make_language_model(folder: Path) -> None:
     folder.mkdir(parents=True)
     _write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
     (folder / "tokenizer.model").write_bytes(train_tokenizer(seed=_SEED))
-    model = train_language_model(
-        load_tokenizer(folder),
-        steps=budget.language_steps,
-        batch=budget.language_batch,
-        seed=_SEED,
-    )
-    model.save_pretrained(folder)
+    make_language_model(seed=_SEED).save_pretrained(folder)
     _write_json(folder / "config.json", LANGUAGE_CONFIG)
 
 
@@ -103,23 +95,22 @@ def _make_tower(folder: Path, budget: Budget) -> None:
 
 
 def _train_stages(work: Path, budget: Budget) -> Path:
-    """Runs both stages; returns the folder of the last round of the second."""
-    files = [
-        write_samples(
-            work / f"data-{number}",
-            num_captions=0 if number else budget.num_captions,
-            num_conversations=num_conversations,
-            seed=_SEED + number,
-        )
-        for number, num_conversations in enumerate(budget.num_conversations)
-    ]
-    language, aligned = work / "language", work / "aligned"
-    _run("pretrain", files[0].captions, aligned, model=str(language))
-    start = {"model": str(language), "projector": str(aligned)}
-    for number, round_ in enumerate(files):
-        trained = work / f"trained-{number}"
-        _run("finetune", round_.conversations, trained, **start)
-        start = {"model": str(trained)}
+    """Runs both stages; returns the folder of what comes out."""
+    files = write_samples(
+        work / "data",
+        num_captions=budget.num_captions,
+        num_basics=budget.num_basics,
+        num_conversations=budget.num_conversations,
+        seed=_SEED,
+    )
+    language, aligned, basic, trained = (
+        work / name for name in ("language", "aligned", "basic", "trained")
+    )
+    _run("pretrain", files.captions, aligned, model=str(language))
+    # The rate stays high: that which thing has which property is learned late, and at once.
+    start = {"model": str(language), "projector": str(aligned), "schedule": "constant_with_warmup"}
+    _run("finetune", files.basics, basic, **start)
+    _run("finetune", files.conversations, trained, model=str(basic))
     return trained
 
 

@@ -31,7 +31,7 @@ PHRASES = (
     *(_CHOOSE.strip(), _CHOOSE_CN, "Reference OCR token:"),
 )
 """What stands in many questions as it is."""
-_MOST_TURNS = 8
+_MOST_TURNS, _MOST_BASIC_TURNS = 8, 12
 _MOST_OPTIONS = 5
 _SHARE_OPEN = 0.12
 _SHARE_WITH_OPTIONS, _SHARE_WITH_OPTIONS_CN = 0.5, 0.9
@@ -55,6 +55,17 @@ def conversation(drawing: Scene | Sign, random: Random) -> list[Turn]:
         turns = [(each.text, each.sentence or each.answer) for each in asked if _is_open(each)]
         return [(random.choice(_DESCRIBE), caption(drawing)), *turns][: _MOST_TURNS // 2]
     return [_put(each, drawing, random, is_first=not number) for number, each in enumerate(asked)]
+
+
+def basics(scene: Scene, random: Random) -> list[Turn]:
+    """The plainest questions about all things of a scene: which has what, how many there are."""
+    possible = [each for each in questions_about(scene, random) if _is_plain(each)]
+    random.shuffle(possible)
+    by_link = {question.link: question for question in possible}
+    asked = list(by_link.values())[:_MOST_BASIC_TURNS]
+    random.shuffle(asked)
+    turns = [(question.text, question.answer) for question in asked]
+    return [(f"{turns[0][0]}\n{_WORD}", turns[0][1]), *turns[1:]]
 
 
 def word_question(random: Random) -> Turn:
@@ -85,6 +96,10 @@ def record(name: str, turns: Iterable[Turn], *, image: str | None = None) -> Map
         return {"id": name, "conversations": values}
     values[0]["value"] = f"{IMAGE_MARK}\n{values[0]['value']}"
     return {"id": name, "image": image, "conversations": values}
+
+
+def _is_plain(question: Question) -> bool:
+    return bool(question.choices) and not question.is_chinese and not question.is_quality
 
 
 def _is_open(question: Question) -> bool:

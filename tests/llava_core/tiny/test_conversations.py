@@ -3,7 +3,7 @@ from random import Random
 
 import pytest
 
-from llava_core.tiny.conversations import conversation, record, word_question
+from llava_core.tiny.conversations import basics, conversation, record, word_question
 from llava_core.tiny.drawings import Scene, Sign, Thing, random_drawing
 from llava_eval.mini.write import write_mini
 from llava_eval.prompts import build_prompt
@@ -99,3 +99,12 @@ def test_records_have_the_form_of_llava():
         ],
     }
     assert "image" not in record("8", [("What?", "A dog.")])
+
+
+def test_basics_ask_for_every_property_once() -> None:
+    turns = basics(SCENE, Random(1))
+    assert sorted(answer for _, answer in turns) in (
+        sorted(["1", "red", "large", "top left"]),
+        sorted(["1", "circle", "large", "top left"]),
+    )
+    assert turns[0][0].endswith("Answer the question using a single word or phrase.")

@@ -13,10 +13,9 @@ from llava_core.tiny.__main__ import Budget, make_tiny
 SHORT = Budget(
     tower_steps=12,
     tower_batch=2,
-    language_steps=12,
-    language_batch=2,
     num_captions=16,
-    num_conversations=(16, 16),
+    num_basics=16,
+    num_conversations=16,
 )
 
 
@@ -48,7 +47,7 @@ def test_the_tower_is_in_the_checkpoint_and_its_config_beside(made):
 
 
 def test_stages_are_those_of_the_recipe(made):
-    for stage, trained in (("aligned", "projector"), ("trained-0", "language_model")):
+    for stage, trained in (("aligned", "projector"), ("trained", "language_model")):
         assert trained in (made / "work" / stage / "recipe.yaml").read_text()
         assert (made / "work" / stage / "log.jsonl").is_file()
 
