@@ -215,7 +215,7 @@ def test_tiny_agrees(tiny):
 def test_the_same_request_may_come_twice(tiny):
     asked = Request(prompt="USER: Hi ASSISTANT:", options=WORDS)
     first, second = tiny.generate([asked, asked])
-    assert first.option_logprobs == pytest.approx(second.option_logprobs, abs=1e-6)
+    assert first.option_logprobs == pytest.approx(second.option_logprobs, abs=1e-5)
     assert {first.id, second.id} == {0, 1}
 
 

@@ -118,6 +118,7 @@ def test_an_answer_stops_where_the_model_reads_no_further(tiny, monkeypatch):
     messages = [{"role": "user", "content": "Hi"}]
     alone = next(tiny.generate([llava_core.Request(messages=messages)]))
     limit = alone.prompt_tokens + 3
+    monkeypatch.setattr(tiny._engine, "_eos_ids", frozenset())
     monkeypatch.setattr(type(tiny.config), "num_positions", property(lambda _: limit))
     shown, _ = talk(tiny, "Hi", max_new_tokens=1000)
     assert f"the model reads no more than {limit} tokens: /reset" in shown
