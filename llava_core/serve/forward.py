@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
+import anyio
 import httpx2
 from fastapi.responses import StreamingResponse
 
@@ -139,6 +140,9 @@ async def _unless_gone(work: Any, member: Member) -> Any:
     finally:
         task.cancel()
         gone.cancel()
+        # Whoever is cut off still waits until the connection of what it waited for is closed.
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({task, gone})
 
 
 def _drop(roster: Roster, member: Member, error: Exception) -> None:
