@@ -202,11 +202,11 @@ def this_engine(folder: Path) -> Engine:
     return answer
 
 
-def peer(folder: Path, *, batch: int) -> Engine:
+def peer(folder: Path, *, batch: int, dtype: torch.dtype = torch.float32) -> Engine:
     """The class and processor of transformers; a batch ends with its longest answer."""
     processor: Any = AutoProcessor.from_pretrained(folder)
     processor.tokenizer.padding_side = "left"
-    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
 
     @torch.inference_mode()
     def answer(questions: Sequence[Question], pictures: Sequence[Image.Image]) -> Answers:
@@ -218,7 +218,7 @@ def peer(folder: Path, *, batch: int) -> Engine:
                 text=[question.prompt for question in chunk],
                 padding=True,
                 return_tensors="pt",
-            )
+            ).to(dtype)
             longest = max(question.new_tokens for question in chunk)
             output = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
             new = output[:, inputs["input_ids"].shape[1] :].tolist()
