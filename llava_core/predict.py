@@ -26,7 +26,7 @@ from llava_core.checkpoint.placement import Placement, choose_placement
 from llava_core.checkpoint.template import choose_template
 from llava_core.conversation import Message, Template, assistant_spans, place_image_mark, render
 from llava_core.errors import DataError
-from llava_core.generate.encoder import PictureEncoder, pictures_of
+from llava_core.generate.encoder import PictureEncoder, PictureKey, pictures_of, remembering
 from llava_core.generate.engine import Engine, Finished
 from llava_core.generate.features import FeatureCache
 from llava_core.generate.plan import Encoded, next_portion
@@ -36,7 +36,7 @@ from llava_core.generate.session import Session
 from llava_core.generate.stopwatch import Stopwatch
 from llava_core.images import load_processor
 from llava_core.model.llava import LlavaModel, Output, Picture
-from llava_core.stream import HasLeft, Partial, Stream, certain, cut_at
+from llava_core.stream import HasLeft, Partial, Stream, certain, cut_at, partial_of
 from llava_core.templates import get_template
 from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer, tokenize_prompt
 
@@ -66,8 +66,6 @@ class Identity:
     """What a reader of this model's scores must know."""
 
 
-_PictureKey = Callable[..., str]
-"""`PictureEncoder.key`, or one that remembers."""
 _Read = Encoded | tuple[str | int, DataError]
 """A request as ids, or the name of one that cannot be answered and why."""
 
@@ -157,7 +155,7 @@ class Llava:
             on_error: as in `generate`.
 
         Raises:
-            DataError: as in `generate`, or a request has options.
+            DataError: as in `generate`, or a request has options or beams.
         """
         stream = self.open_stream(has_left=has_left, on_error=on_error)
         stream.add(requests)
@@ -182,6 +180,8 @@ class Llava:
         def prepare(requests: Sequence[Request]) -> tuple[list[Encoded], dict[str, Tensor]]:
             if any(request.options for request in requests):
                 raise DataError("options are scored by `generate`, not streamed")
+            if any(request.num_beams > 1 for request in requests):
+                raise DataError("beams (num_beams over 1) are for `generate`, not streamed")
             possible: list[Encoded] = []
             features: dict[str, Tensor] = {}
             numbered = iter(enumerate(requests))
@@ -192,6 +192,23 @@ class Llava:
             return possible, features
 
         return Stream(session, prepare)
+
+    def search(self, request: Request) -> Iterator[Partial]:
+        """Answers a request with beams, telling after every token which answer is the likeliest.
+
+        It may become another with every token; the last one told is that of `generate`.
+
+        Raises:
+            DataError: as in `stream`, or there is only one beam.
+        """
+        if request.num_beams == 1:
+            raise DataError("num_beams is 1; `search` is for more, `generate` and `stream` for one")
+        fail = _raising(None)
+        possible, features = self._prepare(self._read(iter([(0, request)])), fail, cuts=False)
+        steps = self._schedule(None).steps(
+            possible, features, fail=lambda item, error: fail(item.id, error)
+        )
+        yield from (partial_of(progress) for step in steps for progress in step)
 
     def readable(self, partial: Partial) -> str:
         """The text of an answer on its way, as far as no later token can change it.
@@ -257,7 +274,7 @@ class Llava:
             turns.append(Message(role="assistant", text=None))
         return turns
 
-    def _encode(self, request: Request, index: int, *, key: _PictureKey) -> Encoded:
+    def _encode(self, request: Request, index: int, *, key: PictureKey) -> Encoded:
         ids = tuple(tokenize_prompt(self.render(request), self.tokenizer))
         wanted = ids.count(IMAGE_TOKEN_ID)
         if wanted != len(request.images):
@@ -321,7 +338,7 @@ class Llava:
         """Takes the next requests and begins to prepare their pictures."""
         window: list[_Read] = []
         # Requests about one picture hold the same object, which is looked through once.
-        key = _remembering(self._encoder.key)
+        key = remembering(self._encoder.key)
         for index, request in next_portion(numbered):
             try:
                 window.append(self._encode(request, index, key=key))
@@ -461,18 +478,6 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         max_bytes = None if feature_cache_gb is None else int(feature_cache_gb * 10**9)
         llava.keep_features(Path(feature_cache), max_bytes=max_bytes)
     return llava
-
-
-def _remembering(key: _PictureKey) -> _PictureKey:
-    """The same for pictures that stay in memory while it is used."""
-    known: dict[tuple[int, bool], str] = {}
-
-    def remember(image: Image.Image, *, pad: bool) -> str:
-        if (id(image), pad) not in known:
-            known[id(image), pad] = key(image, pad=pad)
-        return known[id(image), pad]
-
-    return remember
 
 
 def _raising(on_error: OnError | None) -> OnError:

@@ -50,10 +50,11 @@ class Stream:
         Raises:
             DataError: as `add`, where memory does not suffice for a request alone.
         """
-        return [_partial(progress) for progress in self._session.step()]
+        return [partial_of(progress) for progress in self._session.step()]
 
 
-def _partial(progress: Progress) -> Partial:
+def partial_of(progress: Progress) -> Partial:
+    """How far an answer is, as users see it."""
     return Partial(
         request=progress.encoded.request,
         token_ids=tuple(progress.token_ids),

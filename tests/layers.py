@@ -62,9 +62,10 @@ LLAVA_CORE = {
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
     "generate/options": "generate/plan",
+    "generate/beams": "generate/request",
     "generate/cache": "",
-    "generate/engine": "generate/cache generate/options generate/plan generate/request "
-    "generate/sampling model/llava",
+    "generate/engine": "generate/beams generate/cache generate/options generate/plan "
+    "generate/request generate/sampling model/llava",
     "generate/schedule": "generate/engine generate/options generate/plan memory errors",
     "generate/session": "generate/cache generate/engine generate/plan generate/schedule memory "
     "tokens",
@@ -101,7 +102,7 @@ LLAVA_CORE = {
     "serve/answering": "errors serve/conversation_log serve/picture_modes serve/pictures "
     "serve/talk serve/web_client",
     "serve/batcher": "errors generate/request predict stream",
-    "serve/chat": "conversation errors generate/request images predict serve/pictures",
+    "serve/chat": "conversation errors generate/request images predict serve/pictures stream",
     "serve/controller": "errors serve/access serve/forward serve/original serve/refusal "
     "serve/roster serve/worker",
     "serve/conversation_log": "errors",

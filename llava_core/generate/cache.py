@@ -13,9 +13,10 @@ token is written at one place, and the longest row says where the columns shown 
     [ ... a long prompt | tokens ]
     [     padding | prompt | tokens ]
 
-A key's branch is -1 in the prefix, -2 on padding, or the member's number: 0, 1, ...
+A key's branch is -1 in the prefix, -2 on padding, -3 in a beam, or the member's number: 0, 1, ...
+What a beam sees of the beams' columns, which are the last ones, is told with every step.
 
-Letters: B rows, H heads, K columns, Q new columns, D width of a head.
+Letters: B rows, H heads, K columns, Q new columns, D width of a head, A columns of beams.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicLayer
 
-PREFIX, PADDING = -1, -2
+PREFIX, PADDING, BEAM = -1, -2, -3
 
 # Share of the rows or columns that is added when there is no room left.
 _GROWTH = 0.25
@@ -141,6 +142,7 @@ class BranchCache(Cache):
             torch.empty(num_rows, 1, 0, 2, dtype=torch.long, device=device), room=room
         )
         self._shown = torch.empty(num_rows, 0, 2, dtype=torch.long, device=device)
+        self._pasts: Tensor | None = None
 
     @property
     def num_columns(self) -> int:
@@ -165,11 +167,23 @@ class BranchCache(Cache):
         """Announces one more token of each branch."""
         self._add(branch, position, start=None)
 
+    def add_beams(self, pasts: Tensor, position: Tensor) -> None:
+        """Announces one more token of each beam.
+
+        Args:
+            pasts: bool[B, Q, A], which columns of beams each one sees, with the new ones.
+        """
+        self._pasts = pasts
+        self._add(torch.full_like(position, BEAM), position, start=None)
+
     def visible(self, branch: Tensor, position: Tensor) -> Tensor:
         """Which of the columns shown the tokens int64[B, Q] see, bool[B, 1, Q, K]."""
         key_branch, key_position = self._shown[:, None].unbind(3)
         same = (key_branch == branch[..., None]) | (key_branch == PREFIX)
-        return (same & (key_position <= position[..., None]))[:, None]
+        visible = same & (key_position <= position[..., None])
+        if self._pasts is not None:
+            visible[..., -self._pasts.shape[2] :] |= self._pasts
+        return visible[:, None]
 
     def keep_rows(self, kept: Sequence[int]) -> list[int]:
         """Forgets all other rows, and fills their places from behind.

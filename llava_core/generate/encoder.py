@@ -7,7 +7,7 @@ Letters: T tokens of a picture, D width of the language model.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,9 @@ _MAX_WORKERS = 8
 # Pictures that are prepared ahead: 1.4 MB each, of any resolution some 7 MB.
 _AHEAD = 128
 
+PictureKey = Callable[..., str]
+"""`PictureEncoder.key`, or one that remembers."""
+
 
 class Shown(NamedTuple):
     """A picture as a request wants it shown."""
@@ -48,6 +51,18 @@ def pictures_of(requests: Iterable[Encoded]) -> dict[str, Shown]:
         for item in requests
         for key, image in zip(item.pictures, item.request.images, strict=True)
     }
+
+
+def remembering(key: PictureKey) -> PictureKey:
+    """The same for pictures that stay in memory while it is used."""
+    known: dict[tuple[int, bool], str] = {}
+
+    def remember(image: Image.Image, *, pad: bool) -> str:
+        if (id(image), pad) not in known:
+            known[id(image), pad] = key(image, pad=pad)
+        return known[id(image), pad]
+
+    return remember
 
 
 class PictureEncoder:

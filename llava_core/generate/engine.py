@@ -25,10 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from llava_core.generate.beams import Pasts, Search, advance_all
 from llava_core.generate.cache import PADDING, PREFIX, BranchCache, Part
 from llava_core.generate.options import ending_logprobs
 from llava_core.generate.plan import Encoded, Group, spread
-from llava_core.generate.request import StopReason
+from llava_core.generate.request import Request, StopReason
 from llava_core.generate.sampling import choose_tokens
 from llava_core.model.llava import LlavaModel
 
@@ -70,7 +71,7 @@ class Progress(NamedTuple):
 
     encoded: Encoded
     token_ids: Sequence[int]
-    """The answer so far; the list grows with the next step."""
+    """The answer so far; the list grows with the next step. With beams, the likeliest so far."""
     stop_reason: StopReason | None
     """None: there is more to come."""
     prompt_tokens: int
@@ -92,6 +93,8 @@ class _Branch:
     generator: torch.Generator
     token_ids: list[int] = field(default_factory=list)
     stop_reason: StopReason | None = None
+    search: Search | None = None
+    """Where it has beams."""
 
     @property
     def position(self) -> int:
@@ -107,11 +110,18 @@ class Decoding:
     cache: BranchCache
     logits: Tensor
     """float32[N, V] of the newest tokens, row by row."""
+    pasts: Pasts | None = None
+    """Of the beams, where all requests have some."""
 
     @property
     def encoded(self) -> list[Encoded]:
         """The requests, row by row."""
         return [branch.encoded for members in self.rows for branch in members]
+
+    @property
+    def searches(self) -> list[list[Search]]:
+        """Those of the requests with beams, in each row."""
+        return [[b.search for b in members if b.search is not None] for members in self.rows]
 
     def drop(self, has_left: HasLeft = lambda _: False) -> None:
         """Forgets requests that are answered or given up."""
@@ -170,9 +180,7 @@ class Engine:
     def run(
         self, groups: Sequence[Group], features: Sequence[Sequence[Tensor]]
     ) -> Iterator[Finished]:
-        """Answers every request of the groups, greedily or by sampling as each asks.
-
-        Either all requests have options, or none has.
+        """Answers every request of the groups, all in the one way that the groups have.
 
         Args:
             features: float[T_i, D] of each group's pictures.
@@ -189,7 +197,7 @@ class Engine:
     ) -> Iterator[list[Progress]]:
         """As `run`, telling after every token how far all requests are."""
         decoding = self.begin(groups, features)
-        if groups[0].has_options:
+        if groups[0].way == "options":
             yield _score_options(list(chain.from_iterable(decoding.rows)), decoding.logits)
             return
         while decoding.rows:
@@ -208,7 +216,12 @@ class Engine:
         prefixes, rows, own = self._lay_out(groups, features)
         cache = BranchCache(len(groups), room=_room(prefixes, rows, own), device=prefixes[0].device)
         self._compute_prefixes(prefixes, cache)
-        return Decoding(rows=rows, cache=cache, logits=self._compute_branches(rows, own, cache))
+        logits = self._compute_branches(rows, own, cache)
+        pasts = Pasts() if groups[0].way == "beams" else None
+        for branch in chain.from_iterable(rows if pasts else []):
+            request, num_ends = branch.encoded.request, len(self._eos_ids)
+            branch.search = Search(request, self._why_stop, num_end_tokens=num_ends)
+        return Decoding(rows=rows, cache=cache, logits=logits, pasts=pasts)
 
     @torch.inference_mode()
     def begin_behind(
@@ -232,18 +245,38 @@ class Engine:
     def choose(self, decoding: Decoding) -> list[Progress]:
         """Adds a token to every answer; how far all are."""
         live = list(chain.from_iterable(decoding.rows))
-        tokens = choose_tokens(
-            decoding.logits, [b.encoded.request for b in live], [b.generator for b in live]
-        )
-        for member, token in zip(live, tokens, strict=True):
-            member.token_ids.append(token)
-            member.stop_reason = self._why_stop(member)
+        if decoding.pasts is None:
+            self._add_tokens(live, decoding.logits)
+        else:
+            _add_to_beams(live, decoding)
         return [Progress(b.encoded, b.token_ids, b.stop_reason, b.prompt_tokens) for b in live]
 
     @torch.inference_mode()
     def feed(self, decoding: Decoding) -> None:
-        """Reads every answer's newest token."""
-        decoding.logits = self._step(decoding.rows, decoding.cache)
+        """Reads every answer's newest token, or that of every beam."""
+        newest = [_newest(members) for members in decoding.rows]
+        width = max(map(len, newest))
+        # Laid out as lists: of tensors, writing single places would take longest of all.
+        tokens = [row + [(0, PADDING, 0)] * (width - len(row)) for row in newest]
+        last = [(row, column) for row, own in enumerate(newest) for column in range(len(own))]
+        device = self._model.embedding.weight.device
+        ids, branch, position = torch.tensor(tokens).to(device).unbind(2)
+        embeds = self._model.embedding(ids)
+        branch, position = branch.to(embeds.device), position.to(embeds.device)
+        cache = decoding.cache
+        if decoding.pasts is None:
+            cache.add_tokens(branch, position)
+        else:
+            seen = decoding.pasts.extend(decoding.searches, device=embeds.device)
+            cache.add_beams(seen, position)
+        decoding.logits = self._forward(embeds, branch, position, last=last, cache=cache)
+
+    def _add_tokens(self, live: list[_Branch], logits: Tensor) -> None:
+        requests = [branch.encoded.request for branch in live]
+        tokens = choose_tokens(logits, requests, [branch.generator for branch in live])
+        for member, request, token in zip(live, requests, tokens, strict=True):
+            member.token_ids.append(token)
+            member.stop_reason = self._why_stop(request, member.token_ids)
 
     def _lay_out(
         self, groups: Sequence[Group], features: Sequence[Sequence[Tensor]]
@@ -346,20 +379,6 @@ class Engine:
         cache.add_chunk(branch, position)
         return self._forward(embeds, branch, position, last=last, cache=cache)
 
-    def _step(self, rows: list[list[_Branch]], cache: BranchCache) -> Tensor:
-        """Feeds each branch its newest token; logits float32[N, V]."""
-        width = max(map(len, rows))
-        # Laid out as lists: of tensors, writing single places would take longest of all.
-        tokens = [[(b.token_ids[-1], b.label, b.position) for b in members]
-                  + [(0, PADDING, 0)] * (width - len(members)) for members in rows]  # fmt: skip
-        last = [(row, column) for row, members in enumerate(rows) for column in range(len(members))]
-        device = self._model.embedding.weight.device
-        ids, branch, position = torch.tensor(tokens).to(device).unbind(2)
-        embeds = self._model.embedding(ids)
-        branch, position = branch.to(embeds.device), position.to(embeds.device)
-        cache.add_tokens(branch, position)
-        return self._forward(embeds, branch, position, last=last, cache=cache)
-
     def _forward(
         self,
         embeds: Tensor,
@@ -396,13 +415,32 @@ class Engine:
         if self._language.config._attn_implementation != attention:
             self._language.set_attn_implementation(attention)
 
-    def _why_stop(self, branch: _Branch) -> StopReason | None:
-        request = branch.encoded.request
-        if branch.token_ids[-1] in self._eos_ids:
+    def _why_stop(self, request: Request, token_ids: Sequence[int]) -> StopReason | None:
+        if token_ids[-1] in self._eos_ids:
             return "eos"
-        if request.stop and any(stop in self._decode(branch.token_ids) for stop in request.stop):
+        if request.stop and any(stop in self._decode(token_ids) for stop in request.stop):
             return "stop"
-        return "length" if len(branch.token_ids) >= request.max_new_tokens else None
+        return "length" if len(token_ids) >= request.max_new_tokens else None
+
+
+def _newest(members: Sequence[_Branch]) -> list[tuple[int, int, int]]:
+    """Token, label and position of what is to be read next of a row."""
+    if members[0].search is None:
+        return [(b.token_ids[-1], b.label, b.position) for b in members]
+    return [
+        (beam.token_ids[-1], branch.label, branch.position)
+        for branch in members
+        if branch.search is not None
+        for beam in branch.search.beams
+    ]
+
+
+def _add_to_beams(live: Sequence[_Branch], decoding: Decoding) -> None:
+    searches = list(chain.from_iterable(decoding.searches))
+    advance_all(searches, decoding.logits)
+    for branch, search in zip(live, searches, strict=True):
+        branch.token_ids = list(search.likeliest)
+        branch.stop_reason = search.ending and search.ending.stop_reason
 
 
 def _score_options(branches: Sequence[_Branch], logits: Tensor) -> list[Progress]:

@@ -8,6 +8,7 @@ result: in a causal model equal ids have equal keys and values.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Literal
 
 from llava_core.generate.request import Request
 from llava_core.tokens import IMAGE_TOKEN_ID
@@ -17,6 +18,9 @@ from llava_core.tokens import IMAGE_TOKEN_ID
 _PORTION, _PORTION_PICTURES = 2048, 128
 # Tokens of an answer that a batch is sized for; most answers of the benchmarks are shorter.
 EXPECTED_ANSWER = 16
+
+Way = Literal["answer", "beams", "options"]
+"""How a request is answered: token by token, by beams, or by the likeliest of given answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +45,18 @@ class Encoded:
         return tuple(option[-1] for option in self.options if option[:-1] == begun)
 
     @property
+    def way(self) -> Way:
+        """How it is answered."""
+        if self.options:
+            return "options"
+        return "beams" if self.request.num_beams > 1 else "answer"
+
+    @property
     def expected_answer(self) -> int:
-        """Tokens of an answer that a batch is sized for."""
-        return 0 if self.options else min(self.request.max_new_tokens, EXPECTED_ANSWER)
+        """Tokens of an answer, in all beams, that a batch is sized for."""
+        if self.options:
+            return 0
+        return min(self.request.max_new_tokens, EXPECTED_ANSWER) * self.request.num_beams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +69,9 @@ class Group:
     members: tuple[Encoded, ...]
 
     @property
-    def has_options(self) -> bool:
-        """Whether options are to be scored; either all members have some, or none has."""
-        return bool(self.members[0].options)
+    def way(self) -> Way:
+        """How its members are answered, all alike."""
+        return self.members[0].way
 
     @property
     def num_own_tokens(self) -> int:
@@ -86,7 +99,7 @@ def plan_groups(requests: Iterable[Encoded], *, max_own_tokens: int) -> list[Gro
     """
     by_key: dict[object, list[Encoded]] = {}
     for request in requests:
-        key = request.pictures, _through_last_picture(request.ids), bool(request.options)
+        key = request.pictures, _through_last_picture(request.ids), request.way
         by_key.setdefault(key, []).append(request)
     groups = []
     for members in by_key.values():
@@ -97,7 +110,7 @@ def plan_groups(requests: Iterable[Encoded], *, max_own_tokens: int) -> list[Gro
 def plan_batches(
     groups: Sequence[Group], *, lengths: Sequence[int], batch_tokens: int, batch_cost: int
 ) -> list[list[Group]]:
-    """Puts groups of like length together, those with options apart from the others.
+    """Puts groups of like length together, those alone that are answered one way.
 
     A larger batch pads more, and more batches take more steps of decoding: among the ways to cut
     the groups, in order of length, the one is taken that costs fewest tokens in all.
@@ -112,7 +125,7 @@ def plan_batches(
         range(len(groups)),
         # Long answers apart from short ones: they would keep a batch alive that is otherwise done.
         key=lambda i: (
-            groups[i].has_options,
+            groups[i].way,
             groups[i].members[0].request.max_new_tokens,
             lengths[i],
             groups[i].num_own_tokens,
@@ -120,7 +133,7 @@ def plan_batches(
     )
     own = [group.num_own_tokens for group in groups]
     starts = _cheapest_starts(
-        [(lengths[i], own[i], groups[i].has_options) for i in order],
+        [(lengths[i], own[i], groups[i].way) for i in order],
         batch_tokens=batch_tokens,
         batch_cost=batch_cost,
     )
@@ -133,22 +146,22 @@ def plan_batches(
 
 
 def _cheapest_starts(
-    sizes: Sequence[tuple[int, int, bool]], *, batch_tokens: int, batch_cost: int
+    sizes: Sequence[tuple[int, int, Way]], *, batch_tokens: int, batch_cost: int
 ) -> list[int]:
     """Where the last batch of the first n groups begins, for every n, if they are cut best.
 
     Args:
-        sizes: of each group its prefix, what is not shared, and whether it has options.
+        sizes: of each group its prefix, what is not shared, and how it is answered.
     """
     costs, starts = [0], [0]
     for stop in range(1, len(sizes) + 1):
         longest = widest = 0
         ways: list[tuple[int, int]] = []
         for start in range(stop - 1, -1, -1):
-            prefix, own, has_options = sizes[start]
+            prefix, own, way = sizes[start]
             longest, widest = max(longest, prefix), max(widest, own)
             tokens = (stop - start) * (longest + widest)
-            if ways and (tokens > batch_tokens or has_options != sizes[stop - 1][2]):
+            if ways and (tokens > batch_tokens or way != sizes[stop - 1][2]):
                 break
             ways.append((costs[start] + tokens + batch_cost, start))
         cost, start = min(ways)

@@ -34,7 +34,8 @@ class Request:
     top_p: float | None = None
     """Share of the probability that sampling draws from; None: all of it."""
     num_beams: int = 1
-    """Only 1 is supported."""
+    """Beginnings of the answer that are followed at a time, of which the answer comes that has the
+    highest log-probability a token. More than 1 neither with a temperature nor with options."""
     stop: Sequence[str] = ()
     """Strings that end the answer; they are not part of it."""
     seed: int | None = None
@@ -47,7 +48,7 @@ class Request:
 
         Raises:
             DataError: neither or both of prompt and messages, options that are not all different,
-                or a number out of its range.
+                a number out of its range, or beams with sampling or options.
         """
         if (self.prompt is None) == (self.messages is None):
             raise DataError("a request has either a prompt or messages")
@@ -59,9 +60,20 @@ class Request:
             raise DataError(f"temperature is {self.temperature}, expected 0 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise DataError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
-        if self.num_beams != 1:
+        self._check_beams()
+
+    def _check_beams(self) -> None:
+        if self.num_beams < 1:
+            raise DataError(f"num_beams is {self.num_beams}, expected at least 1")
+        if self.num_beams > 1 and self.temperature > 0:
             raise DataError(
-                f"num_beams is {self.num_beams}; only greedy decoding and sampling are supported"
+                f"num_beams is {self.num_beams} and temperature {self.temperature}; beams are not "
+                "sampled: set temperature to 0, or num_beams to 1"
+            )
+        if self.num_beams > 1 and self.options:
+            raise DataError(
+                f"num_beams is {self.num_beams}, and there are options, which are scored without "
+                "beams: set num_beams to 1, or drop the options"
             )
 
 

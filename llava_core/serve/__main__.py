@@ -159,7 +159,9 @@ def _add_chat(parser: ArgumentParser) -> None:
     add = parser.add_argument
     images = "file or http address to begin with; may be repeated"
     add("--image", "--image-file", action="append", default=[], metavar="PATH|URL", help=images)
-    add("--temperature", type=temperature, default=0.2, help="0 is greedy (default: 0.2)")
+    add("--temperature", type=temperature, help="0 is greedy (default: 0.2; with beams 0)")
+    beams = "answers followed at a time; the likeliest is shown when it is whole (default: 1)"
+    add("--num-beams", type=positive, default=1, metavar="K", help=beams)
     add("--max-new-tokens", type=positive, default=512, help="of an answer (default: 512)")
 
 
@@ -167,12 +169,26 @@ def _chat(arguments: Namespace) -> None:
     from llava_core.serve.chat import Chat, ChatSettings
 
     settings = ChatSettings(
-        temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens
+        temperature=_temperature(arguments),
+        num_beams=arguments.num_beams,
+        max_new_tokens=arguments.max_new_tokens,
     )
     chat = Chat(_load(arguments), settings, read=input, write=_write)
     for source in arguments.image:
         chat.show(source)
     chat.run()
+
+
+def _temperature(arguments: Namespace) -> float:
+    given: float | None = arguments.temperature
+    if arguments.num_beams == 1:
+        return 0.2 if given is None else given
+    if given:
+        raise ConfigError(
+            f"--num-beams {arguments.num_beams}: beams are not sampled; drop --temperature "
+            f"{given}, or this flag"
+        )
+    return 0.0
 
 
 def _write(text: str) -> None:

@@ -2,7 +2,8 @@
 
 The history holds what was said as text, never special tokens: the original decodes them into it,
 so that its next prompt has a second beginning and doubled ends. Ctrl-C ends the answer that is
-being written; what was written of it stays in the history.
+being written; what was written of it stays in the history. With beams it is written when it is
+whole: until then another may turn out likelier.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from llava_core.generate.request import Request
 from llava_core.images import open_image
 from llava_core.predict import Llava
 from llava_core.serve.pictures import PicturePolicy, open_pictures
+from llava_core.stream import Partial
 
 _SEED_BITS = 63
 _HELP = """\
@@ -41,6 +43,8 @@ class ChatSettings:
     temperature: float = 0.2
     """0 is greedy."""
     top_p: float | None = None
+    num_beams: int = 1
+    """More are not sampled: the temperature has to be 0."""
     max_new_tokens: int = 512
 
 
@@ -128,15 +132,17 @@ class Chat:
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,
+            num_beams=settings.num_beams,
             seed=secrets.randbits(_SEED_BITS),
         )
-        limit, text, note = self._llava.config.num_positions, "", ""
+        limit, shown, text, note = self._llava.config.num_positions, "", "", ""
         with self._stoppable():
             self._write("ASSISTANT: ")
-            for (partial,) in self._llava.stream([request]):
-                longer = self._llava.readable(partial)
-                self._write(longer[len(text) :])
-                text = longer
+            for partial in self._partials(request):
+                text = self._llava.readable(partial)
+                if settings.num_beams == 1:
+                    self._write(text[len(shown) :])
+                    shown = text
                 if self._is_stopped:
                     note = " (stopped)"
                 elif partial.stop_reason == "length":
@@ -145,8 +151,14 @@ class Chat:
                     note = f" (the model reads no more than {limit} tokens: /reset)"
                 if note:
                     break
-        self._write(f"{note}\n")
+        self._write(f"{text[len(shown) :]}{note}\n")
         return text
+
+    def _partials(self, request: Request) -> Iterator[Partial]:
+        """How far the answer is after each step."""
+        if request.num_beams > 1:
+            return self._llava.search(request)
+        return (partial for (partial,) in self._llava.stream([request]))
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:

@@ -57,7 +57,7 @@ def answer(model, encoded, *, batch_tokens=10_000, eos_ids=EOS):
 
 
 @torch.inference_mode()
-def reference(model, ids, pictures, max_new_tokens=12, language_model=None):
+def reference(model, ids, pictures, max_new_tokens=12, language_model=None, **fields):
     features = model.encode_pictures([PICTURES[key] for key in pictures])
     embeds = model.splice([torch.tensor(ids)], features).embeds
     output = (language_model or model.language_model).generate(
@@ -65,6 +65,7 @@ def reference(model, ids, pictures, max_new_tokens=12, language_model=None):
         attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long),
         max_new_tokens=max_new_tokens,
         do_sample=False,
+        **fields,
     )
     return tuple(output[0].tolist())
 

@@ -93,6 +93,23 @@ def test_options_are_batched_apart_from_answers():
     assert [[group.members[0].id for group in batch] for batch in batches] == [[0, 3], [1, 2]]
 
 
+def test_beams_are_batched_apart_and_count():
+    requests = [encoded([1, i], str(i), i, max_new_tokens=4) for i in range(4)]
+    requests[1:3] = [
+        replace(each, request=replace(each.request, num_beams=3)) for each in requests[1:3]
+    ]
+    groups = plan_groups(requests, max_own_tokens=100)
+    assert [group.num_own_tokens for group in groups] == [5, 13, 13, 5]
+    batches = plan_batches(groups, lengths=[10] * 4, batch_tokens=1000, batch_cost=99)
+    assert [[group.members[0].id for group in batch] for batch in batches] == [[0, 3], [1, 2]]
+
+
+def test_beams_are_grouped_apart():
+    requests = [encoded([1, IMAGE, i], "a", i, num_beams=1 + i % 2) for i in range(4)]
+    groups = plan_groups(requests, max_own_tokens=1000)
+    assert [[member.id for member in group.members] for group in groups] == [[0, 2], [1, 3]]
+
+
 def tokens_of(batches, lengths, cost):
     """What batches of groups of one token of their own cost; lengths by picture."""
     return sum(

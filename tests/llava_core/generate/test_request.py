@@ -12,7 +12,9 @@ from llava_core.generate.request import Request
         ({"prompt": "a", "max_new_tokens": 0}, "max_new_tokens is 0, expected at least 1"),
         ({"prompt": "a", "temperature": -1.0}, "temperature is -1.0, expected 0 or more"),
         ({"prompt": "a", "top_p": 0.0}, "top_p is 0.0, expected more than 0"),
-        ({"prompt": "a", "num_beams": 4}, "num_beams is 4; only greedy"),
+        ({"prompt": "a", "num_beams": 0}, "num_beams is 0, expected at least 1"),
+        ({"prompt": "a", "num_beams": 4, "temperature": 0.2}, "num_beams is 4 and temperature 0.2"),
+        ({"prompt": "a", "num_beams": 2, "options": ["A"]}, "2, and there are options"),
     ],
 )
 def test_a_contradiction_is_refused(fields, message):

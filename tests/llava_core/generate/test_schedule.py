@@ -25,14 +25,14 @@ def features(model):
     return dict(zip(PICTURES, encoded, strict=True))
 
 
-def requests():
+def requests(num_beams=1):
     """Six about one picture, three about another, three without."""
     prompts = [([1, IMAGE, 9, 10 + i], "a") for i in range(6)]
     prompts += [([1, 5, IMAGE, 20 + i], "b") for i in range(3)]
     prompts += [([1, 30 + i, 40, 50], "") for i in range(3)]
     return [
         Encoded(
-            request=Request(prompt="", max_new_tokens=4 + 3 * (i % 2)),
+            request=Request(prompt="", max_new_tokens=4 + 3 * (i % 2), num_beams=num_beams),
             id=i,
             ids=tuple(ids),
             pictures=tuple(pictures),
@@ -41,7 +41,7 @@ def requests():
     ]
 
 
-def answer(model, features, *, memory=None, error=None, batch_tokens=10_000):
+def answer(model, features, *, memory=None, error=None, num_beams=1):
     """Answers and failures, by id; `memory`: most tokens that a forward may have in the cache."""
     engine = Engine(model, eos_ids=EOS, decode=str)
     if memory is not None:
@@ -54,18 +54,21 @@ def answer(model, features, *, memory=None, error=None, batch_tokens=10_000):
 
         engine._forward = limited
     failed = {}
-    schedule = Schedule(engine, batch_tokens=batch_tokens)
+    schedule = Schedule(engine, batch_tokens=10_000)
     finished = schedule.run(
-        requests(), features, fail=lambda item, error: failed.update({item.id: str(error)})
+        requests(num_beams), features, fail=lambda item, error: failed.update({item.id: str(error)})
     )
     return {item.encoded.id: item.token_ids for item in finished}, failed
 
 
-# A prompt with a picture has 19 tokens, and up to 7 more are written.
-@pytest.mark.parametrize("memory", [120, 60, 40, PATCHES + 10])
-def test_answers_do_not_change_when_memory_runs_out(model, features, memory, caplog):
-    expected, _ = answer(model, features)
-    answers, failed = answer(model, features, memory=memory)
+# A prompt with a picture has 19 tokens, and up to 7 more are written, with beams up to 21.
+@pytest.mark.parametrize(
+    ("memory", "num_beams"),
+    [(120, 1), (60, 1), (40, 1), (PATCHES + 10, 1), (200, 3), (60, 3), (PATCHES + 23, 3)],
+)
+def test_answers_do_not_change_when_memory_runs_out(model, features, memory, num_beams, caplog):
+    expected, _ = answer(model, features, num_beams=num_beams)
+    answers, failed = answer(model, features, memory=memory, num_beams=num_beams)
     assert answers == expected
     assert not failed
     assert "out of memory with" in caplog.text

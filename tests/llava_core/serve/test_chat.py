@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import llava_core
+from llava_core.serve.__main__ import main
 from llava_core.serve.chat import Chat, ChatSettings
 from tests.llava_core.toy import toy_image
 
@@ -122,6 +123,43 @@ def test_an_answer_stops_where_the_model_reads_no_further(tiny, monkeypatch):
     monkeypatch.setattr(type(tiny.config), "num_positions", property(lambda _: limit))
     shown, _ = talk(tiny, "Hi", max_new_tokens=1000)
     assert f"the model reads no more than {limit} tokens: /reset" in shown
+
+
+def test_with_beams_the_likeliest_answer_is_shown_when_it_is_whole(tiny, picture):
+    written = []
+    chat = Chat(
+        tiny,
+        ChatSettings(temperature=0, num_beams=4, max_new_tokens=8),
+        read=lambda _: "",
+        write=written.append,
+    )
+    chat.show(picture)
+    chat._ask("What is it?")
+    messages = [{"role": "user", "content": "<image>\nWhat is it?"}]
+    asked = llava_core.Request(
+        images=[toy_image(0)], messages=messages, max_new_tokens=8, num_beams=4
+    )
+    (response,) = tiny.generate([asked])
+    assert len(written) == 2
+    assert written[1].split(" (cut")[0].rstrip("\n") == response.text
+    assert chat._turns[-1]["content"] == response.text
+
+
+def test_beams_are_not_sampled(capsys):
+    flags = ["chat", "--model", "tiny", "--num-beams", "4", "--temperature", "0.5"]
+    assert main(flags) == 2
+    assert "--num-beams 4: beams are not sampled; drop --temperature 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [([], 0.2), (["--num-beams", "2"], 0.0), (["--temperature", "0.7"], 0.7)],
+)
+def test_answers_are_sampled_a_little_unless_they_have_beams(flags, expected, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Chat, "run", lambda chat: seen.append(chat._settings.temperature))
+    assert main(["chat", "--model", "tiny", "--device", "cpu", *flags]) == 0
+    assert seen == [expected]
 
 
 class Terminal:
