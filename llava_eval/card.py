@@ -17,6 +17,7 @@ _FACTS = {
     "Precision": "model.dtype",
     "Quantization": "model.quantize",
     "Attention": "model.attention",
+    "Beams": "model.num_beams",
     "Data": "settings.data",
     "Samples a task at most": "settings.limit",
     "Device": "model.device",

@@ -49,7 +49,13 @@ def load_model(model: str, **settings: Any) -> "llava_core.Llava":
 
 
 def open_worker(
-    number: int, *, model: str, batch_tokens: int | None, device: str, **settings: Any
+    number: int,
+    *,
+    model: str,
+    batch_tokens: int | None,
+    num_beams: int,
+    device: str,
+    **settings: Any,
 ) -> "LocalBackend":
     """Loads a model for one of several processes, each on a device of its own.
 
@@ -66,25 +72,29 @@ def open_worker(
     if num_gpus and device in ("auto", "cuda"):
         device = f"cuda:{number % num_gpus}"
     llava = load_model(model, device=device, **settings)
-    return LocalBackend(llava, batch_tokens=batch_tokens)
+    return LocalBackend(llava, batch_tokens=batch_tokens, num_beams=num_beams)
 
 
 class LocalBackend:
     """Answers with a model of `llava_core`."""
 
-    def __init__(self, llava: "llava_core.Llava", *, batch_tokens: int | None = None) -> None:
+    def __init__(
+        self, llava: "llava_core.Llava", *, batch_tokens: int | None = None, num_beams: int = 1
+    ) -> None:
         """Wraps a loaded model.
 
         Args:
             batch_tokens: most tokens computed together; None: by the device's memory.
+            num_beams: answers to a prompt that are followed at a time.
         """
         self._llava = llava
         self._batch_tokens = batch_tokens
+        self._num_beams = num_beams
         self.model_id = llava.identity.model_id
         self.warning = llava.identity.warning
 
     def describe(self) -> Mapping[str, str]:
-        """Fingerprint, template and placement of the model."""
+        """Fingerprint, template and placement of the model, and how it is asked."""
         import torch
 
         identity = self._llava.identity
@@ -100,6 +110,7 @@ class LocalBackend:
             "compiled": "yes" if identity.placement.compiled else "no",
             "quantize": identity.placement.quantize or "none",
             "device_map": identity.placement.device_map or "none",
+            "num_beams": str(self._num_beams),
         }
 
     def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
@@ -113,7 +124,7 @@ class LocalBackend:
         def fail(sample_id: str | int, error: LlavaError) -> None:
             failed.append(Answer(sample_id=str(sample_id), text="", error=_one_line(error)))
 
-        requests = _requests(by_picture(prompts), failed)
+        requests = _requests(by_picture(prompts), failed, num_beams=self._num_beams)
         choices = {prompt.sample.sample_id: prompt.choices for prompt in prompts}
         busy_s = self._llava.busy_s
         try:
@@ -149,7 +160,7 @@ def _failure(prompt: Prompt, reason: str) -> Answer:
 
 
 def _requests(
-    groups: Iterable[list[Prompt]], failed: deque[Answer]
+    groups: Iterable[list[Prompt]], failed: deque[Answer], *, num_beams: int
 ) -> "Iterator[llava_core.Request]":
     """Makes requests; those that cannot be asked are put into `failed` instead."""
     with ThreadPoolExecutor(_WORKERS) as pool:
@@ -173,6 +184,7 @@ def _requests(
                     messages=[{"role": "user", "content": prompt.text}],
                     max_new_tokens=prompt.max_new_tokens,
                     pad=prompt.pad,
+                    num_beams=num_beams,
                     options=prompt.choices or (),
                     id=prompt.sample.sample_id,
                 )

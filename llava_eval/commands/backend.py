@@ -44,6 +44,7 @@ _MODEL_SETTINGS = {
 SETTINGS = (
     "model",
     "batch_tokens",
+    "num_beams",
     "processes",
     "ray",
     "backend",
@@ -54,7 +55,7 @@ SETTINGS = (
 """Flags that go into the manifest as they were given."""
 
 # Flags without meaning for an endpoint.
-_LOCAL = {**_MODEL_SETTINGS, "batch_tokens": None, "processes": 1, "ray": None}
+_LOCAL = {**_MODEL_SETTINGS, "batch_tokens": None, "num_beams": 1, "processes": 1, "ray": None}
 _BACKENDS = ("local", "openai")
 # A key is sent to nobody but whom it is for.
 _KEY_VARIABLE, _OPENAI = "OPENAI_API_KEY", "api.openai.com"
@@ -95,6 +96,8 @@ def add_backend(parser: ArgumentParser) -> None:
     )
     add("--feature-cache-gb", type=positive, metavar="N", help="most that it may take")
     add("--batch-tokens", type=positive, metavar="N", help="most tokens computed together")
+    beams = "answers followed at a time; the likeliest is taken (default: 1, as published)"
+    add("--num-beams", type=positive, default=1, metavar="K", help=beams)
     add(
         "--processes",
         type=positive,
@@ -157,7 +160,9 @@ def open_backend(arguments: Namespace) -> Iterator[Backend]:
     else:
         settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
         llava = load_model(arguments.model, **settings)
-        yield LocalBackend(llava, batch_tokens=arguments.batch_tokens)
+        yield LocalBackend(
+            llava, batch_tokens=arguments.batch_tokens, num_beams=arguments.num_beams
+        )
 
 
 def assist_rank_0(arguments: Namespace, tasks: Sequence[Sequence[Prompt]]) -> bool:
@@ -206,7 +211,11 @@ def _factory(arguments: Namespace) -> Factory:
         )
     settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
     return partial(
-        open_worker, model=arguments.model, batch_tokens=arguments.batch_tokens, **settings
+        open_worker,
+        model=arguments.model,
+        batch_tokens=arguments.batch_tokens,
+        num_beams=arguments.num_beams,
+        **settings,
     )
 
 

@@ -116,6 +116,11 @@ def execute(arguments: Namespace) -> int:
 
 def _by_likelihood(arguments: Namespace) -> bool:
     likelihood: bool = arguments.scoring == "likelihood"
+    if likelihood and arguments.num_beams > 1:
+        raise FlagsError(
+            "--scoring likelihood: it writes no answers; drop "
+            f"--num-beams {arguments.num_beams}, or this flag"
+        )
     if likelihood and arguments.backend != "local":
         raise FlagsError(
             "--scoring likelihood: an endpoint does not tell how likely each option is; give "
@@ -141,7 +146,7 @@ def _last_ranks(
 
 
 def default_folder(arguments: Namespace) -> Path:
-    """`runs/MODEL-DATA[-SUBSET][-limitN][-likelihood]`: the same for the same command.
+    """`runs/MODEL-DATA[-SUBSET][-limitN][-likelihood][-beamsK]`: the same for the same command.
 
     It so goes on where it was interrupted.
     """
@@ -152,7 +157,9 @@ def default_folder(arguments: Namespace) -> Path:
     subset = f"-{arguments.subset.stem}" if arguments.subset else ""
     limit = f"-limit{arguments.limit}" if arguments.limit else ""
     scoring = "-likelihood" if arguments.scoring == "likelihood" else ""
-    return Path("runs") / f"{model}-{Path(arguments.data).resolve().name}{subset}{limit}{scoring}"
+    beams = f"-beams{arguments.num_beams}" if arguments.num_beams > 1 else ""
+    data = Path(arguments.data).resolve().name
+    return Path("runs") / f"{model}-{data}{subset}{limit}{scoring}{beams}"
 
 
 def _begin(

@@ -87,6 +87,15 @@ def test_another_model_is_refused(tmp_path: Path, name: str) -> None:
         check_folder(tmp_path, manifest(model={**MODEL, name: "other"}))
 
 
+def test_another_number_of_beams_is_refused_also_by_runs_that_say_nothing_of_theirs(
+    tmp_path: Path,
+) -> None:
+    write_manifest(tmp_path, manifest())
+    check_folder(tmp_path, manifest(model={**MODEL, "num_beams": "1"}))
+    with pytest.raises(RunError, match="made with number of beams 1, now 4; "):
+        check_folder(tmp_path, manifest(model={**MODEL, "num_beams": "4"}))
+
+
 def test_all_that_differs_is_named(tmp_path: Path) -> None:
     write_manifest(tmp_path, manifest())
     changed = {**TASK, "version": 2, "files": {"gqa/q.jsonl": "fedcba9876543210"}}

@@ -238,7 +238,16 @@ def test_the_model_is_described() -> None:
         "compiled": "no",
         "quantize": "none",
         "device_map": "none",
+        "num_beams": "1",
     }
+
+
+def test_every_prompt_is_answered_with_as_many_beams(pictures: list[Path]) -> None:
+    llava = FakeLlava()
+    backend = LocalBackend(llava, num_beams=4)
+    list(backend.generate([prompt_about(name, pictures[0]) for name in ("0", "1")]))
+    assert [request.num_beams for request in llava.requests] == [4, 4]
+    assert backend.describe()["num_beams"] == "4"
 
 
 def test_a_prompt_that_the_model_cannot_be_given_costs_its_own_sample(

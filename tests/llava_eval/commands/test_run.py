@@ -19,7 +19,7 @@ def use_backend(monkeypatch: pytest.MonkeyPatch, **script) -> ScriptedBackend:
     """Puts a scripted backend in the place of the model."""
     backend = ScriptedBackend(**script)
     monkeypatch.setattr(opening, "load_model", lambda model, **settings: None)
-    monkeypatch.setattr(opening, "LocalBackend", lambda llava, batch_tokens: backend)
+    monkeypatch.setattr(opening, "LocalBackend", lambda llava, **settings: backend)
     return backend
 
 
@@ -198,6 +198,7 @@ def test_answers_and_likeliest_options_do_not_stand_in_one_folder(monkeypatch, c
             ["--tasks", "pope", "--backend", "openai", "--base-url", "http://localhost:1/v1"],
             "an endpoint does not tell how likely each option is",
         ),
+        (["--tasks", "pope", "--num-beams", "2"], "it writes no answers; drop --num-beams 2"),
     ],
 )
 def test_where_no_options_can_be_scored_one_line_says_so(flags, reason, capsys) -> None:
@@ -206,6 +207,27 @@ def test_where_no_options_can_be_scored_one_line_says_so(flags, reason, capsys) 
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("llava-eval: error: --scoring likelihood: ")
     assert reason in line
+
+
+def test_beams_are_told_wherever_a_run_is_told_of(capsys) -> None:
+    flags = ["run", "--model", "tiny", "--tasks", "textvqa", "--data", "mini", "--limit", "4"]
+    assert cli.main(flags) == 0
+    assert cli.main([*flags, "--num-beams", "3"]) == 0
+    greedy, beams = Path("runs/tiny-mini-limit4"), Path("runs/tiny-mini-limit4-beams3")
+    manifest = json.loads((beams / "manifest.json").read_bytes())
+    assert manifest["settings"]["num_beams"] == 3
+    assert manifest["model"]["num_beams"] == "3"
+    capsys.readouterr()
+    assert cli.main(["compare", str(greedy), str(beams)]) == 0
+    assert "manifest: settings.num_beams: 1, 3\n" in capsys.readouterr().out
+    assert cli.main([*flags, "--num-beams", "2", "--output", str(greedy)]) == 2
+    assert f"{greedy} was made with number of beams 1, now 2; " in capsys.readouterr().err
+
+
+def test_an_endpoint_is_asked_for_no_beams(capsys) -> None:
+    endpoint = ["--backend", "openai", "--base-url", "http://localhost:1/v1"]
+    assert command("--num-beams", "2", *endpoint) == 2
+    assert "--num-beams: an endpoint decides that itself; drop it" in capsys.readouterr().err
 
 
 def test_kept_features_change_no_byte() -> None:
@@ -284,6 +306,11 @@ def test_the_models_warning_stands_beside_its_scores(monkeypatch, capsys) -> Non
         assert next(csv.DictReader(file))["warning"] == "random weights"
 
 
+def flags(**given) -> Namespace:
+    usual = {"subset": None, "data": "mini", "limit": None, "scoring": "generation"}
+    return Namespace(**{**usual, "num_beams": 1, **given})
+
+
 @pytest.mark.parametrize(
     ("model", "data", "limit", "folder"),
     [
@@ -294,11 +321,14 @@ def test_the_models_warning_stands_beside_its_scores(monkeypatch, capsys) -> Non
     ],
 )
 def test_the_default_folder_says_what_was_run(model, data, limit, folder) -> None:
-    arguments = Namespace(subset=None, model=model, data=data, limit=limit, scoring="generation")
-    assert run.default_folder(arguments) == Path(folder)
+    assert run.default_folder(flags(model=model, data=data, limit=limit)) == Path(folder)
+
+
+def test_the_default_folder_says_how_many_beams() -> None:
+    folder = run.default_folder(flags(model="tiny", num_beams=5))
+    assert folder == Path("runs/tiny-mini-beams5")
 
 
 def test_a_model_named_by_a_dot_has_its_folders_name(tmp_path) -> None:
-    arguments = Namespace(subset=None, model=".", data="mini", limit=None, scoring="generation")
-    folder = run.default_folder(arguments)
+    folder = run.default_folder(flags(model="."))
     assert folder == Path(f"runs/{tmp_path.name}-mini")
