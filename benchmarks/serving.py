@@ -1,11 +1,13 @@
 """How fast a worker answers many clients: requests a second, and how long each one waits.
 
     python benchmarks/serving.py [--models tiny small] [--clients 1 8 32] [--requests 4]
+        [--server "vLLM=PATH/vllm serve {folder} --served-model-name {name} --dtype float32"]
 
 Random weights (those of `throughput.py`), pictures of 576 tokens, chat requests over real HTTP to a
 server in a process of its own. Every client asks again as soon as it has its answer. Beside the
 worker stand the same requests through `generate` one by one, a worker that decodes one request at
-once, and vLLM's server where it is installed. The tables go to standard output.
+once, vLLM's server where it is installed, and any other that speaks OpenAI's API. The tables go to
+standard output.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ import io
 import json
 import os
 import platform
+import shlex
 import socket
 import statistics
 import subprocess
@@ -34,7 +37,7 @@ import psutil
 import torch
 import transformers
 from PIL import Image
-from throughput import SHAPES, make_pictures, write_checkpoint
+from throughput import SHAPES, VLLM_ENVIRONMENT, make_pictures, write_checkpoint
 
 import llava_core
 from llava_core.checkpoint.chat_template import chat_template
@@ -207,20 +210,32 @@ async def answer_to(http: httpx2.AsyncClient, body: bytes) -> Latency:
 
 
 def servers(folder: Path, flags: Namespace) -> Iterator[Server]:
-    """Those that are installed."""
+    """Our worker, vLLM where it is installed, and those that the flags name."""
     worker = [
         *(sys.executable, "-m", "llava_core.serve", "worker", "--model", str(folder)),
         *("--model-name", _MODEL, "--device", flags.device, "--dtype", flags.dtype),
     ]
     yield Server("worker, one at once", [*worker, "--max-running", "1"])
     yield Server("worker", worker)
-    if importlib.util.find_spec("vllm") is None:
-        return
-    template = folder / "chat_template.jinja"
-    template.write_text(chat_template(get_template("vicuna_v1")))
-    vllm = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    options = ["--served-model-name", _MODEL, "--dtype", flags.dtype]
-    yield Server("vLLM", [*vllm, *options, "--chat-template", str(template)])
+    # With it other servers make the prompts that the worker makes.
+    template = chat_template(get_template("vicuna_v1"))
+    (folder / "chat_template.jinja").write_text(template)
+    if importlib.util.find_spec("vllm") is not None:
+        vllm = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+        yield Server("vLLM", [*vllm, "--served-model-name", _MODEL, "--dtype", flags.dtype])
+    for server in flags.server:
+        words = [word.format(folder=folder, name=_MODEL) for word in server.command]
+        yield server._replace(command=words)
+
+
+def other_server(text: str) -> Server:
+    """Reads NAME=COMMAND.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    name, command = text.split("=", maxsplit=1)
+    return Server(name, shlex.split(command))
 
 
 @contextmanager
@@ -229,7 +244,8 @@ def started(server: Server, *, threads: int) -> Iterator[Running]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    usual = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    environment = {**VLLM_ENVIRONMENT, **os.environ, **usual}
     process = subprocess.Popen(
         [*server.command, "--port", str(port)], env=environment, stderr=subprocess.DEVNULL
     )
@@ -310,6 +326,15 @@ def parse() -> Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--server",
+        action="append",
+        type=other_server,
+        default=[],
+        metavar="NAME=COMMAND",
+        help="measures another server too; {folder} in its command is the checkpoint, {name} the "
+        "model's name in requests, and --port is added; may be repeated",
+    )
     return parser.parse_args()
 
 
@@ -324,7 +349,7 @@ def main() -> None:
         f"each client, answers of {_FEWEST_TOKENS} to {flags.new_tokens} tokens"
     )
     if importlib.util.find_spec("vllm") is None:
-        print("vLLM is not installed here and not measured.")
+        print("vLLM is not installed beside this package.")
     for model in flags.models:
         with TemporaryDirectory() as name:
             folder = Path(name)

@@ -4,8 +4,9 @@
 
 Random weights, pictures of 576 tokens, and questions whose answers have a given length, for the end
 token is never the likeliest. All engines read one checkpoint in the layout of transformers and the
-same finished prompts, start from decoded pictures, and are timed in turn, so that other work on the
-machine slows all of them. The tables go to standard output.
+same finished prompts, start from decoded pictures, run in this process with its threads, and are
+timed in turn, so that other work on the machine slows all of them. vLLM and lmms-eval are measured
+where they are installed beside this package. The tables go to standard output.
 """
 
 import os
@@ -16,6 +17,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoProcessor,
     CLIPVisionConfig,
@@ -49,6 +52,9 @@ _PROMPT = (
 _SUFFIX = "Answer the question using a single word or phrase."
 _WORDS = ("red", "blue", "green", "square", "circle", "star", "big", "small", "left", "upper")
 _BATCH = 8
+_MODULES = {"vLLM": "vllm", "lmms-eval": "lmms_eval"}
+# Threads are as many as OpenMP is told, wherever the system puts them; GiB for keys and values.
+VLLM_ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "2"}
 
 Answers = list[tuple[int, ...]]
 """New tokens of each question."""
@@ -141,6 +147,7 @@ def write_checkpoint(folder: Path, shape: Shape) -> int:
     # Its logit is 0, and of thousands of others some are above.
     model.lm_head.weight.data[tokenizer.eos_token_id] = 0
     model.save_pretrained(folder)
+    spell_as_published(folder / "model.safetensors")
     LlavaProcessor(
         LlavaImageProcessorPil(
             size={"shortest_edge": _SIDE},
@@ -153,6 +160,13 @@ def write_checkpoint(folder: Path, shape: Shape) -> int:
         num_additional_image_tokens=1,
     ).save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def spell_as_published(path: Path) -> None:
+    """Gives the tower's weights the names that files on the Hub have: vLLM reads no others."""
+    old, new = "vision_tower.", "vision_tower.vision_model."
+    weights = {name.replace(old, new): tensor for name, tensor in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def make_questions(workload: Workload) -> list[Question]:
@@ -230,6 +244,92 @@ def peer(folder: Path, *, batch: int, dtype: torch.dtype = torch.float32) -> Eng
     return answer
 
 
+def vllm_offline(folder: Path) -> Engine:
+    """Without a server, without a process of its own, with its cache of prefixes."""
+    in_here = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
+    os.environ.update({**VLLM_ENVIRONMENT, **in_here})
+    import vllm
+
+    model = vllm.LLM(str(folder), dtype="float32", enable_prefix_caching=True)
+
+    def answer(questions: Sequence[Question], pictures: Sequence[Image.Image]) -> Answers:
+        prompts = [
+            {"prompt": each.prompt, "multi_modal_data": {"image": pictures[each.picture]}}
+            for each in questions
+        ]
+        settings = [
+            vllm.SamplingParams(temperature=0, max_tokens=question.new_tokens)
+            for question in questions
+        ]
+        outputs = model.generate(prompts, settings, use_tqdm=False)
+        return [tuple(output.outputs[0].token_ids) for output in outputs]
+
+    return answer
+
+
+def lmms_eval_engine(folder: Path) -> Engine:
+    """Its class for the LLaVA of transformers, with a template that leaves prompts as they are."""
+    from lmms_eval.api.instance import Instance
+    from lmms_eval.models.simple.llava_hf import LlavaHf
+
+    template = "{{ messages[0]['content'] }}"
+    model = LlavaHf(
+        str(folder), device="cpu", device_map="cpu", dtype="float32", chat_template=template
+    )
+    generate, outputs = model.model.generate, list[tuple[int, ...]]()
+
+    def generate_and_note(**inputs: Any) -> torch.Tensor:
+        output: torch.Tensor = generate(**inputs)
+        outputs.append(tuple(output[0, inputs["input_ids"].shape[1] :].tolist()))
+        return output
+
+    # It returns texts only.
+    model.model.generate = generate_and_note
+
+    def answer(questions: Sequence[Question], pictures: Sequence[Image.Image]) -> Answers:
+        order: list[int] = []
+
+        def see(index: int) -> list[Image.Image]:
+            order.append(index)
+            return [pictures[questions[index].picture]]
+
+        outputs.clear()
+        model.task_dict = {"bench": {"test": range(len(questions))}}
+        model.generate_until([
+            Instance(
+                request_type="generate_until",
+                arguments=(
+                    question.prompt, {"max_new_tokens": question.new_tokens},
+                    see, index, "bench", "test",
+                ),
+                idx=0,
+                metadata={"task": "bench", "doc_id": index, "repeats": 1},
+            )
+            for index, question in enumerate(questions)
+        ])  # fmt: skip
+        # It sorts the questions.
+        return [tokens for _, tokens in sorted(zip(order, outputs, strict=True))]
+
+    return answer
+
+
+def load_engines(folder: Path) -> dict[str, Engine]:
+    """This one, and all peers that are installed."""
+    engines = {
+        "this": this_engine(folder),
+        "one by one": peer(folder, batch=1),
+        f"padded batch of {_BATCH}": peer(folder, batch=_BATCH),
+    }
+    others = {"vLLM": vllm_offline, "lmms-eval": lmms_eval_engine}
+    return engines | {name: load(folder) for name, load in others.items() if installed(name)}
+
+
+def installed(peer: str) -> str | None:
+    """Which version there is; the distribution may have another name than the module."""
+    names = packages_distributions().get(_MODULES[peer])
+    return version(names[0]) if names else None
+
+
 def measure(engines: dict[str, Engine], workload: Workload, *, repeats: int) -> dict[str, Timing]:
     """Runs every engine once to warm it, then all of them in turn."""
     questions = make_questions(workload)
@@ -289,18 +389,16 @@ def main() -> None:
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, {flags.threads} threads; Python "
         f"{platform.python_version()}, torch {torch.__version__}, transformers "
-        f"{transformers.__version__}; float32, median of {flags.repeats}"
+        f"{transformers.__version__}, "
+        + ", ".join(f"{name} {installed(name) or 'absent'}" for name in _MODULES)
+        + f"; float32, median of {flags.repeats}"
     )
     workloads = [workload for workload in WORKLOADS if workload.name in flags.workloads]
     for model in flags.models:
         with TemporaryDirectory() as name:
             folder = Path(name)
             size = write_checkpoint(folder, SHAPES[model])
-            engines = {
-                "this": this_engine(folder),
-                "one by one": peer(folder, batch=1),
-                f"padded batch of {_BATCH}": peer(folder, batch=_BATCH),
-            }
+            engines = load_engines(folder)
             table = {
                 workload.name: measure(engines, workload, repeats=flags.repeats)
                 for workload in workloads

@@ -1,21 +1,24 @@
 """A model answers a benchmark over HTTP as it does in the process: both packages together."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 
 import llava_core
 from llava_core import convert
+from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.serve.access import Access
 from llava_core.serve.batcher import Batcher
 from llava_core.serve.worker import Worker, WorkerSettings, make_app
 from llava_eval import cli
 from llava_eval.store import read_responses
-from tests.llava_core.serve.live import free_port, serving, until
+from tests.llava_core.serve.live import Process, free_port, is_up, models, serving, until
 
 
 @pytest.fixture
@@ -36,8 +39,12 @@ def responses(folder, *flags, model="tiny"):
     }
 
 
-def answers(folder, *flags):
-    return {task: [each.text for each in told] for task, told in responses(folder, *flags).items()}
+def answers(folder, *flags, model="tiny"):
+    return texts(responses(folder, *flags, model=model))
+
+
+def texts(responses):
+    return {task: [each.text for each in told] for task, told in responses.items()}
 
 
 def test_a_served_model_answers_as_the_model(tmp_path, address):
@@ -46,29 +53,48 @@ def test_a_served_model_answers_as_the_model(tmp_path, address):
     assert len(served["gqa"]) >= 16
 
 
+@contextmanager
+def answering(command, *, port, log, **environment):
+    """The address of somebody else's server, which is stopped in the end."""
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **environment},
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        until(lambda: is_up(address) or process.poll() is not None, timeout_s=600)
+        assert process.poll() is None, log.read_text()
+        yield f"{address}/v1"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 @pytest.fixture
 def transformers_serve(tmp_path):
     """A converted checkpoint and the address of transformers' own server."""
-    folder, port = tmp_path / "hf", free_port()
+    folder = tmp_path / "hf"
     assert convert.main(["tiny", str(folder), "--to", "hf"]) == 0
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder)]
-    options = ["--port", str(port), "--device", "cpu", "--dtype", "float32"]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([*command, *options], stdout=log, stderr=log, env=os.environ)
-    try:
-        until(lambda: is_healthy(port) or process.poll() is not None, timeout_s=120)
-        assert process.poll() is None, (tmp_path / "log").read_text()
-        yield str(folder), f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait(30)
+    program = str(Path(sys.executable).with_name("transformers"))
+    command = [program, "serve", str(folder), "--device", "cpu", "--dtype", "float32"]
+    with answering(command, port=free_port(), log=tmp_path / "log") as url:
+        yield str(folder), url
 
 
-def is_healthy(port):
-    try:
-        return httpx2.get(f"http://127.0.0.1:{port}/health").is_success
-    except httpx2.HTTPError:
-        return False
+def assert_same(there, here):
+    """Equal answers, but for bytes that are no text."""
+    pairs = [pair for task in here for pair in zip(there[task], here[task], strict=True)]
+    assert len(pairs) >= 32
+    for theirs, ours in pairs:
+        for count in ("prompt_tokens", "new_tokens"):
+            assert theirs.metadata[count] == ours.metadata[count]
+        assert len(theirs.text) == len(ours.text)
+        # Of bytes that are no text together its tokenizer shows none, SentencePiece those that are.
+        assert all(a in (b, "\ufffd") for a, b in zip(theirs.text, ours.text, strict=True))
+    assert sum(theirs.text == ours.text for theirs, ours in pairs) > len(pairs) / 2
 
 
 @pytest.mark.slow
@@ -76,13 +102,53 @@ def test_transformers_serves_a_converted_model_with_the_same_answers(tmp_path, t
     model, url = transformers_serve
     flags = ["--backend", "openai", "--base-url", url]
     served = responses(tmp_path / "served", *flags, model=model)
-    alone = responses(tmp_path / "alone", "--device", "cpu", "--dtype", "float32")
-    pairs = [pair for task in alone for pair in zip(served[task], alone[task], strict=True)]
-    assert len(pairs) >= 32
-    for there, here in pairs:
-        for count in ("prompt_tokens", "new_tokens"):
-            assert there.metadata[count] == here.metadata[count]
-        assert len(there.text) == len(here.text)
-        # Of bytes that are no text together its tokenizer shows none, SentencePiece those that are.
-        assert all(a in (b, "\ufffd") for a, b in zip(there.text, here.text, strict=True))
-    assert sum(there.text == here.text for there, here in pairs) > len(pairs) / 2
+    assert_same(served, responses(tmp_path / "alone", "--device", "cpu", "--dtype", "float32"))
+
+
+@pytest.fixture
+def five_heads(tmp_path):
+    """tiny with heads of 32, for vLLM computes none of 40; what it says is less clever."""
+    for folder in (bundled_tiny(), bundled_tiny().with_name("tiny-clip")):
+        shutil.copytree(folder, tmp_path / folder.name)
+    path = tmp_path / "tiny" / "config.json"
+    heads = {"num_attention_heads": 5, "num_key_value_heads": 5}
+    path.write_text(json.dumps(json.loads(path.read_text()) | heads))
+    return path.parent
+
+
+@pytest.fixture
+def vllm_serve(tmp_path, five_heads):
+    """The address of vLLM's server for that checkpoint, converted."""
+    python = os.environ.get("LLAVA_VLLM_PYTHON")
+    if python is None:
+        pytest.skip("LLAVA_VLLM_PYTHON names no interpreter that has vLLM")
+    folder = tmp_path / "hf"
+    assert convert.main([str(five_heads), str(folder), "--to", "hf"]) == 0
+    server = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    options = ["--served-model-name", "five", "--dtype", "float32"]
+    with answering(
+        [*server, *options],
+        port=free_port(),
+        log=tmp_path / "log",
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        VLLM_CPU_KVCACHE_SPACE="1",
+    ) as url:
+        yield url
+
+
+@pytest.mark.slow
+def test_vllm_gives_the_same_answers_and_so_does_a_controller_before_it(
+    tmp_path, five_heads, vllm_serve
+):
+    flags = ["--backend", "openai", "--base-url"]
+    served = responses(tmp_path / "served", *flags, vllm_serve, model="five")
+    local = ["--device", "cpu", "--dtype", "float32"]
+    assert_same(served, responses(tmp_path / "alone", *local, model=str(five_heads)))
+    with ExitStack() as stack:
+        controller = Process(stack, "controller")
+        until(lambda: is_up(controller.address), timeout_s=180)
+        announced = ["--controller-address", controller.address]
+        Process(stack, "worker", "--upstream", vllm_serve, *announced)
+        until(lambda: models(controller.address) == ["five"], timeout_s=180)
+        url = f"{controller.address}/v1"
+        assert answers(tmp_path / "passed", *flags, url, model="five") == texts(served)

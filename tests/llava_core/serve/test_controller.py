@@ -1,7 +1,6 @@
 """A controller in front of real workers, by real HTTP; some of them are killed."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import httpx2
 import openai
@@ -24,10 +22,18 @@ from llava_core.serve.heartbeat import beating
 from llava_core.serve.original import add_worker_routes, worker_status
 from llava_core.serve.roster import Roster, Status
 from llava_core.serve.worker import Worker, WorkerSettings, make_app
-from tests.llava_core.serve.live import data_url, free_port, serving, until
+from tests.llava_core.serve.live import (
+    ROOT,
+    Process,
+    data_url,
+    free_port,
+    is_up,
+    models,
+    serving,
+    until,
+)
 from tests.llava_core.toy import toy_image
 
-ROOT = Path(__file__).parents[3]
 HI = [{"role": "user", "content": "Hi"}]
 
 
@@ -63,10 +69,6 @@ def begin_worker(stack, tiny, controller, *, name="tiny", key=None):
         extend=lambda app: add_worker_routes(app, worker, access=access),
     )
     return stack.enter_context(serving(app, port=port))
-
-
-def models(controller):
-    return [entry["id"] for entry in httpx2.get(f"{controller}/v1/models").json()["data"]]
 
 
 def connect(controller, key="none"):
@@ -218,22 +220,6 @@ def test_the_shortest_queue_by_speed_is_chosen_and_a_lottery_goes_by_speed():
     assert [lottery.choose("m").address for _ in range(3)] == ["a", "b", "b"]
 
 
-class Process:
-    """A command of `llava_core.serve` in a process of its own."""
-
-    def __init__(self, stack, *arguments):
-        self.port = free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "llava_core.serve", *arguments, "--port", str(self.port)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
-        stack.callback(self.end)
-
-    def end(self):
-        self.process.kill()
-        self.process.communicate()
-
-
 def test_a_killed_worker_hurts_nobody_who_asks_again(stack, tiny):
     controller = begin_controller(stack)
     begin_worker(stack, tiny, controller)
@@ -280,13 +266,6 @@ def test_another_server_joins_as_a_worker(stack, tiny):
     until(lambda: models(controller.address) == ["elsewhere"], timeout_s=180)
     with connect(controller.address) as client:
         assert ask(client, model="elsewhere").choices[0].message.content == alone(tiny)
-
-
-def is_up(address):
-    try:
-        return httpx2.get(f"{address}/health").status_code == 200
-    except httpx2.HTTPError:
-        return False
 
 
 def test_an_upstream_that_is_away_is_one_line():

@@ -17,8 +17,7 @@ import httpx2
 import psutil
 import pytest
 
-from tests.llava_core.serve.live import data_url, until
-from tests.llava_core.serve.test_controller import Process, is_up, models
+from tests.llava_core.serve.live import Process, data_url, is_up, models, until
 from tests.llava_core.serve.test_worker import HI, MALFORMED, bomb, encoded, picture
 from tests.llava_core.toy import toy_image
 
