@@ -186,9 +186,11 @@ def make_questions(workload: Workload) -> list[Question]:
     ]
 
 
-def make_pictures(count: int, *, repeat: int) -> list[Image.Image]:
+def make_pictures(
+    count: int, *, repeat: int, size: tuple[int, int] = _IMAGE_SIZE
+) -> list[Image.Image]:
     """Noise, other in each repeat: an engine that keeps pictures shall have nothing of it."""
-    width, height = _IMAGE_SIZE
+    width, height = size
     random = np.random.default_rng(repeat)
     return [
         Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
@@ -331,9 +333,10 @@ def installed(peer: str) -> str | None:
 
 
 def measure(engines: dict[str, Engine], workload: Workload, *, repeats: int) -> dict[str, Timing]:
-    """Runs every engine once to warm it, then all of them in turn."""
+    """Runs every engine once to warm it and to see its answers, then all of them in turn."""
     questions = make_questions(workload)
-    pictures = make_pictures(workload.pictures, repeat=0)
+    # Nothing to resize: where torchvision is installed, transformers does it otherwise than Pillow.
+    pictures = make_pictures(workload.pictures, repeat=0, size=(_SIDE, _SIDE))
     answers = {name: engine(questions, pictures) for name, engine in engines.items()}
     wall: dict[str, list[float]] = {name: [] for name in engines}
     cpu: dict[str, list[float]] = {name: [] for name in engines}
