@@ -217,8 +217,8 @@ def servers(folder: Path, flags: Namespace) -> Iterator[Server]:
     ]
     yield Server("worker, one at once", [*worker, "--max-running", "1"])
     yield Server("worker", worker)
-    # With it other servers make the prompts that the worker makes.
-    template = chat_template(get_template("vicuna_v1"))
+    # With it other servers make the prompts that the worker makes; vLLM adds no <s> by itself.
+    template = "{{ bos_token }}" + chat_template(get_template("vicuna_v1"))
     (folder / "chat_template.jinja").write_text(template)
     if importlib.util.find_spec("vllm") is not None:
         vllm = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
@@ -247,7 +247,10 @@ def started(server: Server, *, threads: int) -> Iterator[Running]:
     usual = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     environment = {**VLLM_ENVIRONMENT, **os.environ, **usual}
     process = subprocess.Popen(
-        [*server.command, "--port", str(port)], env=environment, stderr=subprocess.DEVNULL
+        [*server.command, "--host", "127.0.0.1", "--port", str(port)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         address = f"http://127.0.0.1:{port}"
@@ -333,7 +336,7 @@ def parse() -> Namespace:
         default=[],
         metavar="NAME=COMMAND",
         help="measures another server too; {folder} in its command is the checkpoint, {name} the "
-        "model's name in requests, and --port is added; may be repeated",
+        "model's name in requests, --host and --port are added; may be repeated",
     )
     return parser.parse_args()
 

@@ -58,7 +58,7 @@ def answering(command, *, port, log, **environment):
     """The address of somebody else's server, which is stopped in the end."""
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*command, "--port", str(port)],
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
             stdout=file,
             stderr=file,
             env={**os.environ, **environment},
@@ -124,8 +124,10 @@ def vllm_serve(tmp_path, five_heads):
         pytest.skip("LLAVA_VLLM_PYTHON names no interpreter that has vLLM")
     folder = tmp_path / "hf"
     assert convert.main([str(five_heads), str(folder), "--to", "hf"]) == 0
+    # As docs/serving.md starts it: by itself it puts no <s> before a prompt.
+    template = "{{ bos_token }}" + (folder / "chat_template.jinja").read_text()
     server = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    options = ["--served-model-name", "five", "--dtype", "float32"]
+    options = ["--served-model-name", "five", "--dtype", "float32", "--chat-template", template]
     with answering(
         [*server, *options],
         port=free_port(),
