@@ -1,7 +1,7 @@
 """How fast a worker answers many clients: requests a second, and how long each one waits.
 
     python benchmarks/serving.py [--models tiny small] [--clients 1 8 32] [--requests 4]
-        [--server "vLLM=PATH/vllm serve {folder} --served-model-name {name} --dtype float32"]
+        [--server "NAME=PROGRAM {folder} --served-model-name {name} --dtype float32"]
 
 Random weights (those of `throughput.py`), pictures of 576 tokens, chat requests over real HTTP to a
 server in a process of its own. Every client asks again as soon as it has its answer. Beside the
@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import NamedTuple
 
 import httpx2
@@ -246,23 +246,21 @@ def started(server: Server, *, threads: int) -> Iterator[Running]:
         port = probe.getsockname()[1]
     usual = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     environment = {**VLLM_ENVIRONMENT, **os.environ, **usual}
-    process = subprocess.Popen(
-        [*server.command, "--host", "127.0.0.1", "--port", str(port)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        end = time.monotonic() + _START_S
-        while not is_up(address):
-            if process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"it does not start: {' '.join(server.command)}")
-            time.sleep(0.2)
-        yield Running(address, psutil.Process(process.pid))
-    finally:
-        process.terminate()
-        process.wait()
+    address = f"http://127.0.0.1:{port}"
+    command = [*server.command, "--host", "127.0.0.1", "--port", str(port)]
+    with TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            end = time.monotonic() + _START_S
+            while not is_up(address):
+                if process.poll() is not None or time.monotonic() > end:
+                    log.seek(0)
+                    raise SystemExit(f"{log.read()}\nit does not start: {shlex.join(command)}")
+                time.sleep(0.2)
+            yield Running(address, psutil.Process(process.pid))
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def is_up(address: str) -> bool:
