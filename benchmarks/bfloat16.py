@@ -40,7 +40,6 @@ _MOST_TOKENS = 32
 
 def main() -> None:
     """Asks everything four times and writes the table."""
-    torch.set_num_threads(os.cpu_count() or 1)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "hf"
         convert.main(["tiny", str(folder), "--to", "hf"])

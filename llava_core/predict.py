@@ -459,7 +459,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     add_extra_tokens(tokenizer, parts.config)
     choice = choose_template(parts.config, tokenizer, model_id=_model_id(path), wanted=conversation)
     llava = Llava(
-        load_model(parts, placement),
+        load_model(parts, placement, packed=True),
         tokenizer=tokenizer,
         processor=load_processor(parts.processor, side=max(parts.config.s2_scales, default=None)),
         identity=Identity(

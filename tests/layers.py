@@ -51,8 +51,9 @@ LLAVA_CORE = {
     "checkpoint/template": "templates config errors",
     "checkpoint/extra_tokens": "config errors",
     "checkpoint/load": "checkpoint/keys checkpoint/lazy checkpoint/parts checkpoint/placement "
-    "checkpoint/spread model/compiled model/llava model/mpt memory errors",
+    "checkpoint/spread model/compiled model/llava model/mpt model/packed memory errors",
     "model/compiled": "errors",
+    "model/packed": "",
     "generate/request": "errors",
     "generate/features": "errors",
     "generate/feature_store": "model/vision errors",

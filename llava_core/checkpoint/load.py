@@ -33,6 +33,7 @@ from llava_core.memory import free_on, in_gib, is_out_of_memory
 from llava_core.model.compiled import compile_layers
 from llava_core.model.llava import LlavaModel
 from llava_core.model.mpt import PlacedMpt
+from llava_core.model.packed import can_pack, pack_linears
 
 # How many names an error lists before it only counts.
 _NAMES_SHOWN = 8
@@ -40,8 +41,11 @@ _NAMES_SHOWN = 8
 _logger = logging.getLogger(__name__)
 
 
-def load_model(parts: Parts, placement: Placement) -> LlavaModel:
+def load_model(parts: Parts, placement: Placement, *, packed: bool = False) -> LlavaModel:
     """Builds a model and gives it its weights.
+
+    Args:
+        packed: lay out linear layers for a CPU that gains by it; they cannot be trained then.
 
     Raises:
         CheckpointError: weights missing, unexpected or mis-shaped, each named, or too little
@@ -54,7 +58,10 @@ def load_model(parts: Parts, placement: Placement) -> LlavaModel:
         # No error: a system may have more to give than it says. Others end the process without one.
         _logger.warning("%s", _too_large(needed, free, placement))
     try:
-        return _fill(skeleton, parts, placement)
+        model = _fill(skeleton, parts, placement)
+        if packed and placement.is_plain_on_cpu and can_pack():
+            pack_linears(model)
+        return model
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -34,6 +34,12 @@ class Placement:
     compiled: bool = False
     """Norms and MLPs of the language model are compiled when many tokens come."""
 
+    @property
+    def is_plain_on_cpu(self) -> bool:
+        """In float32 on a CPU, with layers as transformers makes them."""
+        is_plain = not (self.quantize or self.device_map or self.compiled)
+        return is_plain and self.device.type == "cpu" and self.dtype == torch.float32
+
 
 def choose_placement(  # noqa: PLR0913 - as flat as the settings of `predict.load`
     config: LlavaConfig,
