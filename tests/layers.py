@@ -78,7 +78,7 @@ LLAVA_CORE = {
     "checkpoint/extra_tokens checkpoint/fingerprint model/llava "
     "conversation templates images tokens config json_files errors",
     "tiny/__main__": "checkpoint/hub checkpoint/open checkpoint/save images tokens tiny/language "
-    "tiny/samples tiny/tower tiny/vocabulary train/recipe train/run errors",
+    "tiny/samples tiny/tower tiny/vocabulary errors",
     "tiny/conversations": "conversation tiny/drawings tiny/questions",
     "tiny/drawings": "",
     "tiny/language": "tiny/vocabulary",

@@ -12,10 +12,13 @@ processor only.
 import argparse
 import json
 import logging
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +35,6 @@ from llava_core.tiny.language import LANGUAGE_CONFIG, make_language_model
 from llava_core.tiny.samples import PICTURES, write_samples
 from llava_core.tiny.tower import ASPECT_RATIO, PROCESSOR_CONFIG, TOWER_CONFIG, train_tower
 from llava_core.tiny.vocabulary import TOKENIZER_CONFIG, train_tokenizer
-from llava_core.train.recipe import load_recipe
-from llava_core.train.run import run_recipe
 
 _SEED = 1
 _TOWER = "tiny-clip"
@@ -50,6 +51,8 @@ class Budget:
     num_captions: int = 2_000
     num_basics: int = 11_000
     num_conversations: int = 26_000
+    processes: int = 2
+    """Among which the stages are shared."""
 
 
 def make_tiny(work: Path, output: Path, budget: Budget) -> None:
@@ -106,25 +109,39 @@ def _train_stages(work: Path, budget: Budget) -> Path:
     language, aligned, basic, trained = (
         work / name for name in ("language", "aligned", "basic", "trained")
     )
-    _run("pretrain", files.captions, aligned, model=str(language))
+    run = partial(_run, processes=budget.processes)
+    run("pretrain", files.captions, aligned, start={"model": str(language)})
     # The rate stays high: that which thing has which property is learned late, and at once.
     start = {"model": str(language), "projector": str(aligned), "schedule": "constant_with_warmup"}
-    _run("finetune", files.basics, basic, **start)
-    _run("finetune", files.conversations, trained, model=str(basic))
+    run("finetune", files.basics, basic, start=start)
+    run("finetune", files.conversations, trained, start={"model": str(basic)})
     return trained
 
 
-def _run(stage: str, data: Path, output: Path, **start: str) -> None:
+def _run(stage: str, data: Path, output: Path, *, start: Mapping[str, str], processes: int) -> None:
+    """Runs a stage as a user does, by the command.
+
+    Raises:
+        LlavaError: it failed.
+    """
     settings = {
         "vision_tower": _TOWER,
-        "data": [str(data)],
-        "image_folder": str(data.parent / PICTURES),
+        "data": data,
+        "image_folder": data.parent / PICTURES,
         "image_aspect_ratio": ASPECT_RATIO,
         "global_batch": _STAGE_BATCH,
-        "per_device_batch": _STAGE_BATCH,
-        "output": str(output),
+        "per_device_batch": _STAGE_BATCH // processes,
+        "output": output,
+        **start,
     }
-    run_recipe(load_recipe(stage, "tiny", settings | start))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), "-m", "llava_core.train", stage]
+    command += ["--recipe", "tiny", *(f"{key}={value}" for key, value in settings.items())]
+    # More threads than cores would wait for each other most of the time.
+    threads = max((os.cpu_count() or 1) // processes, 1)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if subprocess.run(command, check=False, env=environment).returncode:
+        raise LlavaError(f"the stage {stage} into {output} failed; what it said stands above")
 
 
 def _publish(work: Path, output: Path) -> None:

@@ -16,6 +16,7 @@ SHORT = Budget(
     num_captions=16,
     num_basics=16,
     num_conversations=16,
+    processes=1,
 )
 
 
