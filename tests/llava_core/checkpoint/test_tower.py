@@ -156,7 +156,8 @@ def test_a_qwen_checkpoint_has_the_logits_of_transformers(folder):
         [[1, *llava.tokenizer("What is red?", add_special_tokens=False)["input_ids"]]]
     )
     ours = llava.logits(Request(prompt="What is red?"))
-    torch.testing.assert_close(ours, qwen(ids).logits[0], atol=1e-5, rtol=0)
+    # With weights this large, sums in another order (packed layers) differ by up to 1.2e-5.
+    torch.testing.assert_close(ours, qwen(ids).logits[0], atol=3e-5, rtol=0)
 
 
 def test_a_templates_end_mark_ends_an_answer_too(folder):
