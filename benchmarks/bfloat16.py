@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 import transformers
-from PIL import Image
 from throughput import Answers, Question, peer
 from tiny_sees import TASKS
 
@@ -28,8 +27,8 @@ from llava_core import convert
 from llava_core.images import open_image
 from llava_core.tokens import load_tokenizer
 from llava_eval.mini.write import mini_root
+from llava_eval.pictures import read_picture
 from llava_eval.prompts import build_prompt
-from llava_eval.records import Sample
 from llava_eval.registry import load_tasks
 from llava_eval.sources.open import load_samples
 
@@ -80,22 +79,13 @@ def read_requests(task: str) -> list[llava_core.Request]:
     samples = [each for each in load_samples(spec, str(mini_root())) if len(each.images) == 1]
     return [
         llava_core.Request(
-            images=[read_picture(sample)],
+            images=[open_image(read_picture(sample.images[0]))],
             messages=[{"role": "user", "content": build_prompt(sample, spec).text}],
             max_new_tokens=_MOST_TOKENS,
             id=number,
         )
         for number, sample in enumerate(samples)
     ]
-
-
-def read_picture(sample: Sample) -> Image.Image:
-    """The picture of a sample that shows one."""
-    image = sample.images[0]
-    source = image.path or image.data
-    if source is None:
-        raise ValueError(f"{sample.sample_id}: its picture is in no file")
-    return open_image(source)
 
 
 def page(answers: dict[tuple[str, torch.dtype], dict[str, Answers]]) -> str:

@@ -26,7 +26,7 @@ from throughput import SHAPES, make_pictures, write_checkpoint
 
 _RESULTS = Path(__file__).parent / "results" / "whole_run.md"
 _QUESTIONS_PER_PICTURE = 31
-# Of its logits then about half are above all others: answers have a few tokens.
+# Its logit is then far above all others: answers end at once, and hide nothing else.
 _END_SCALE = 30
 
 
@@ -57,13 +57,18 @@ def main() -> None:
         for count in flags.pictures:
             write_data(folder / f"data-{count}", count)
             costs.append(measure(folder, count, threads=flags.threads))
-    text = page(size, costs, command=" ".join(sys.argv[1:]), threads=flags.threads)
+    text = page(
+        size,
+        costs,
+        command=" ".join(["python benchmarks/whole_run.py", *sys.argv[1:]]),
+        threads=flags.threads,
+    )
     sys.stdout.write(text)
     _RESULTS.write_text(text, encoding="utf-8")
 
 
 def let_answers_end(checkpoint: Path) -> None:
-    """Gives the end token random weights, much larger than those of all others."""
+    """Gives the end token weights much larger than those of all others, of a sign that wins."""
     path = checkpoint / "model.safetensors"
     tensors = load_file(path)
     end = json.loads((checkpoint / "generation_config.json").read_text())["eos_token_id"]
@@ -120,7 +125,7 @@ def page(size: int, costs: list[Cost], *, command: str, threads: int) -> str:
     )
     return (
         "# What a run costs beside the model, and how its cost grows\n\n"
-        f"    python benchmarks/whole_run.py {command}\n\n"
+        f"    {command}\n\n"
         f"{size / 1e6:.0f} million parameters, 31 questions a picture; {os.cpu_count()} cores of "
         f"{platform.machine()}, {threads} threads, Python {platform.python_version()}, torch "
         f"{torch.__version__}\n\n"

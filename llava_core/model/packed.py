@@ -26,7 +26,7 @@ class PackedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """A copy in the usual layout, float32[out_features, in_features]."""
+        """A copy in the usual layout, float32[out_features, in_features]; writing to it is lost."""
         weight: Tensor = self._packed.to_dense()
         return weight
 

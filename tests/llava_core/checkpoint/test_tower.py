@@ -16,6 +16,7 @@ from transformers import (
 
 import llava_core
 from llava_core import Request
+from llava_core.checkpoint import load
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.tower import published_tower
@@ -141,7 +142,9 @@ def test_an_s2_tower_takes_pictures_at_its_largest_scale(folder):
 
 
 @torch.inference_mode()
-def test_a_qwen_checkpoint_has_the_logits_of_transformers(folder):
+def test_a_qwen_checkpoint_has_the_logits_of_transformers(folder, monkeypatch):
+    # Packed layers add up in another order, which shows with weights as large as these.
+    monkeypatch.setattr(load, "can_pack", lambda: False)
     change_config(folder, architectures=["LlavaQwenForCausalLM"], model_type="llava_qwen")
     config = json.loads((folder / "config.json").read_text())
     fields = {k: v for k, v in config.items() if "mm_" not in k and k != "model_type"}
@@ -156,8 +159,7 @@ def test_a_qwen_checkpoint_has_the_logits_of_transformers(folder):
         [[1, *llava.tokenizer("What is red?", add_special_tokens=False)["input_ids"]]]
     )
     ours = llava.logits(Request(prompt="What is red?"))
-    # With weights this large, sums in another order (packed layers) differ by up to 1.2e-5.
-    torch.testing.assert_close(ours, qwen(ids).logits[0], atol=3e-5, rtol=0)
+    torch.testing.assert_close(ours, qwen(ids).logits[0], atol=1e-5, rtol=0)
 
 
 def test_a_templates_end_mark_ends_an_answer_too(folder):
