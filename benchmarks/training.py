@@ -28,7 +28,7 @@ from transformers import (
 
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.config import LlavaConfig
-from llava_core.data.collate import Batch, Collator
+from llava_core.data.collate import MODEL_INPUTS, Batch, Collator
 from llava_core.data.dataset import Example, PictureReader, TrainingData
 from llava_core.data.records import Records
 from llava_core.data.sampler import EpochSampler
@@ -105,7 +105,8 @@ def make_example(length: int) -> Example:
         ids[1] = IMAGE_TOKEN_ID
         pictures = (blank(),)
     num_tokens = len(ids) + len(pictures) * (_PATCHES - 1)
-    return Example("", ids, labels, pictures, num_tokens, False, None)
+    ends = torch.where(ids == IMAGE_TOKEN_ID, _PATCHES, 1).cumsum(0)
+    return Example("", ids, labels, ends, pictures, num_tokens, False, None)
 
 
 def blank() -> Picture:
@@ -165,11 +166,10 @@ def train(lengths: Sequence[int], *, packing: bool, is_grouped: bool) -> tuple[f
     Not of the clock, which tells what else the machine did.
     """
     model = make_model(packing=packing)
-    inputs = ("input_ids", "labels", "lengths", "pixels", "tiles", "sizes")
     seconds, samples, tokens = 0.0, 0, 0
     for batch in batches(lengths, is_grouped=is_grouped):
         start = time.process_time()
-        total, number = model(**{name: batch[name] for name in inputs})
+        total, number = model(**{name: batch[name] for name in MODEL_INPUTS})
         (total / number).backward()
         model.zero_grad()
         seconds += time.process_time() - start

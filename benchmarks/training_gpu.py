@@ -29,7 +29,7 @@ from training import blank, draw_lengths, make_example
 from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 
 from llava_core.config import LlavaConfig
-from llava_core.data.collate import Batch, Collator
+from llava_core.data.collate import MODEL_INPUTS, Batch, Collator
 from llava_core.data.sampler import EpochSampler
 from llava_core.images import Size
 from llava_core.memory import in_gib, is_out_of_memory
@@ -42,7 +42,6 @@ from llava_core.train.stages import parameter_groups, prepare
 
 _BATCH = 16
 _SAMPLES = 4_000
-_INPUTS = ("input_ids", "labels", "lengths", "pixels", "tiles", "sizes")
 Loss = Callable[[Batch], Tensor]
 
 
@@ -169,7 +168,7 @@ def packed_loss(model: LlavaModel) -> Loss:
     wrapped = LossModel(model, packing=True)
 
     def compute(batch: Batch) -> Tensor:
-        values: dict[str, Any] = {name: batch[name] for name in _INPUTS}
+        values: dict[str, Any] = {name: batch[name] for name in MODEL_INPUTS}
         total, num_labelled = wrapped(**values)
         return total / num_labelled
 
@@ -208,7 +207,7 @@ def make_batches(steps: int, *, is_grouped: bool, device: str) -> list[Batch]:
     for step in range(steps):
         at = step * (len(order) // _BATCH) // steps * _BATCH
         batch = collate([make_example(lengths[index]) for index in order[at : at + _BATCH]])
-        for name in _INPUTS:
+        for name in MODEL_INPUTS:
             batch[name] = batch[name].to(device)
         batches.append(batch)
     return batches

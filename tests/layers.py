@@ -90,12 +90,13 @@ LLAVA_CORE = {
     "checkpoint/hugging_face checkpoint/keys checkpoint/lazy checkpoint/open checkpoint/original "
     "checkpoint/parts checkpoint/placement checkpoint/save",
     "data/check": "conversation data/labels data/records errors",
-    "data/collate": "data/dataset model/llava tokens",
+    "data/collate": "data/dataset data/trees model/llava tokens",
     "data/dataset": "checkpoint/tower config conversation data/labels data/records errors "
     "images model/llava model/merge tokens",
     "data/labels": "conversation data/records errors tokens",
     "data/records": "conversation errors",
     "data/sampler": "",
+    "data/trees": "data/dataset tokens",
     "serve/__main__": "command errors predict serve/access serve/batcher serve/chat "
     "serve/controller serve/heartbeat serve/original serve/pictures serve/roster serve/web "
     "serve/web_client serve/worker",
@@ -131,11 +132,12 @@ LLAVA_CORE = {
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
     "checkpoint/parts checkpoint/save train/stages errors",
     "train/flops": "data/collate model/llava model/vision tokens",
-    "train/loss": "images model/llava tokens",
+    "train/loss": "images model/llava tokens train/rows",
     "train/recipe": "errors templates",
     "train/run": "checkpoint/extra_tokens checkpoint/parts data/collate data/dataset "
     "data/records errors images model/llava templates tokens train/checkpoints train/loss "
     "train/recipe train/stages train/start train/trainer train/watch",
+    "train/rows": "model/llava tokens",
     "train/stages": "checkpoint/keys checkpoint/load checkpoint/parts checkpoint/placement "
     "errors model/llava train/recipe",
     "train/start": "checkpoint/adapters checkpoint/files checkpoint/hub checkpoint/keys "

@@ -33,6 +33,8 @@ class Example(NamedTuple):
     """int64[T], pictures as IMAGE_TOKEN_ID."""
     labels: Tensor
     """int64[T], IGNORE_INDEX where nothing is learned or the longest sequence is passed."""
+    ends: Tensor
+    """int64[T], tokens up to and with each id after splicing, where a picture is many."""
     pictures: tuple[Picture, ...]
     length: int
     """Tokens after splicing, cut to the longest sequence."""
@@ -121,6 +123,7 @@ class TrainingData(Dataset[Example]):
         self._template = template
         self._tokenizer = tokenizer
         self._reader = reader
+        self._last: tuple[str, Picture] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -134,7 +137,7 @@ class TrainingData(Dataset[Example]):
             return self._example(sample)
         except DataError as error:
             none = torch.empty(0, dtype=torch.int64)
-            return Example(name, none, none, (), 0, False, str(error))
+            return Example(name, none, none, none, (), 0, False, str(error))
 
     def _example(self, sample: Sample) -> Example:
         config = self._reader.config
@@ -153,10 +156,15 @@ class TrainingData(Dataset[Example]):
             # The model cuts the sequence; what it cuts off must not count as learned.
             labels = labels.masked_fill(ends > limit, IGNORE_INDEX)
         cut = length if limit is None else min(length, limit)
-        return Example(sample.id, ids, labels, pictures, cut, cut < length, None)
+        return Example(sample.id, ids, labels, ends, pictures, cut, cut < length, None)
 
     def _read(self, name: str, sample: Sample) -> Picture:
+        """Opens a picture; the one of the sample before is the same tensor again."""
+        if self._last is not None and self._last[0] == name:
+            return self._last[1]
         try:
-            return self._reader.read(name)
+            picture = self._reader.read(name)
         except DataError as error:
             raise DataError(f"sample {sample.id}: {error}") from error
+        self._last = name, picture
+        return picture

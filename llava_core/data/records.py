@@ -62,6 +62,8 @@ class Records:
         starts: list[int] = []
         ends: list[int] = []
         lengths: list[int] = []
+        pictures: list[int] = []
+        known: dict[str, int] = {}
         for index, path in enumerate(self._paths):
             before = len(starts)
             for found in scan(path):
@@ -69,6 +71,8 @@ class Records:
                 starts.append(found.start)
                 ends.append(found.end)
                 lengths.append(modality_length(found.fields))
+                name = _first_picture(found.fields)
+                pictures.append(known.setdefault(name, len(known)) if name else -1)
             if len(starts) == before:
                 raise DataError(f"{path} holds no records")
         self._files = np.array(files, dtype=np.int32)
@@ -76,6 +80,8 @@ class Records:
         self._ends = np.array(ends, dtype=np.int64)
         self.modality_lengths: NDArray[np.int32] = np.array(lengths, dtype=np.int32)
         """Number of words of each, negative for text only; what samples are grouped by."""
+        self.pictures: NDArray[np.int32] = np.array(pictures, dtype=np.int32)
+        """Number of the first picture of each, the same where it is the same; -1: text only."""
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -142,6 +148,12 @@ def modality_length(fields: Mapping[str, Any]) -> int:
     texts = [turn.get("value") for turn in turns if isinstance(turn, dict)] if turns else []
     length = max(1, sum(len(text.split()) for text in texts if isinstance(text, str)))
     return length if fields.get("image") else -length
+
+
+def _first_picture(fields: Mapping[str, Any]) -> str | None:
+    images = fields.get("image")
+    first = images[0] if isinstance(images, list) and images else images
+    return first if isinstance(first, str) else None
 
 
 def parse_sample(fields: Mapping[str, Any], *, number: int) -> Sample:

@@ -20,19 +20,23 @@ class EpochSampler(Sampler[int]):
         batch_size: int,
         world_size: int,
         is_grouped: bool,
+        pictures: Sequence[int] | None = None,
     ) -> None:
-        """Chooses between samples grouped by modality and length, and plain shuffling.
+        """Chooses between samples grouped by modality and length, by picture, and plain shuffling.
 
         Args:
             lengths: see `group_by_modality`.
             batch_size: samples in a batch of one process.
             world_size: batches in a step: processes x accumulated batches.
+            is_grouped: by modality and length.
+            pictures: see `group_by_picture`; None: not by them.
         """
         self._lengths = list(lengths)
         self._seed = seed
         self._batch_size = batch_size
         self._world_size = world_size
         self._is_grouped = is_grouped
+        self._pictures = pictures
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -45,6 +49,8 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         """Yields every index once."""
         generator = torch.Generator().manual_seed(self._seed + _EPOCH_STRIDE * self._epoch)
+        if self._pictures is not None:
+            return iter(group_by_picture(self._pictures, generator=generator))
         if not self._is_grouped:
             return iter(torch.randperm(len(self), generator=generator).tolist())
         return iter(
@@ -86,6 +92,21 @@ def group_by_modality(
         steps += slices
     shuffled = torch.randperm(len(steps), generator=generator).tolist()
     return [index for place in shuffled for index in steps[place]] + sorted(rest)
+
+
+def group_by_picture(pictures: Sequence[int], *, generator: torch.Generator) -> list[int]:
+    """Shuffles pictures, with their samples one behind the other; text samples come between them.
+
+    Args:
+        pictures: number of each sample's picture, negative for text.
+    """
+    groups: dict[int, list[int]] = {}
+    shuffled = torch.randperm(len(pictures), generator=generator).tolist()
+    for index in shuffled:
+        # A text sample is a group of its own, by a number that no picture has.
+        picture = pictures[index]
+        groups.setdefault(picture if picture >= 0 else -1 - index, []).append(index)
+    return [index for group in groups.values() for index in group]
 
 
 def group_by_length(

@@ -111,6 +111,9 @@ class Recipe:
     """Whether a step's samples are alike: with or without picture, of like length."""
     packing: bool = False
     """Whether several samples share a row instead of padding; loss and gradients stay the same."""
+    share_pictures: bool = False
+    """Whether samples of one picture come together, and what they begin with is computed once; loss
+    and gradients stay the same. Needs packing, and attention=sdpa or eager."""
     engine: str = "none"
     """How several processes share the work: none (each has the whole model), zero2, zero3,
     zero3_offload, fsdp, or a DeepSpeed configuration file."""
@@ -183,6 +186,19 @@ class Recipe:
             (
                 is_anyres and self.grid_pinpoints is None and self.vision_tower is not None,
                 "image_aspect_ratio is anyres for a new model: give grid_pinpoints",
+            ),
+            (
+                self.share_pictures and not self.packing,
+                "share_pictures puts samples into one row: set packing=true too",
+            ),
+            (
+                self.share_pictures and self.group_by_modality_length,
+                "share_pictures and group_by_modality_length are two orders: drop one",
+            ),
+            (
+                self.share_pictures and self.attention not in ("sdpa", "eager"),
+                f"share_pictures needs a mask, which attention={self.attention} may not have: set "
+                "attention=sdpa or eager",
             ),
             (
                 not 0 <= self.warmup_ratio < 1,

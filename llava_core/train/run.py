@@ -76,12 +76,12 @@ def run_recipe(recipe: Recipe) -> Path:
     examiner = Examiner(recipe, needs_base=_needs_base(recipe))
     with training_bar() as bar:
         trainer = LlavaTrainer(
-            LossModel(model, packing=recipe.packing),
+            LossModel(model, packing=recipe.packing, shares_pictures=recipe.share_pictures),
             recipe=recipe,
             settings=settings,
             data=data,
             validation=validation,
-            collator=Collator(reader.blank()),
+            collator=Collator(reader.blank(), shares_pictures=recipe.share_pictures),
             writer=Writer(parts, adapter_config=_adapter_fields(model)),
             callbacks=[Watcher(output, bar=bar), *([examiner] if recipe.eval_tasks else [])],
         )

@@ -101,6 +101,11 @@ def _configured(config: LlavaConfig, recipe: Recipe) -> LlavaConfig:
         )
     if recipe.packing and config.backbone == "mpt":
         raise ConfigError("packing needs positions that restart, which MPT has not; drop packing")
+    if recipe.share_pictures and len(set(config.text.get("layer_types") or ())) > 1:
+        raise ConfigError(
+            "share_pictures needs layers that all see equally far back, which those of "
+            f"{recipe.model} do not; drop share_pictures"
+        )
     return replace(
         config,
         max_length=recipe.max_length,

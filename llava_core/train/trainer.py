@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from llava_core.data.collate import Batch, Collator
+from llava_core.data.collate import MODEL_INPUTS, Batch, Collator
 from llava_core.data.dataset import Example, TrainingData
 from llava_core.data.sampler import EpochSampler
 from llava_core.errors import CheckpointError, DataError
@@ -39,7 +39,6 @@ from llava_core.train.loss import LossModel
 from llava_core.train.recipe import Recipe
 from llava_core.train.stages import copy_into, parameter_groups, trained_names
 
-_INPUTS = ("input_ids", "labels", "lengths", "pixels", "tiles", "sizes")
 # How state dicts of the wrapped model call what we call without it.
 _WRAPPED = "llava."
 # float32 weights and two moments, which the optimizer keeps.
@@ -119,7 +118,7 @@ class LlavaTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The mean loss of the labelled tokens: of the whole step, or of this batch."""
-        total, num_labelled = model(**{name: inputs[name] for name in _INPUTS})
+        total, num_labelled = model(**{name: inputs[name] for name in MODEL_INPUTS})
         if num_items_in_batch is None:
             loss = total / num_labelled.clamp(min=1)
         else:
@@ -184,12 +183,14 @@ class LlavaTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _get_train_sampler(self, train_dataset: Dataset[Example] | None = None) -> Sampler[int]:
+        records = self.train_dataset.records
         return EpochSampler(
-            self.train_dataset.records.modality_lengths.tolist(),
+            records.modality_lengths.tolist(),
             seed=self._recipe.seed,
             batch_size=self._recipe.per_device_batch,
             world_size=self.args.world_size * self._recipe.accumulation,
             is_grouped=self._recipe.group_by_modality_length,
+            pictures=records.pictures.tolist() if self._recipe.share_pictures else None,
         )
 
     def _run_epoch(self, *given: Any, **options: Any) -> None:

@@ -13,9 +13,9 @@ def folder(tmp_path):
     return write_pictures(tmp_path)
 
 
-def collate(folder, *samples, **changes):
+def collate(folder, *samples, shares_pictures=False, **changes):
     dataset = data(folder, *samples, **changes)
-    collator = Collator(reader(folder, **changes).blank())
+    collator = Collator(reader(folder, **changes).blank(), shares_pictures=shares_pictures)
     return collator([dataset[i] for i in range(len(dataset))])
 
 
@@ -48,3 +48,27 @@ def test_a_batch_of_faults_only_learns_nothing(folder):
     batch = collate(folder, ["none.png"])
     assert batch["labels"].tolist() == [[IGNORE_INDEX]]
     assert len(batch["pixels"]) == 1
+
+
+def test_samples_of_one_picture_are_a_tree(folder):
+    batch = collate(folder, ["a.png"], ["a.png"], [], ["b.png"], ["a.png"], shares_pictures=True)
+    # A picture that comes back later is read, and computed, again.
+    assert batch["places"].tolist() == [0, 0, 1, 2]
+    assert batch["tiles"].tolist() == [1, 1, 1]
+    assert batch["trees"].tolist() == [0, 0, 1, 2, 3]
+    shared = batch["shared"].tolist()
+    assert shared[0] == shared[1] > PATCHES
+    assert shared[2:] == [0, 0, 0]
+    alone = collate(folder, ["a.png"], ["a.png"], [], ["b.png"], ["a.png"])
+    assert alone["trees"].tolist() == [0, 1, 2, 3, 4]
+    assert alone["num_tokens"] - batch["num_tokens"] == shared[0]
+    assert alone["num_pairs"] - batch["num_pairs"] == shared[0] ** 2
+
+
+def test_what_samples_share_ends_before_anything_is_learned(folder):
+    batch = collate(folder, ["a.png"], ["a.png"], shares_pictures=True)
+    ids, labels = batch["input_ids"][0], batch["labels"][0]
+    widths = torch.where(ids == IMAGE_TOKEN_ID, PATCHES, 1).cumsum(0)
+    first_learned = int((labels != IGNORE_INDEX).nonzero()[0])
+    # The two are the same all through; from the token before it the first answer's is learned.
+    assert batch["shared"][0] == widths[first_learned - 2]

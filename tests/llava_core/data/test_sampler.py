@@ -1,5 +1,7 @@
 """Orders against those of the original, with the same seeds of torch."""
 
+from itertools import groupby
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +11,7 @@ from llava_core.data.sampler import (
     EpochSampler,
     group_by_length,
     group_by_modality,
+    group_by_picture,
     split_evenly,
 )
 
@@ -69,6 +72,15 @@ def test_an_epoch_has_every_sample_once(lengths, batch_size, world_size, is_grou
     order = list(sampler)
     assert sorted(order) == list(range(len(lengths)))
     assert order == list(sampler)
+
+
+@given(st.lists(st.integers(-1, 6), max_size=60), st.integers(0, 3))
+def test_samples_of_a_picture_come_one_behind_the_other(pictures, seed):
+    order = group_by_picture(pictures, generator=seeded(seed))
+    assert sorted(order) == list(range(len(pictures)))
+    runs = [picture for picture, _ in groupby(pictures[index] for index in order)]
+    shown = [picture for picture in runs if picture >= 0]
+    assert len(shown) == len(set(shown))
 
 
 @pytest.mark.parametrize("is_grouped", [True, False])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from llava_core.data.collate import Collator
+from llava_core.data.collate import MODEL_INPUTS, Collator
 from llava_core.data.dataset import Example
 from llava_core.tokens import IGNORE_INDEX, IMAGE_TOKEN_ID
 from llava_core.train.flops import count_work, peak_tflops
@@ -28,7 +28,8 @@ def example(length):
     labels = ids.clone()
     labels[: length // 2] = IGNORE_INDEX
     ids[1] = IMAGE_TOKEN_ID
-    return Example("s", ids, labels, (toy_picture(1),), length + PATCHES - 1, False, None)
+    ends = torch.where(ids == IMAGE_TOKEN_ID, PATCHES, 1).cumsum(0)
+    return Example("s", ids, labels, ends, (toy_picture(1),), length + PATCHES - 1, False, None)
 
 
 def prepared(**settings):
@@ -42,9 +43,8 @@ def prepared(**settings):
 
 def counted(model, batch):
     """What torch counts but for the tower's first layer, a convolution."""
-    inputs = ("input_ids", "labels", "lengths", "pixels", "tiles", "sizes")
     with FlopCounterMode(display=False) as counter:
-        total, _ = LossModel(model, packing=False)(**{name: batch[name] for name in inputs})
+        total, _ = LossModel(model, packing=False)(**{name: batch[name] for name in MODEL_INPUTS})
         total.backward()
     by_operation = counter.get_flop_counts()["Global"]
     return sum(n for kind, n in by_operation.items() if "convolution" not in str(kind))

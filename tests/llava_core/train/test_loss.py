@@ -4,17 +4,17 @@ import json
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llava_core.data.collate import Collator
+from llava_core.data.collate import MODEL_INPUTS, Collator
 from llava_core.data.dataset import Example
 from llava_core.images import Size, open_image
-from llava_core.model.llava import Picture, Spliced, causal_loss
+from llava_core.model.llava import Picture
 from llava_core.predict import load
 from llava_core.tokens import IGNORE_INDEX, IMAGE_TOKEN_ID
-from llava_core.train.loss import LossModel, lay_out, pack
-from tests.llava_core.toy import PATCHES, toy_config, toy_model, toy_picture
+from llava_core.train.loss import LossModel
+from tests.llava_core.toy import PATCHES, TEXT, toy_config, toy_model, toy_picture
 
 TILES = {
     "image_aspect_ratio": "anyres",
@@ -31,24 +31,25 @@ def example(seed, num_pictures, length, *, tiles=1):
     labels[: length // 2] = IGNORE_INDEX
     pictures = tuple(toy_picture(seed + n, tiles) for n in range(num_pictures))
     size = length + num_pictures * (PATCHES - 1)
-    return Example(f"s{seed}", ids, labels, pictures, size, False, None)
+    ends = torch.where(ids == IMAGE_TOKEN_ID, PATCHES, 1).cumsum(0)
+    return Example(f"s{seed}", ids, labels, ends, pictures, size, False, None)
 
 
 MIXTURE = [example(0, 1, 12), example(1, 0, 30), example(2, 2, 9), example(3, 0, 5)]
 
 
-def loss(model, examples, *, packing):
+def loss(model, examples, *, packing, shares_pictures=False):
     side = model.vision_tower.image_size
     num_tiles = 3 if model.config.uses_tiles else 1
     blank = Picture(torch.zeros(num_tiles, 3, side, side), Size(side, side))
-    batch = Collator(blank)(examples)
-    taken = {name: batch[name] for name in ("input_ids", "labels", "lengths", "pixels", "tiles")}
-    return LossModel(model, packing=packing)(**taken, sizes=batch["sizes"])
+    batch = Collator(blank, shares_pictures=shares_pictures)(examples)
+    wrapped = LossModel(model, packing=packing, shares_pictures=shares_pictures)
+    return wrapped(**{name: batch[name] for name in MODEL_INPUTS})
 
 
-def gradients(model, examples, *, packing):
+def gradients(model, examples, **layout):
     model.zero_grad()
-    total, num_labelled = loss(model, examples, packing=packing)
+    total, num_labelled = loss(model, examples, **layout)
     (total / num_labelled).backward()
     return {
         name: parameter.grad.clone()
@@ -89,6 +90,79 @@ def test_packed_samples_do_not_see_each_other():
         for seeds in ((2, 4), (3, 5))
     ]
     assert (with_one - others[0]).item() == pytest.approx((with_other - others[1]).item(), abs=1e-3)
+
+
+def about(picture, *words, learned=2):
+    """Examples about one picture, each with tokens of its own, of which the last are learned."""
+    shown = toy_picture(picture, 1)
+    examples = []
+    for number, own in enumerate(words):
+        ids = torch.tensor([1, 7, IMAGE_TOKEN_ID, 8, *own])
+        labels = ids.clone()
+        labels[: len(ids) - learned] = IGNORE_INDEX
+        ends = torch.where(ids == IMAGE_TOKEN_ID, PATCHES, 1).cumsum(0)
+        name = f"p{picture}-{number}"
+        examples.append(Example(name, ids, labels, ends, (shown,), int(ends[-1]), False, None))
+    return examples
+
+
+def assert_same_gradients(model, examples):
+    shared = gradients(model, examples, packing=True, shares_pictures=True)
+    padded = gradients(model, examples, packing=False)
+    assert shared.keys() == padded.keys()
+    for name, gradient in shared.items():
+        torch.testing.assert_close(gradient, padded[name], atol=2e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("backbone", ["llama", "qwen2", "mistral"])
+def test_gradients_of_shared_pictures_are_those_of_each_alone(attention, backbone):
+    model = toy_model(toy_config(backbone=backbone), attention=attention)
+    first = about(1, [9, 4, 5], [9, 6, 5, 4, 3], [9, 4, 3])
+    second = about(2, [9, 4, 5], [5, 5, 4, 5])
+    # Samples of other pictures come between, and some are alone.
+    assert_same_gradients(model, [*first[:2], *second, *MIXTURE, first[2]])
+
+
+def test_what_a_window_hides_stays_hidden():
+    text = {**TEXT, "sliding_window": 4}
+    model = toy_model(toy_config(backbone="mistral", text=text))
+    examples = about(1, [9, 4, 5], [9, 6, 5, 4, 3])
+    assert_same_gradients(model, examples)
+    wide = loss(toy_model(toy_config(backbone="mistral")), examples, packing=False)[0]
+    narrow = loss(model, examples, packing=False)[0]
+    assert abs(wide.item() - narrow.item()) > 1e-3
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.lists(st.integers(3, 6), min_size=1, max_size=6)),
+        min_size=1,
+        max_size=8,
+    ),
+    st.integers(1, 5),
+    st.randoms(use_true_random=False),
+)
+def test_shared_losses_are_those_of_each_alone_whatever_is_alike(samples, learned, random):
+    model = toy_model()
+    words = {picture: [own for other, own in samples if other == picture] for picture, _ in samples}
+    examples = [
+        one for picture, own in words.items() for one in about(picture, *own, learned=learned)
+    ]
+    random.shuffle(examples)
+    together, num_together = loss(model, examples, packing=True, shares_pictures=True)
+    apart, num_apart = loss(model, examples, packing=False)
+    assert together.item() == pytest.approx(apart.item(), rel=1e-5)
+    assert int(num_together) == int(num_apart)
+
+
+def test_the_tower_sees_a_shared_picture_once():
+    model = toy_model()
+    seen = []
+    model.vision_tower.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    loss(model, about(1, [9, 4, 5], [9, 6, 5], [9, 3]), packing=False)
+    assert seen == [1]
 
 
 def test_tiles_are_merged_as_in_the_model():
@@ -140,45 +214,7 @@ def test_the_loss_of_the_original_is_met(reference):
         pictures = ()
         if IMAGE_TOKEN_ID in case["input_ids"]:
             pictures = (llava.picture(open_image(golden / "images" / case["image"])),)
-        one = Example("golden", ids, labels, pictures, len(ids), False, None)
+        ends = torch.arange(1, len(ids) + 1)
+        one = Example("golden", ids, labels, ends, pictures, len(ids), False, None)
         total, num_labelled = loss(llava.model, [one], packing=True)
         assert (total / num_labelled).item() == pytest.approx(case["loss"], abs=1e-4)
-
-
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(0, 60))
-def test_every_sample_is_packed_once_and_no_row_overflows(lengths, room):
-    capacity = max(lengths) + room
-    bins = pack(lengths, capacity=capacity)
-    assert sorted(index for members in bins for index in members) == list(range(len(lengths)))
-    assert all(sum(lengths[index] for index in members) <= capacity for members in bins)
-    area = len(bins) * max(sum(lengths[index] for index in members) for members in bins)
-    assert area <= len(lengths) * max(lengths)
-
-
-def test_rows_are_filled_even_where_no_two_samples_fit_into_the_longest():
-    lengths = [1000, 700, 700, 700, 700, 700, 700, 700]
-    bins = pack(lengths, capacity=2000)
-    longest = max(sum(lengths[index] for index in members) for members in bins)
-    assert len(bins) * longest < 1.2 * sum(lengths)
-
-
-def test_positions_restart_and_padding_stands_alone():
-    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]]).bool()
-    labels = torch.arange(16).view(4, 4).masked_fill(~mask, IGNORE_INDEX)
-    spliced = Spliced(torch.ones(4, 4, 2), mask, labels)
-    rows = lay_out(spliced, packing=True)
-    assert rows.mask is None
-    assert rows.positions.tolist() == [[0, 1, 2, 3], [0, 1, 2, 0], [0, 1, 0, 1]]
-    assert rows.labels.tolist() == [[1, 2, 3, -100], [5, 6, -100, -100], [9, -100, 13, -100]]
-    flat = lay_out(spliced, packing=True, flat=True)
-    assert flat.positions.tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 1, 0, 1]]
-
-
-def test_labels_stand_where_the_token_before_is():
-    labels = torch.tensor([[IGNORE_INDEX, 4, 5]])
-    spliced = Spliced(torch.ones(1, 3, 2), torch.ones(1, 3).bool(), labels)
-    rows = lay_out(spliced, packing=False)
-    assert rows.labels.tolist() == [[4, 5, IGNORE_INDEX]]
-    logits = torch.randn(1, 3, 10)
-    picked = torch.nn.functional.cross_entropy(logits[0, :2], rows.labels[0, :2])
-    torch.testing.assert_close(picked, causal_loss(logits, labels))

@@ -79,6 +79,15 @@ def test_a_printed_recipe_reads_as_itself(name, tmp_path):
         ({"vision_tower_lr": 1e-6}, "vision_tower_lr has no effect"),
         ({"projector_lr": 1e-6, "tune": "language_model"}, "projector_lr has no effect"),
         ({"image_aspect_ratio": "anyres"}, "anyres for a new model: give grid_pinpoints"),
+        ({"share_pictures": True, "attention": "sdpa"}, "set packing=true too"),
+        (
+            {"share_pictures": True, "packing": True, "group_by_modality_length": False},
+            "attention=auto may not have: set attention=sdpa or eager",
+        ),
+        (
+            {"share_pictures": True, "packing": True, "group_by_modality_length": True},
+            "share_pictures and group_by_modality_length are two orders: drop one",
+        ),
         ({"peak_tflops": 0}, "peak_tflops is 0.0, expected more than 0"),
         ({"warmup_ratio": 3}, r"warmup_ratio is 3.0, expected a fraction in \[0, 1\)"),
         ({"engine": "zero4"}, "engine 'zero4' is unknown.*did you mean zero"),

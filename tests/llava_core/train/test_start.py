@@ -1,5 +1,8 @@
 """What a training starts from, and what does not fit it."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
@@ -84,3 +87,15 @@ def test_training_goes_on_from_a_published_checkpoint(recipe, reference):
 def test_settings_that_the_model_cannot_have_are_told(recipe, settings, message):
     with pytest.raises(ConfigError, match=message):
         open_start(recipe(**settings))
+
+
+def test_pictures_are_not_shared_where_layers_see_differently_far(recipe, base, tmp_path):
+    mixed = shutil.copytree(base, tmp_path / "mixed")
+    shutil.copytree(base.with_name("toy-clip"), tmp_path / "toy-clip")
+    fields = json.loads((mixed / "config.json").read_text())
+    fields["layer_types"] = ["full_attention", "sliding_attention"]
+    (mixed / "config.json").write_text(json.dumps(fields))
+    settings = {"model": str(mixed), "packing": True, "group_by_modality_length": False}
+    open_start(recipe(**settings))
+    with pytest.raises(ConfigError, match="mixed do not; drop share_pictures"):
+        open_start(recipe(**settings, share_pictures=True))

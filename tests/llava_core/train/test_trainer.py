@@ -65,6 +65,18 @@ def test_packed_training_is_unpacked_training(recipe, tmp_path, stage):
     assert curves[0] == pytest.approx(curves[1], abs=2e-5)
 
 
+def test_training_that_shares_pictures_is_training_that_does_not(recipe, tmp_path):
+    data = write_data(tmp_path, 4, captions=True)
+    # A step has all samples, three about each of four pictures, so that their order is nothing.
+    own = {"data": [str(data)] * 3, "packing": True, "per_device_batch": 12, "global_batch": 12}
+    own["group_by_modality_length"] = False
+    curves = [
+        losses(recipe(**own, share_pictures=shares, max_steps=4, output=str(tmp_path / name)))
+        for shares, name in ((True, "shared"), (False, "apart"))
+    ]
+    assert curves[0] == pytest.approx(curves[1], abs=2e-5)
+
+
 def test_checkpointed_activations_change_nothing(recipe, tmp_path):
     curves = [
         losses(

@@ -1,0 +1,67 @@
+"""Finds examples of a batch that begin alike, so that their beginning is computed once.
+
+A picture is most of a sample of LLaVA's data, and often several samples are about the same one.
+They are a tree then: what all begin with is the trunk, what comes behind it in each a branch.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from llava_core.data.dataset import Example
+from llava_core.tokens import IGNORE_INDEX, IMAGE_TOKEN_ID
+
+
+class Tree(NamedTuple):
+    """Examples that are computed together."""
+
+    members: list[int]
+    """Numbers of the examples, in their order."""
+    num_shared: int
+    """Tokens after splicing with which all begin; 0 where one is alone."""
+
+
+def grow_trees(examples: Sequence[Example], places: Sequence[int]) -> list[Tree]:
+    """Makes examples whose first picture is the same a tree; text stands alone.
+
+    Args:
+        places: number of the picture of each `<image>`, in the examples' order.
+    """
+    rows = _number_pictures(examples, places)
+    alike: dict[int, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        pictures = row[row < 0]
+        alike[int(pictures[0]) if len(pictures) else number].append(number)
+    return [_tree(members, examples, rows) for members in alike.values()]
+
+
+def _number_pictures(examples: Sequence[Example], places: Sequence[int]) -> list[Tensor]:
+    """The ids of each example, with -1 - i in places of picture i."""
+    rows, used = [], 0
+    for example in examples:
+        row, count = example.ids.clone(), len(example.pictures)
+        own = torch.tensor(places[used : used + count], dtype=torch.int64)
+        row[row == IMAGE_TOKEN_ID] = -1 - own
+        rows.append(row)
+        used += count
+    return rows
+
+
+def _tree(members: list[int], examples: Sequence[Example], rows: Sequence[Tensor]) -> Tree:
+    """Finds how far members are alike: at most to the token from which one learns the next."""
+    if len(members) == 1:
+        return Tree(members, 0)
+    shortest = min(len(rows[member]) for member in members)
+    ids = torch.stack([rows[member][:shortest] for member in members])
+    labels = torch.stack([examples[member].labels[:shortest] for member in members])
+    ends_there = (ids != ids[0])[:, :-1] | (labels[:, 1:] != IGNORE_INDEX)
+    stops = ends_there.any(dim=0).nonzero()
+    count = int(stops[0]) if len(stops) else shortest - 1
+    if not count:
+        return Tree(members, 0)
+    # All that is behind a longest sequence was cut.
+    spliced = int(examples[members[0]].ends[count - 1])
+    return Tree(members, min(spliced, *(examples[member].length for member in members)))
