@@ -1,13 +1,13 @@
 """What the page does between a visitor and the servers: moderates, answers and logs.
 
-Knows nothing of how the page looks. One or more models are asked at a time, about one picture.
+Knows nothing of how the page looks. One or more models are asked at a time.
 """
 
 import asyncio
 import logging
 import time
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -62,19 +62,19 @@ class Desk:
         What goes wrong becomes part of the talk. Closing it frees the places at the servers.
 
         Args:
-            talks: one for each model, with the same question about the same picture.
+            talks: one for each model, with the same question.
         """
         latest = list(talks)
         try:
-            png = await self._admit(talks[0], wish)
+            pngs = await self._admit(talks, wish)
         except (DataError, NoAnswer) as error:
             latest = [talk.failed(str(error)) for talk in talks]
             for talk in latest:
-                self._note(talk, wish, png=None, start=time.time())
+                self._note(talk, wish, pngs={}, start=time.time())
             yield tuple(latest)
             return
         tasks = [
-            asyncio.create_task(self._follow(latest, place, wish, png))
+            asyncio.create_task(self._follow(latest, place, wish, pngs))
             for place in range(len(latest))
         ]
         try:
@@ -108,37 +108,40 @@ class Desk:
                 "states": [talk.logged() for talk in talks],
                 "anonymous": hidden,
             }
-        self._log.append({"type": kind, **about, "images": _images(talks[0]), "ip": visitor})
+        self._log.append({"type": kind, **about, "images": _images(talks), "ip": visitor})
 
-    async def _admit(self, talk: Talk, wish: Wish) -> bytes | None:
-        """The picture as it is sent.
+    async def _admit(self, talks: Sequence[Talk], wish: Wish) -> dict[Path, bytes]:
+        """The pictures of the conversations, as they are sent.
 
         Raises:
-            DataError: the question is refused, or its picture cannot be used.
+            DataError: the question is refused, or a picture cannot be used.
             NoAnswer: nobody says whether it may be asked.
         """
         if self._moderator is not None:
-            flags = await self._moderator.flags(talk.turns[-1].question)
+            flags = await self._moderator.flags(talks[0].turns[-1].question)
             if flags:
                 raise DataError(
                     "YOUR INPUT VIOLATES OUR CONTENT MODERATION GUIDELINES. PLEASE TRY AGAIN. "
                     f"({', '.join(flags)})"
                 )
-        if talk.picture is None:
-            return None
-        return await asyncio.to_thread(self._prepare, talk.picture, wish.mode)
+        pictures = dict.fromkeys(picture for talk in talks for picture in talk.pictures)
+        return {
+            picture: await asyncio.to_thread(self._prepare, picture, wish.mode)
+            for picture in pictures
+        }
 
     def _prepare(self, picture: Path, mode: str) -> bytes:
         return as_png(prepare(open_upload(picture, self._policy), mode))
 
-    async def _follow(self, talks: list[Talk], place: int, wish: Wish, png: bytes | None) -> None:
+    async def _follow(
+        self, talks: list[Talk], place: int, wish: Wish, pngs: Mapping[Path, bytes]
+    ) -> None:
         """Puts one talk into its place again and again, until it is answered."""
-        start, url = time.time(), None
-        if png is not None:
-            talks[place] = replace(talks[place], sent=picture_hash(png))
-            url = f"data:image/png;base64,{b64encode(png).decode()}"
-        talk = talks[place]
-        pieces = self._answerer.ask(talk.model, talk.messages(url), wish.sampling)
+        start, talk = time.time(), talks[place]
+        names = {picture: picture_hash(pngs[picture]) for picture in talk.pictures}
+        talks[place] = replace(talk, sent=names)
+        urls = {picture: _data_url(png) for picture, png in pngs.items()}
+        pieces = self._answerer.ask(talk.model, talk.messages(urls), wish.sampling)
         try:
             async with aclosing(pieces):
                 async for piece in pieces:
@@ -146,9 +149,9 @@ class Desk:
         except NoAnswer as error:
             talks[place] = talks[place].failed(str(error))
         finally:
-            self._note(talks[place].left(), wish, png=png, start=start)
+            self._note(talks[place].left(), wish, pngs=pngs, start=start)
 
-    def _note(self, talk: Talk, wish: Wish, *, png: bytes | None, start: float) -> None:
+    def _note(self, talk: Talk, wish: Wish, *, pngs: Mapping[Path, bytes], start: float) -> None:
         last = talk.turns[-1]
         _logger.info("%s: %s in %.2f s", talk.model, last.error or last.finish, time.time() - start)
         if self._log is None:
@@ -162,11 +165,11 @@ class Desk:
             "error": last.error or None,
             "settings": {"image_process_mode": wish.mode, **asdict(wish.sampling)},
             "state": talk.logged(),
-            "images": _images(talk),
+            "images": _images([talk]),
             "ip": wish.visitor,
         }
         try:
-            if png is not None:
+            for png in pngs.values():
                 self._log.keep(png)
             self._log.append(record)
         except DataError as error:
@@ -174,5 +177,10 @@ class Desk:
             _logger.error("%s", error)
 
 
-def _images(talk: Talk) -> list[str]:
-    return [] if talk.sent is None else [talk.sent]
+def _images(talks: Sequence[Talk]) -> list[str]:
+    """Each once, in the order in which they were shown."""
+    return list(dict.fromkeys(name for talk in talks for name in talk.sent.values()))
+
+
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(png).decode()}"

@@ -1,8 +1,8 @@
-"""What was said on the page with one model, about at most one picture."""
+"""What was said on the page with one model, and which pictures were shown to it with what."""
 
 import html
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ class Turn:
     """A question and how far its answer is."""
 
     question: str
+    picture: Path | None = None
+    """What the visitor gave with it."""
     answer: str = ""
     error: str = ""
     """Why there is no whole answer."""
@@ -35,52 +37,56 @@ class Talk:
     """A conversation; its last question may be without an answer yet."""
 
     model: str
-    picture: Path | None = None
-    """What the visitor gave."""
-    sent: str | None = None
-    """Name in the log of what was sent of it."""
     turns: tuple[Turn, ...] = ()
+    sent: Mapping[Path, str] = field(default_factory=dict)
+    """Names in the log of what was sent of the pictures with the last question."""
 
-    def messages(self, picture_url: str | None) -> list[dict[str, Any]]:
+    @property
+    def pictures(self) -> list[Path]:
+        """What the model is sent to look at, in order."""
+        return [turn.picture for turn in self._sent_turns if turn.picture is not None]
+
+    def messages(self, urls: Mapping[Path, str]) -> list[dict[str, Any]]:
         """What the model is sent: all that was answered, and the last question.
 
         Args:
-            picture_url: goes in front of the first question.
+            urls: of the pictures; each goes in front of its question.
         """
-        *before, last = self.turns
         messages: list[dict[str, Any]] = []
-        for turn in (turn for turn in before if turn.is_sent):
-            messages.append({"role": "user", "content": turn.question})
+        for turn in self._sent_turns:
+            content: Any = turn.question
+            if turn.picture is not None:
+                picture = {"type": "image_url", "image_url": {"url": urls[turn.picture]}}
+                content = [picture, {"type": "text", "text": turn.question}]
+            messages.append({"role": "user", "content": content})
             messages.append({"role": "assistant", "content": turn.answer})
-        messages.append({"role": "user", "content": last.question})
-        if picture_url is not None:
-            picture = {"type": "image_url", "image_url": {"url": picture_url}}
-            text = {"type": "text", "text": messages[0]["content"]}
-            messages[0]["content"] = [picture, text]
-        return messages
+        # The last answer is what is asked for.
+        return messages[:-1]
 
-    def shown(self, *, name: str | None = None) -> list[dict[str, str]]:
-        """What the visitor sees, as Markdown.
+    def shown(self, *, name: str | None = None) -> list[dict[str, Any]]:
+        """What the visitor sees: pictures, and Markdown.
 
         Args:
             name: stands for the model's where an error tells it.
         """
-        messages = []
+        messages: list[dict[str, Any]] = []
         for turn in self.turns:
             if name is not None:
                 turn = replace(turn, error=turn.error.replace(self.model, name))
-            messages.append({"role": "user", "content": _literal(turn.question)})
+            question: Any = _literal(turn.question)
+            if turn.picture is not None:
+                question = [{"path": str(turn.picture)}, question]
+            messages.append({"role": "user", "content": question})
             messages.append({"role": "assistant", "content": _shown(turn)})
         return messages
 
     def logged(self) -> dict[str, Any]:
-        """What the log holds."""
-        messages = [
-            [role, text]
-            for turn in self.turns
-            for role, text in (("user", turn.question), ("assistant", turn.answer))
-        ]
-        return {"messages": messages}
+        """What the log holds; the picture of each message, where it has one, beside the texts."""
+        messages, images = [], []
+        for turn in self.turns:
+            messages += [["user", turn.question], ["assistant", turn.answer]]
+            images += [None if turn.picture is None else self.sent.get(turn.picture), None]
+        return {"messages": messages, "images": images}
 
     def grown(self, text: str, finish: str | None) -> "Talk":
         """With more of the last answer."""
@@ -96,6 +102,11 @@ class Talk:
         last = self.turns[-1]
         return self if last.finish else self._with(replace(last, finish="left"))
 
+    @property
+    def _sent_turns(self) -> list[Turn]:
+        *before, last = self.turns
+        return [*(turn for turn in before if turn.is_sent), last]
+
     def _with(self, last: Turn) -> "Talk":
         return replace(self, turns=(*self.turns[:-1], last))
 
@@ -103,29 +114,27 @@ class Talk:
 def begin(
     talks: Sequence[Talk], *, models: Sequence[str], picture: Path | None, question: str
 ) -> tuple[Talk, ...]:
-    """Asks models a question: in their conversations, or in new ones about another picture."""
-    turns = [talk.turns for talk in talks] if goes_on(talks, picture) else [()] * len(models)
-    return tuple(
-        Talk(model=model, picture=picture, turns=(*before, Turn(question=question)))
-        for model, before in zip(models, turns, strict=True)
-    )
+    """Asks models a question, in their conversations if there are any.
+
+    Args:
+        picture: goes with it, unless the conversation has it from before.
+    """
+    begun = []
+    for talk, model in zip(talks or [Talk(model=model) for model in models], models, strict=True):
+        has_it = any(turn.picture == picture for turn in talk.turns if turn.is_sent)
+        turn = Turn(question=question, picture=None if has_it else picture)
+        begun.append(Talk(model=model, turns=(*talk.turns, turn)))
+    return tuple(begun)
 
 
 def begin_again(talks: Sequence[Talk], *, models: Sequence[str]) -> tuple[Talk, ...]:
-    """Asks the last question anew."""
-    return tuple(
-        replace(
-            talk,
-            model=model,
-            turns=(*talk.turns[:-1], Turn(question=talk.turns[-1].question)),
-        )
-        for talk, model in zip(talks, models, strict=True)
-    )
-
-
-def goes_on(talks: Sequence[Talk], picture: Path | None) -> bool:
-    """Whether a question about a picture belongs to these conversations."""
-    return bool(talks) and all(talk.picture == picture for talk in talks)
+    """Asks the last question anew, with the picture that it has."""
+    begun = []
+    for talk, model in zip(talks, models, strict=True):
+        *before, last = talk.turns
+        turn = Turn(question=last.question, picture=last.picture)
+        begun.append(Talk(model=model, turns=(*before, turn)))
+    return tuple(begun)
 
 
 def _shown(turn: Turn) -> str:

@@ -1,4 +1,4 @@
-"""The page: a chat about a picture, with one model or with two beside each other.
+"""The page: a chat about pictures, with one model or with two beside each other.
 
 All that a visitor's browser loads comes from here: no fonts, scripts or counters from elsewhere,
 and a policy that keeps pictures which an answer names from being fetched.
@@ -26,7 +26,13 @@ from llava_core.serve.web_tab import Controls, Page, Tab, usual
 _logger = logging.getLogger(__name__)
 
 _FONT, _MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
-_CSS = ".note {opacity: .75; font-size: .9em} footer {display: none !important}"
+_CSS = """
+.note {opacity: .75; font-size: .9em}
+footer {display: none !important}
+.user-row div:not(:fullscreen) > .image-container img {max-height: 8em; width: auto}
+/* Gradio's button to publish a picture elsewhere, which has no switch. */
+.user-row:has(img) + .message-buttons {display: none}
+"""
 _POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
 _MAX_FILE = "20mb"
 _KEPT = "Questions, pictures, answers, votes and addresses of visitors are kept on this server."

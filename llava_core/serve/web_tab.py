@@ -14,7 +14,7 @@ from llava_core.errors import DataError
 from llava_core.serve.answering import Desk, Wish
 from llava_core.serve.example_pictures import Example
 from llava_core.serve.picture_modes import MODES
-from llava_core.serve.talk import Talk, begin, begin_again, goes_on
+from llava_core.serve.talk import Talk, begin, begin_again
 from llava_core.serve.web_client import NoAnswer, Sampling
 
 # Labels of the buttons, by the names that the logs of LLaVA's and FastChat's pages have.
@@ -25,6 +25,11 @@ _PAIR_VOTES = {
     "tievote": "Tie",
     "bothbad_vote": "Both are bad",
 }
+
+_PICTURE_NOTE = (
+    "It goes with the next question, once; the chat shows where. To add another one, take this one "
+    "out: the conversation keeps it."
+)
 
 _Updates = list[Any]
 
@@ -53,7 +58,7 @@ class Round:
 
 
 class Controls:
-    """What the tabs share: the picture, and how answers are written."""
+    """What the tabs share: the next picture, and how answers are written."""
 
     def __init__(self) -> None:
         """Lays them out."""
@@ -66,8 +71,8 @@ class Controls:
             label="Picture",
             height=300,
         )
-        gr.Markdown("Another picture begins another conversation.", elem_classes="note")
-        self._mode = gr.Radio(list(MODES), value="Default", label="Treatment of the picture")
+        gr.Markdown(_PICTURE_NOTE, elem_classes="note")
+        self._mode = gr.Radio(list(MODES), value="Default", label="Treatment of all pictures")
         with gr.Accordion("Parameters", open=False):
             self._temperature = gr.Slider(
                 0, 1, value=sampling.temperature, step=0.1, label="Temperature (0 is greedy)"
@@ -168,6 +173,7 @@ class Tab:
             height=440,
             buttons=["copy"],
             feedback_options=None,
+            allow_file_downloads=False,
             placeholder="Choose a picture and ask.",
         )
 
@@ -218,7 +224,7 @@ class Tab:
             yield [gr.skip()] * len(self._outputs)
             return
         picture, wish = _read(chosen[: -len(self.models)], request)
-        models, hidden = await self._choose(before, picture, hide, chosen[-len(self.models) :])
+        models, hidden = await self._choose(before, hide, chosen[-len(self.models) :])
         talks = begin(before.talks, models=models, picture=picture, question=question)
         round_ = Round(talks=talks, hidden=hidden)
         async with aclosing(self._answers(round_, wish, text="")) as answers:
@@ -228,20 +234,15 @@ class Tab:
     async def _ask_again(
         self, request: gr.Request, before: Round, hide: bool, *chosen: Any
     ) -> AsyncGenerator[_Updates, None]:
-        picture, wish = _read(chosen[: -len(self.models)], request)
-        models, hidden = await self._choose(before, picture, hide, chosen[-len(self.models) :])
-        if goes_on(before.talks, picture):
-            talks = begin_again(before.talks, models=models)
-        else:
-            question = before.talks[0].turns[-1].question
-            talks = begin((), models=models, picture=picture, question=question)
-        round_ = Round(talks=talks, hidden=hidden)
+        _, wish = _read(chosen[: -len(self.models)], request)
+        models, hidden = await self._choose(before, hide, chosen[-len(self.models) :])
+        round_ = Round(talks=begin_again(before.talks, models=models), hidden=hidden)
         async with aclosing(self._answers(round_, wish)) as answers:
             async for updates in answers:
                 yield updates
 
     async def _choose(
-        self, before: Round, picture: Path | None, hide: bool, chosen: Sequence[str | None]
+        self, before: Round, hide: bool, chosen: Sequence[str | None]
     ) -> tuple[list[str], bool]:
         """The models that answer, and whether their names are hidden."""
         models = [model for model in chosen if model]
@@ -249,7 +250,7 @@ class Tab:
             if len(models) < len(self.models):
                 raise _told("Choose a model first; load the page again if there is none.")
             return models, False
-        if goes_on(before.talks, picture):
+        if before.talks:
             return [talk.model for talk in before.talks], before.hidden
         try:
             names = await asyncio.to_thread(self._page.list_models)
@@ -286,7 +287,7 @@ class Tab:
 
         return vote
 
-    def _messages(self, round_: Round) -> list[list[dict[str, str]]]:
+    def _messages(self, round_: Round) -> list[list[dict[str, Any]]]:
         names = self._names if round_.hidden else [None] * len(self._chats)
         return [talk.shown(name=name) for talk, name in zip(round_.talks, names, strict=True)]
 

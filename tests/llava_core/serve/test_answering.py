@@ -19,6 +19,8 @@ from tests.llava_core.serve.live import serving, until
 from tests.llava_core.serve.scripted import Script
 from tests.llava_core.toy import toy_image
 
+POLICY = PicturePolicy()
+
 
 class Moderation:
     """A moderator that says the same of every text."""
@@ -53,13 +55,13 @@ def wish(mode="Default", **sampling):
     return Wish(mode=mode, sampling=Sampling(**sampling), visitor="10.0.0.7")
 
 
-def ask(script, *, models=("a",), picture=None, log=None, moderation=None, chosen=None):
+def ask(script, *, models=("a",), picture=None, log=None, moderation=None, chosen=None, before=()):
     """All stages of the answers to a question."""
 
     async def gather(address):
         moderator = None if moderation is None else Moderation(moderation)
         desk = Desk(Answerer(Address(base_url=f"{address}/v1")), log=log, moderator=moderator)
-        talks = begin((), models=models, picture=picture, question="What?")
+        talks = begin(before, models=models, picture=picture, question="What?")
         return [stage async for stage in desk.answer(talks, chosen or wish())]
 
     with serving(script.app) as address:
@@ -87,10 +89,34 @@ def test_the_picture_goes_as_the_mode_says(picture, mode):
     script = Script("A cat.")
     ask(script, picture=picture, chosen=wish(mode))
     (body,) = script.bodies
-    url = body["messages"][0]["content"][0]["image_url"]["url"]
-    sent = decode_picture(base64.b64decode(url.partition(",")[2]), PicturePolicy())
     expected = prepare(toy_image(1).resize((40, 20)), mode)
-    assert (np.asarray(sent) == np.asarray(expected)).all()
+    assert (picture_of(body["messages"][0]) == np.asarray(expected)).all()
+
+
+def picture_of(message):
+    url = message["content"][0]["image_url"]["url"]
+    png = base64.b64decode(url.partition(",")[2])
+    return np.asarray(decode_picture(png, POLICY))
+
+
+def test_every_picture_goes_with_its_question_and_into_the_log(tmp_path, picture, log):
+    other = tmp_path / "other.png"
+    toy_image(2).save(other)
+    script = Script("A cat.")
+    (*_, talks) = ask(script, picture=picture, log=log)
+    (*_, talks) = ask(script, picture=other, log=log, chosen=wish("Pad"), before=talks)
+    first, _, second = script.bodies[-1]["messages"]
+    expected = [toy_image(1).resize((40, 20)), toy_image(2)]
+    for message, image in zip((first, second), expected, strict=True):
+        # The treatment is that of the last question.
+        assert (picture_of(message) == np.asarray(prepare(image, "Pad"))).all()
+    _, line = logged(tmp_path)
+    names = line["images"]
+    assert len(set(names)) == 2
+    assert line["state"]["images"] == [names[0], None, names[1], None]
+    for name, message in zip(names, (first, second), strict=True):
+        kept = decode_picture((tmp_path / f"log/serve_images/{name}.png").read_bytes(), POLICY)
+        assert (np.asarray(kept) == picture_of(message)).all()
 
 
 def test_the_log_has_the_fields_of_the_original_and_the_picture_by_hash(tmp_path, picture, log):
@@ -98,7 +124,7 @@ def test_the_log_has_the_fields_of_the_original_and_the_picture_by_hash(tmp_path
     (line,) = logged(tmp_path)
     (name,) = line["images"]
     stored = tmp_path / f"log/serve_images/{name}.png"
-    assert decode_picture(stored.read_bytes(), PicturePolicy()).size == (40, 40)
+    assert decode_picture(stored.read_bytes(), POLICY).size == (40, 40)
     assert line["start"] <= line["finish"] <= line["tstamp"] + 0.001
     assert {key: line[key] for key in ("type", "model", "finish_reason", "error", "ip")} == {
         "type": "chat",
@@ -107,7 +133,10 @@ def test_the_log_has_the_fields_of_the_original_and_the_picture_by_hash(tmp_path
         "error": None,
         "ip": "10.0.0.7",
     }
-    assert line["state"] == {"messages": [["user", "What?"], ["assistant", "A cat."]]}
+    assert line["state"] == {
+        "messages": [["user", "What?"], ["assistant", "A cat."]],
+        "images": [name, None],
+    }
     assert line["settings"]["image_process_mode"] == "Pad"
     assert line["settings"]["temperature"] == 0
 
@@ -127,6 +156,20 @@ def test_a_picture_that_cannot_be_read_is_not_sent(tmp_path):
     ((talk,),) = ask(script, picture=broken)
     assert "broken" in talk.turns[-1].error
     assert script.bodies == []
+
+
+def test_a_conversation_goes_on_without_a_picture_that_was_refused(picture, tmp_path):
+    script = Script("A cat.")
+    (*_, talks) = ask(script, picture=picture)
+    other = tmp_path / "other.png"
+    toy_image(2).save(other)
+    script.refuse(400, "at most 1 picture")
+    (*_, talks) = ask(script, picture=other, before=talks)
+    assert talks[0].turns[-1].error == "at most 1 picture (status 400)"
+    script.refusal = None
+    (*_, talks) = ask(script, before=talks)
+    assert [len(message["content"]) for message in script.bodies[-1]["messages"][::2]] == [2, 5]
+    assert talks[0].turns[-1].answer == "A cat."
 
 
 def test_moderation_refuses_and_says_why(tmp_path, log):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from llava_core.serve.talk import Talk, Turn, begin, begin_again
 
 CAT, DOG = Path("cat.png"), Path("dog.png")
+URLS = {CAT: "data:cat", DOG: "data:dog"}
 
 
 def ask(talks=(), question="What?", *, models=("a",), picture=CAT):
@@ -16,27 +18,40 @@ def answered(talks, *answers):
 
 
 def roles(talk):
-    return [(message["role"], message["content"]) for message in talk.messages(None)]
+    return [(message["role"], message["content"]) for message in talk.messages(URLS)]
+
+
+def parts(url, text):
+    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
 
 
 def test_a_model_is_sent_what_was_said_and_the_picture_in_front():
-    talks = ask(answered(ask(), "A cat."), "Which colour?")
-    first, *rest = talks[0].messages("data:x")
-    assert first["content"] == [
-        {"type": "image_url", "image_url": {"url": "data:x"}},
-        {"type": "text", "text": "What?"},
-    ]
-    assert rest == [
+    (talk,) = ask(answered(ask(), "A cat."), "Which colour?")
+    assert talk.messages(URLS) == [
+        {"role": "user", "content": parts("data:cat", "What?")},
         {"role": "assistant", "content": "A cat."},
         {"role": "user", "content": "Which colour?"},
     ]
 
 
-def test_another_picture_begins_another_conversation():
-    before = answered(ask(), "A cat.")
-    assert [len(talk.turns) for talk in ask(before, picture=CAT)] == [2]
-    for picture in (DOG, None):
-        assert [len(talk.turns) for talk in ask(before, picture=picture)] == [1]
+def test_another_picture_goes_with_its_question():
+    talks = answered(ask(answered(ask(), "A cat."), "And this?", picture=DOG), "A dog.")
+    (talk,) = ask(talks, "Which is larger?", picture=None)
+    assert roles(talk) == [
+        ("user", parts("data:cat", "What?")),
+        ("assistant", "A cat."),
+        ("user", parts("data:dog", "And this?")),
+        ("assistant", "A dog."),
+        ("user", "Which is larger?"),
+    ]
+    assert talk.pictures == [CAT, DOG]
+
+
+def test_a_picture_is_sent_once():
+    talks = answered(ask(answered(ask(), "A cat."), "And this?", picture=DOG), "A dog.")
+    for picture in (CAT, DOG):
+        (talk,) = ask(talks, "Again?", picture=picture)
+        assert talk.pictures == [CAT, DOG]
 
 
 def test_another_model_goes_on():
@@ -49,25 +64,40 @@ def test_a_question_without_answer_is_as_if_never_asked(end):
     (talk,) = ask()
     talk = talk.failed("worker gone") if end == "failed" else talk.left()
     (talk,) = ask((talk,), "Again?")
-    assert roles(talk) == [("user", "Again?")]
-    assert talk.messages("data:x")[0]["content"][0]["type"] == "image_url"
+    assert roles(talk) == [("user", parts("data:cat", "Again?"))]
+
+
+def test_a_picture_that_failed_can_be_left_out():
+    (talk,) = ask(answered(ask(), "A cat."), "And this?", picture=DOG)
+    (talk,) = ask((talk.failed("too many pictures"),), "Its colour?", picture=None)
+    assert talk.pictures == [CAT]
+    assert roles(talk)[-1] == ("user", "Its colour?")
+
+
+def test_beside_a_model_that_failed_the_other_one_keeps_the_picture():
+    first, second = ask(models=("a", "b"))
+    talks = (first.failed("gone"), *answered((second,), "A cat."))
+    first, second = ask(talks, "Colour?", models=("a", "b"))
+    assert roles(first) == [("user", parts("data:cat", "Colour?"))]
+    assert roles(second)[-1] == ("user", "Colour?")
+    assert first.pictures == second.pictures == [CAT]
 
 
 def test_half_an_answer_of_a_failure_is_not_sent_but_a_stopped_one_is():
-    (begun,) = (talk.grown("A c", None) for talk in ask())
-    (failed,) = ask((begun.failed("gone"),), "And?")
-    (stopped,) = ask((begun.left(),), "And?")
+    (begun,) = (talk.grown("A c", None) for talk in ask(picture=None))
+    (failed,) = ask((begun.failed("gone"),), "And?", picture=None)
+    (stopped,) = ask((begun.left(),), "And?", picture=None)
     assert roles(failed) == [("user", "And?")]
     assert roles(stopped)[1] == ("assistant", "A c")
 
 
 def test_regenerating_drops_the_last_answer_alone():
-    talks = answered(ask(answered(ask(), "A cat."), "Colour?"), "Red.")
+    talks = answered(ask(answered(ask(), "A cat."), "And this?", picture=DOG), "A dog.")
     (talk,) = begin_again(talks, models=("b",))
     assert talk.model == "b"
     assert talk.turns == (
-        Turn(question="What?", answer="A cat.", finish="stop"),
-        Turn(question="Colour?"),
+        Turn(question="What?", picture=CAT, answer="A cat.", finish="stop"),
+        Turn(question="And this?", picture=DOG),
     )
 
 
@@ -93,13 +123,29 @@ def test_an_error_does_not_tell_a_hidden_name():
 
 
 def test_marks_are_seen_and_not_taken_for_tags():
-    (talk,) = ask((), "3 <image> & more?")
+    (talk,) = ask((), "3 <image> & more?", picture=None)
     question, answer = talk.failed("3 <image> marks").shown()
     assert question["content"] == "3 &lt;image&gt; &amp; more?"
     assert answer["content"] == "**Error:** 3 &lt;image&gt; marks"
-    assert talk.messages(None)[0]["content"] == "3 <image> & more?"
+    assert roles(talk) == [("user", "3 <image> & more?")]
 
 
-def test_the_log_holds_roles_and_texts():
-    (talk,) = answered(ask(), "A cat.")
-    assert talk.logged() == {"messages": [["user", "What?"], ["assistant", "A cat."]]}
+def test_pictures_are_seen_where_they_were_given():
+    (talk,) = ask(answered(ask(), "A cat."), "And this?", picture=DOG)
+    first, _, second, _ = talk.shown()
+    assert first["content"] == [{"path": "cat.png"}, "What?"]
+    assert second["content"] == [{"path": "dog.png"}, "And this?"]
+
+
+def test_the_log_holds_roles_and_texts_and_where_pictures_were():
+    (talk,) = answered(ask(answered(ask(), "A cat."), "And this?", picture=DOG), "A dog.")
+    talk = replace(talk, sent={CAT: "c47", DOG: "d06"})
+    assert talk.logged() == {
+        "messages": [
+            ["user", "What?"],
+            ["assistant", "A cat."],
+            ["user", "And this?"],
+            ["assistant", "A dog."],
+        ],
+        "images": ["c47", None, "d06", None],
+    }

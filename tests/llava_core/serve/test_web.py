@@ -176,8 +176,12 @@ def choose(page, model, name="Model"):
 def upload(page, tmp_path, image):
     path = tmp_path / f"{id(image)}.png"
     image.save(path)
+    remove = page.get_by_role("button", name="Remove Image")
+    if remove.is_visible():
+        remove.click()
+        remove.wait_for(state="hidden")
     page.locator("input[type=file]").first.set_input_files(path)
-    page.get_by_role("button", name="Remove Image").wait_for()
+    remove.wait_for()
 
 
 def ask(page, question):
@@ -199,6 +203,12 @@ def idle(page):
 
 def answers(page):
     return [text.strip() for text in page.locator(".message.bot:visible").all_inner_texts()]
+
+
+def pictures(page):
+    """How many each question shows."""
+    questions = page.locator(".message.user:visible").all()
+    return [question.locator("img").count() for question in questions]
 
 
 def labels(page):
@@ -226,12 +236,12 @@ def greedy(page):
     until(is_set)
 
 
-def alone(tiny, *turns, image):
+def alone(tiny, *turns, images):
     messages = [
         {"role": role, "content": text}
         for role, text in zip(("user", "assistant") * len(turns), turns, strict=False)
     ]
-    request = llava_core.Request(messages=messages, images=[image], max_new_tokens=24)
+    request = llava_core.Request(messages=messages, images=images, max_new_tokens=24)
     return next(tiny.generate([request])).text
 
 
@@ -247,13 +257,73 @@ def test_a_model_answers_on_the_page_as_it_does_alone(site, visit, tmp_path, tin
         idle(page)
     *_, first, second = site.logged
     assert first["settings"]["temperature"] == second["settings"]["temperature"] == 0
-    told = alone(tiny, "<image>\nWhat?", image=image)
+    told = alone(tiny, "<image>\nWhat?", images=[image])
     assert [text.strip() for _, text in first["state"]["messages"]] == ["What?", told]
-    again = alone(tiny, "<image>\nWhat?", told, "Why?", image=image)
+    again = alone(tiny, "<image>\nWhat?", told, "Why?", images=[image])
     assert second["state"]["messages"][3][1].strip() == again
     (name,) = second["images"]
     with Image.open(site.folder / f"log/serve_images/{name}.png") as kept:
         assert (np.asarray(kept) == np.asarray(image)).all()
+
+
+def test_a_later_picture_joins_the_conversation(site, visit, tmp_path, tiny):
+    images = [toy_image(1), toy_image(2)]
+    page = visit("?model=tiny")
+    greedy(page)
+    for image, question in zip((*images, None), ("What?", "And this?", "Which?"), strict=True):
+        if image is not None:
+            upload(page, tmp_path, image)
+        num_logged = len(site.logged)
+        ask(page, question)
+        site.wait_for_lines(num_logged + 1)
+        idle(page)
+    until(lambda: pictures(page) == [1, 1, 0])
+    until(lambda: all_are_shown(page))
+    # It would publish a picture elsewhere.
+    assert page.get_by_role("button", name="Share").count() == 0
+    line = site.logged[-1]
+    first, second, third = (text.strip() for role, text in said(line) if role == "assistant")
+    turns = ["<image>\nWhat?"]
+    assert first == alone(tiny, *turns, images=images[:1])
+    turns += [first, "<image>\nAnd this?"]
+    assert second == alone(tiny, *turns, images=images)
+    turns += [second, "Which?"]
+    assert third == alone(tiny, *turns, images=images)
+    assert line["state"]["images"] == [line["images"][0], None, line["images"][1], *[None] * 3]
+    for name, image in zip(line["images"], images, strict=True):
+        with Image.open(site.folder / f"log/serve_images/{name}.png") as kept:
+            assert (np.asarray(kept) == np.asarray(image)).all()
+
+
+def said(line):
+    return line["state"]["messages"]
+
+
+def all_are_shown(page):
+    images = page.locator(".message.user:visible img").all()
+    return all(image.evaluate("image => image.complete && image.naturalWidth") for image in images)
+
+
+def test_what_does_not_fit_is_refused_and_the_conversation_goes_on(site, visit, tmp_path, tiny):
+    page = visit("?model=tiny")
+    upload(page, tmp_path, toy_image(1))
+    ask(page, "What?")
+    idle(page)
+    upload(page, tmp_path, toy_image(2))
+    num_logged = len(site.logged)
+    ask(page, "word " * tiny.config.num_positions)
+    told = error(page)
+    assert "tokens, pictures included, and the model reads 2048; ask with fewer pictures" in told
+    site.wait_for_lines(num_logged + 1)
+    idle(page)
+    page.get_by_role("button", name="Remove Image").click()
+    ask(page, "Its colour?")
+    site.wait_for_lines(num_logged + 2)
+    idle(page)
+    refused, answered = site.logged[-2:]
+    assert refused["error"] == told.removeprefix("Error: ")
+    assert (answered["error"], len(answered["images"])) == (None, 1)
+    until(lambda: pictures(page) == [1, 1, 0])
 
 
 def test_an_answer_is_seen_as_it_grows_and_stops(site, visit):
@@ -282,17 +352,21 @@ def test_a_visitor_who_goes_away_frees_the_place(site, visit):
     until(lambda: script.num_left == 1, timeout_s=20)
 
 
-def test_regenerating_voting_and_beginning_anew(site, visit):
+def test_regenerating_voting_and_beginning_anew(site, visit, tmp_path):
     script = Script("An answer.")
     site.add("steady", script)
     page = visit("?model=steady")
     assert not button(page, "Upvote").is_enabled()
+    upload(page, tmp_path, toy_image(1))
     ask(page, "What?")
     idle(page)
+    # What is chosen for later changes nothing of what was asked.
+    page.get_by_role("button", name="Remove Image").click()
     button(page, "Regenerate").click()
     until(lambda: len(script.bodies) == 2)
     idle(page)
     assert script.bodies[0]["messages"] == script.bodies[1]["messages"]
+    assert pictures(page) == [1]
     until(lambda: answers(page) == ["An answer."])
     for kind in ("Upvote", "Downvote", "Flag"):
         button(page, kind).click()
@@ -322,7 +396,7 @@ def test_clearing_ends_the_answer_that_is_written(site, visit):
 
 
 @pytest.mark.slow
-def test_another_picture_begins_another_conversation(site, visit, tmp_path):
+def test_a_picture_can_come_after_text_alone(site, visit, tmp_path):
     script = Script("An answer.")
     site.add("pictured", script)
     page = visit("?model=pictured")
@@ -333,32 +407,37 @@ def test_another_picture_begins_another_conversation(site, visit, tmp_path):
     ask(page, "What?")
     page.locator(".message.user", has_text="What?").wait_for()
     idle(page)
-    assert len(answers(page)) == 1
-    (message,) = script.bodies[1]["messages"]
-    picture, text = message["content"]
+    until(lambda: pictures(page) == [0, 1])
+    first, _, second = script.bodies[1]["messages"]
+    assert first["content"] == "Text alone"
+    picture, text = second["content"]
     assert text == {"type": "text", "text": "What?"}
     sent = base64.b64decode(picture["image_url"]["url"].partition(",")[2])
     assert open_image(sent).size == (336, 336)
 
 
-def test_two_models_beside_each_other_on_the_same_picture(site, visit, tmp_path):
+def test_two_models_beside_each_other_on_the_same_pictures(site, visit, tmp_path):
     page = visit()
-    upload(page, tmp_path, toy_image(2))
     page.get_by_role("tab", name="Side by side").click()
     for turn in (1, 2):
+        upload(page, tmp_path, toy_image(turn))
         num_logged = len(site.logged)
         ask(page, f"Question {turn}")
         site.wait_for_lines(num_logged + 2)
         idle(page)
     first, second = site.logged[-2:]
     assert {first["model"], second["model"]} == {"other", "tiny"}
-    assert first["images"] == second["images"] != []
+    assert first["images"] == second["images"]
+    assert len(first["images"]) == 2
+    until(lambda: pictures(page) == [1] * 4)
     assert [len(line["state"]["messages"]) for line in (first, second)] == [4, 4]
     button(page, "A is better").click()
     wait_for(page, "A is better", disabled=True)
     vote = site.logged[-1]
     assert (vote["type"], vote["models"]) == ("leftvote", ["other", "tiny"])
     assert not vote["anonymous"]
+    assert vote["images"] == first["images"]
+    assert [state["images"] for state in vote["states"]] == [first["state"]["images"]] * 2
 
 
 def test_drawn_models_are_named_after_the_vote(site, visit):
@@ -408,11 +487,22 @@ def test_a_worker_that_dies_is_an_error_and_the_next_one_answers(site, visit, ti
 
 
 @pytest.mark.slow
-def test_an_example_fills_picture_and_question(visit):
-    page = visit()
-    page.get_by_role("gridcell", name="Which bar is the highest").click()
-    page.get_by_role("button", name="Remove Image").wait_for()
-    until(lambda: page.locator("textarea:visible").input_value().startswith("Which bar"))
+def test_examples_fill_picture_and_question(site, visit):
+    script = Script("An answer.")
+    site.add("shown", script)
+    page = visit("?model=shown")
+    for turn, question in enumerate(("Which bar is the highest", "What is unusual"), start=1):
+        page.get_by_role("gridcell", name=question).click()
+        page.get_by_role("button", name="Remove Image").wait_for()
+        text = page.locator("textarea:visible")
+        until(lambda text=text, start=question: text.input_value().startswith(start))
+        text.press("Enter")
+        until(lambda turn=turn: answers(page) == ["An answer."] * turn)
+        idle(page)
+    urls = [
+        message["content"][0]["image_url"]["url"] for message in script.bodies[-1]["messages"][::2]
+    ]
+    assert len(set(urls)) == 2
 
 
 def test_what_is_asked_and_answered_runs_no_script_and_fetches_no_picture(site, visit):
@@ -483,7 +573,10 @@ def test_behind_a_proxy_for_those_who_may_and_without_a_log(tmp_path, monkeypatc
         page.get_by_role("button", name="Login").click()
         page.get_by_text("Nothing is kept.").wait_for()
         assert button(page, "Upvote").count() == 0
+        upload(page, tmp_path, toy_image(1))
         ask(page, "What?")
         page.get_by_text("An answer.").wait_for()
+        assert pictures(page) == [1]
+        until(lambda: all_are_shown(page))
         page.close()
     assert not (tmp_path / "runs").exists()
