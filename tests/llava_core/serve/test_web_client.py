@@ -94,6 +94,16 @@ def test_a_context_that_is_too_long_says_so(worker):
         answer(worker, [{"role": "user", "content": "word " * 20_000}], model="tiny")
 
 
+def test_pictures_that_do_not_fit_are_named_as_the_cause(tiny, worker):
+    limit = tiny.config.num_positions
+    picture, question = picture_question(toy_image(1))[0]["content"]
+    question["text"] = "word " * (limit - 200)
+    told = f"pictures included, and the model reads {limit}; ask with fewer pictures or less text"
+    answer(worker, [{"role": "user", "content": [picture, question]}], model="tiny")
+    with pytest.raises(NoAnswer, match=told):
+        answer(worker, [{"role": "user", "content": [picture] * 16 + [question]}], model="tiny")
+
+
 def test_a_wrong_key_says_so_and_is_not_told(worker):
     wrong = Address(base_url=worker.base_url, key="guess")
     for ask in (answer, list_models):
