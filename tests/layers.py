@@ -68,8 +68,9 @@ LLAVA_CORE = {
     "generate/engine": "generate/beams generate/cache generate/options generate/plan "
     "generate/request generate/sampling model/llava",
     "generate/schedule": "generate/engine generate/options generate/plan memory errors",
-    "generate/session": "generate/cache generate/engine generate/plan generate/schedule memory "
-    "tokens",
+    "generate/session": "generate/cache generate/engine generate/plan generate/schedule "
+    "generate/shelf memory tokens",
+    "generate/shelf": "generate/cache",
     "stream": "generate/engine generate/plan generate/request generate/session errors",
     "predict": "generate/encoder generate/engine generate/plan generate/request stream "
     "generate/features generate/schedule generate/session generate/stopwatch "

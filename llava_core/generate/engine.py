@@ -123,6 +123,12 @@ class Decoding:
         """Those of the requests with beams, in each row."""
         return [[b.search for b in members if b.search is not None] for members in self.rows]
 
+    def past(self, row: int) -> tuple[tuple[int, ...], BranchCache]:
+        """The ids that were read in a row with one request, and a copy of their cache."""
+        (branch,) = self.rows[row]
+        part = Part(row, branch.label, branch.position)
+        return (*branch.encoded.ids, *branch.token_ids[:-1]), self.cache.take([part])
+
     def drop(self, has_left: HasLeft = lambda _: False) -> None:
         """Forgets requests that are answered or given up."""
         rows = [
@@ -225,12 +231,13 @@ class Engine:
 
     @torch.inference_mode()
     def begin_behind(
-        self, decoding: Decoding, groups: Sequence[Group], beginnings: Sequence[Part]
+        self, read: BranchCache, groups: Sequence[Group], beginnings: Sequence[Part]
     ) -> Decoding:
-        """As `begin`, for groups whose prefixes a running request has at its beginning.
+        """As `begin`, for groups whose prefixes were read before.
 
         Args:
-            beginnings: where each prefix is in the cache of those that run.
+            read: of other requests, which have the prefixes at their beginnings.
+            beginnings: where each prefix is in it.
         """
         embeds = self._embed_own(groups)
         own = [list(islice(embeds, len(group.members))) for group in groups]
@@ -238,7 +245,7 @@ class Engine:
             _branches(group, beginning.length, parts)
             for group, beginning, parts in zip(groups, beginnings, own, strict=True)
         ]
-        cache = decoding.cache.take(beginnings)
+        cache = read.take(beginnings)
         return Decoding(rows=rows, cache=cache, logits=self._compute_branches(rows, own, cache))
 
     @torch.inference_mode()

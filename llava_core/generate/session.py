@@ -1,31 +1,44 @@
 """Decodes requests in step while others come and go.
 
 Between two steps of those that run, some that wait are read as far as their first tokens, and then
-take part in the steps. What a prompt shares with one that runs, up to its last picture at least, is
-copied instead of read. When memory is out, all begin again with half the room and get the same
-tokens; the room is whole again when nothing is left.
+take part in the steps. What a prompt shares with one that runs or has ended, up to its last picture
+at least, is copied instead of read. When memory is out, all begin again with half the room and get
+the same tokens; the room is whole again when nothing is left.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from llava_core.generate.cache import Part
+from llava_core.generate.cache import BranchCache, Part
 from llava_core.generate.engine import Decoding, Engine, HasLeft, Progress
 from llava_core.generate.plan import EXPECTED_ANSWER, Encoded, Group, plan_batches, plan_groups
 from llava_core.generate.schedule import Fail, too_large
+from llava_core.generate.shelf import Kept, Shelf
 from llava_core.memory import is_out_of_memory
 from llava_core.tokens import IMAGE_TOKEN_ID
 
 # Tokens that are read between two steps, for which those that run have to wait; a longer prompt is
 # read alone.
 _READ_TOKENS = 2_048
+# Of the room of those that run, beside it, for what was read for others.
+_SHELF_SHARE = 8
 
 _logger = logging.getLogger(__name__)
+
+
+class _Beginning(NamedTuple):
+    """What was read before."""
+
+    cache: BranchCache
+    row: int
+    ids: Sequence[int]
+    """Pictures as IMAGE_TOKEN_ID, all those that are asked about."""
 
 
 class Session:
@@ -53,6 +66,7 @@ class Session:
         self._unfinished: dict[int, Encoded] = {}
         self._features: dict[str, Tensor] = {}
         self._running: Decoding | None = None
+        self._shelf = Shelf(batch_tokens // _SHELF_SHARE)
 
     def add(self, requests: Sequence[Encoded], features: Mapping[str, Tensor]) -> None:
         """Takes requests that take part as soon as there is room.
@@ -84,17 +98,23 @@ class Session:
         for item in [item for item in self._unfinished.values() if self._has_left(item)]:
             del self._unfinished[id(item)]
         if self._running is not None:
+            self._keep_what_was_read(self._running)
             self._running.drop(lambda item: id(item) not in self._unfinished)
             if not self._running.rows:
                 self._running = None
         if not self._unfinished:
             self._limit = self._batch_tokens
 
+    def _keep_what_was_read(self, running: Decoding) -> None:
+        for row, item in enumerate(running.encoded):
+            if item.pictures and id(item) not in self._unfinished:
+                self._shelf.put(item.pictures, Kept(*running.past(row)))
+
     def _choose_arrivals(self) -> list[Encoded]:
         """Those of the requests that wait for which there is room, the first ones first."""
         running = [] if self._running is None else self._running.encoded
         width = 0 if self._running is None else self._running.cache.num_columns
-        known = {item.pictures for item in running}
+        known = {*self._shelf.pictures, *(item.pictures for item in running)}
         is_running = {id(item) for item in running}
         arrivals: list[Encoded] = []
         num_read = 0
@@ -127,40 +147,51 @@ class Session:
         return progress
 
     def _read(self, groups: Sequence[Group]) -> Iterator[Decoding]:
-        """Reads prompts: those that share something with one that runs, then the others."""
-        running = self._running
-        shared, beginnings, new = [], [], []
+        """Reads prompts: those that begin as one that was read before, then the others."""
+        shared: dict[int, tuple[BranchCache, list[Group], list[Part]]] = {}
+        new = []
         for group in groups:
-            row, length = (0, 0) if running is None else self._find_beginning(group, running)
-            if length:
-                shared.append(replace(group, prefix=group.prefix[:length]))
-                num_tokens = self._num_tokens(group.prefix[:length], group)
-                beginnings.append(Part(row, 0, num_tokens))
-            else:
+            beginning, length = self._find_beginning(group)
+            if beginning is None:
                 new.append(group)
-        if running is not None and shared:
-            yield self._engine.begin_behind(running, shared, beginnings)
+                continue
+            _, behind, parts = shared.setdefault(id(beginning.cache), (beginning.cache, [], []))
+            behind.append(replace(group, prefix=group.prefix[:length]))
+            num_tokens = self._num_tokens(group.prefix[:length], group)
+            parts.append(Part(beginning.row, 0, num_tokens))
+        for cache, behind, parts in shared.values():
+            yield self._engine.begin_behind(cache, behind, parts)
         lengths = [self._num_tokens(group.prefix, group) for group in new]
         cost = self._engine.batch_cost
         for batch in plan_batches(new, lengths=lengths, batch_tokens=_READ_TOKENS, batch_cost=cost):
             pictures = [[self._features[key] for key in group.pictures] for group in batch]
             yield self._engine.begin(batch, pictures)
 
-    def _find_beginning(self, group: Group, running: Decoding) -> tuple[int, int]:
-        """The row that has most of a group's prefix, and how many ids; 0 without a picture."""
-        counts = [
-            _num_common(group.prefix, item.ids) if item.pictures == group.pictures else 0
-            for item in running.encoded
-        ]
-        row = max(range(len(counts)), key=counts.__getitem__)
-        held = group.prefix[: counts[row]].count(IMAGE_TOKEN_ID)
-        return row, counts[row] if held and held == len(group.pictures) else 0
+    def _find_beginning(self, group: Group) -> tuple[_Beginning | None, int]:
+        """What has most of a group's prefix, and how many ids; None if not all pictures."""
+        found = list(self._beginnings(group.pictures)) if group.pictures else []
+        counts = [_num_common(group.prefix, beginning.ids) for beginning in found]
+        best = max(range(len(found)), key=counts.__getitem__, default=None)
+        if best is None:
+            return None, 0
+        held = group.prefix[: counts[best]].count(IMAGE_TOKEN_ID)
+        return (found[best], counts[best]) if held == len(group.pictures) else (None, 0)
+
+    def _beginnings(self, pictures: Sequence[str]) -> Iterator[_Beginning]:
+        """All that was read about pictures."""
+        if self._running is not None:
+            for row, item in enumerate(self._running.encoded):
+                if item.pictures == pictures:
+                    yield _Beginning(self._running.cache, row, item.ids)
+        if kept := self._shelf.find(pictures):
+            yield _Beginning(kept.cache, 0, kept.ids)
 
     def _begin_again(self, arrivals: Sequence[Encoded]) -> None:
         """Makes room after memory was out."""
         running = [] if self._running is None else self._running.encoded
         items = {id(item): item for item in (*running, *arrivals)}
         self._running = None
+        self._shelf.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         longest = max(self._num_tokens(item.ids, item) for item in items.values())

@@ -73,6 +73,9 @@ class Chat:
         self._names: list[str] = []
         self._num_new = 0
         self._is_stopped = False
+        self._asked: Request | None = None
+        # One for all questions: each goes on from what was read for those before.
+        self._stream = llava.open_stream(has_left=lambda request: request is not self._asked)
 
     def run(self) -> None:
         """Talks until the end of the input or `/exit`."""
@@ -157,8 +160,12 @@ class Chat:
     def _partials(self, request: Request) -> Iterator[Partial]:
         """How far the answer is after each step."""
         if request.num_beams > 1:
-            return self._llava.search(request)
-        return (partial for (partial,) in self._llava.stream([request]))
+            yield from self._llava.search(request)
+            return
+        self._asked = request
+        self._stream.add([request])
+        while step := self._stream.step():
+            yield from step
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from transformers import MptForCausalLM
 
 from llava_core.generate import session as session_module
+from llava_core.generate.cache import BranchCache
 from llava_core.generate.engine import Engine
 from llava_core.generate.session import Session
+from llava_core.generate.shelf import Kept, Shelf
 from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
 from tests.llava_core.generate.test_engine import (
     PICTURES,
@@ -65,6 +67,16 @@ class Visit:
             compute(prefixes, cache)
 
         self.engine._compute_prefixes = counted
+
+    def tell_what_is_read(self):
+        """Lists the tokens of the prompts that are computed behind a beginning."""
+        compute, self.own_read = self.engine._compute_branches, []
+
+        def told(rows, own, cache):
+            self.own_read += [len(part) for parts in own for part in parts]
+            return compute(rows, own, cache)
+
+        self.engine._compute_branches = told
 
     def run(self, arrivals, leaving=None):
         """Steps until all is answered; `arrivals`: requests by step, `leaving`: steps by id."""
@@ -143,6 +155,43 @@ def test_a_picture_that_somebody_asks_about_is_not_read_again(model):
     assert visit.run({0: [first], 3: [second]}) == alone(model, [first, second])
     # The beginning, the picture, and what comes before the last token.
     assert visit.num_read == 2 + PATCHES + 2
+
+
+def test_what_was_read_for_one_that_ended_is_not_read_again(model):
+    asked = [1, 5, IMAGE, 9, 10, 11]
+    (first,) = encode([(asked, "a")])
+    visit = Visit(model)
+    answer = visit.run({0: [first]})[0]
+    # The next question of a conversation, and another one about the picture.
+    turns = encode([(asked, "a"), ([*asked, *answer, 7, 8], "a"), ([1, 5, IMAGE, 9, 12], "a")])[1:]
+    visit.tell_what_is_read()
+    answers = visit.run({0: [turns[0]], 40: [turns[1]]})
+    assert answers == {0: answer, **alone(model, turns)}
+    assert visit.num_read == 2 + PATCHES + 2
+    # Of the conversation, the last token of the answer and what is new.
+    assert visit.own_read == [3, 1]
+
+
+def test_what_was_read_for_one_that_left_is_not_read_again(model):
+    first, second = encode([([1, 5, IMAGE, 9, 10, 11], "a"), ([1, 5, IMAGE, 9, 12, 13], "a")])
+    visit = Visit(model)
+    assert visit.run({0: [first], 9: [second]}, leaving={0: 2}) == alone(model, [second])
+    assert visit.num_read == 2 + PATCHES + 2
+
+
+def test_the_shelf_forgets_what_was_not_used_for_longest():
+    shelf, caches = Shelf(max_tokens=10), {}
+    for name, width in (("a", 4), ("b", 4), ("a", 5), ("c", 4)):
+        caches[name] = BranchCache(1, room=width, device=torch.device("cpu"))
+        caches[name].add_prefix(torch.zeros(1, width), torch.zeros(1, width))
+        shelf.put([name], Kept((1,), caches[name]))
+    assert shelf.pictures == [("a",), ("c",)]
+    shelf.find(["a"])
+    shelf.put(["d"], Kept((1,), caches["c"]))
+    assert shelf.pictures == [("a",), ("d",)]
+    shelf.put(["e"], Kept((1,), caches["b"]))
+    shelf.clear()
+    assert shelf.find(["e"]) is None
 
 
 def test_another_picture_in_the_same_place_is_read(model):

@@ -1,0 +1,52 @@
+"""Keeps what was read for requests that ended, for those to come that begin alike.
+
+The next question of a conversation is all that was said before and a little more, and a picture is
+asked about more than once. Of each picture, or pictures, the latest is kept.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from llava_core.generate.cache import BranchCache
+
+
+class Kept(NamedTuple):
+    """What was read for one request."""
+
+    ids: tuple[int, ...]
+    """Of prompt and answer, pictures as IMAGE_TOKEN_ID."""
+    cache: BranchCache
+    """One row, all of it prefix."""
+
+
+class Shelf:
+    """Holds so many tokens at most; what was not used for longest goes first."""
+
+    def __init__(self, max_tokens: int) -> None:
+        """Starts empty."""
+        self._max_tokens = max_tokens
+        self._kept: OrderedDict[tuple[str, ...], Kept] = OrderedDict()
+
+    @property
+    def pictures(self) -> list[tuple[str, ...]]:
+        """The keys of the pictures of which something is kept."""
+        return list(self._kept)
+
+    def put(self, pictures: Sequence[str], kept: Kept) -> None:
+        """Keeps it instead of what there was about these pictures."""
+        self._kept.pop(tuple(pictures), None)
+        self._kept[tuple(pictures)] = kept
+        while sum(each.cache.num_columns for each in self._kept.values()) > self._max_tokens:
+            self._kept.popitem(last=False)
+
+    def find(self, pictures: Sequence[str]) -> Kept | None:
+        """What is kept about these pictures."""
+        kept = self._kept.get(tuple(pictures))
+        if kept is not None:
+            self._kept.move_to_end(tuple(pictures))
+        return kept
+
+    def clear(self) -> None:
+        """Frees the memory."""
+        self._kept.clear()
