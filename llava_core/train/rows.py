@@ -41,14 +41,14 @@ def lay_out(spliced: Spliced, *, packing: bool, flat: bool = False) -> Rows:
     Args:
         packing: whether samples share rows.
         flat: whether packed samples share a single row, which flash attention takes and for which
-            it does not compute what lies between samples. Else a row is at most twice as long as
-            the longest sample, because attention computes all of it.
+            it does not compute what lies between samples; else see `pack`.
     """
     following = _following(spliced)
     if not packing:
         return Rows(spliced.embeds, following, spliced.mask.long(), None)
     counts = spliced.mask.sum(dim=1).tolist()
-    bins = [list(range(len(counts)))] if flat else pack(counts, capacity=2 * max(counts))
+    width = spliced.embeds.shape[-1]
+    bins = [list(range(len(counts)))] if flat else pack(counts, width=width)
     embeds, labels, positions = [], [], []
     for members in bins:
         embeds.append(torch.cat([spliced.embeds[i, : counts[i]] for i in members]))
@@ -76,7 +76,7 @@ def lay_out_trees(
     following = _following(spliced)
     parts = _parts(spliced.mask.sum(dim=1).tolist(), trees.tolist(), shared.tolist())
     lengths = [sum(part.end - part.start for part in tree) for tree in parts]
-    bins = pack(lengths, capacity=2 * max(lengths))
+    bins = pack(lengths, width=spliced.embeds.shape[-1])
     rows = [[(tree, part) for tree in members for part in parts[tree]] for members in bins]
     device = spliced.labels.device
 
@@ -100,11 +100,15 @@ def lay_out_trees(
     )
 
 
-def pack(lengths: Sequence[int], *, capacity: int) -> list[list[int]]:
-    """Puts samples into rows so that the least has to be padded: each to the shortest row so far.
+def pack(lengths: Sequence[int], *, width: int) -> list[list[int]]:
+    """Puts samples into rows, each to the shortest so far, so that there is the least to compute.
+
+    Attention computes all of a row, what lies between samples too, and padding is computed
+    everywhere. A row is at most twice as long as the longest sample.
 
     Args:
-        capacity: most tokens in a row, at least the longest sample's.
+        width: D. A layer has about 12 D * D weights, which take as many operations for a token as
+            attention to 6 D others.
 
     Returns:
         Indices of each row's samples.
@@ -112,7 +116,6 @@ def pack(lengths: Sequence[int], *, capacity: int) -> list[list[int]]:
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     best: list[list[int]] = []
     least = None
-    # The more rows, the shorter: of equally full ones, those in which attention has less to do.
     for num_rows in range(len(lengths), 0, -1):
         rows: list[list[int]] = [[] for _ in range(num_rows)]
         totals = [0] * num_rows
@@ -120,9 +123,10 @@ def pack(lengths: Sequence[int], *, capacity: int) -> list[list[int]]:
             shortest = totals.index(min(totals))
             rows[shortest].append(index)
             totals[shortest] += lengths[index]
-        area = num_rows * max(totals)
-        if max(totals) <= capacity and (least is None or area < least):
-            best, least = rows, area
+        longest = max(totals)
+        work = num_rows * longest * (longest + 6 * width)
+        if longest <= 2 * max(lengths) and (least is None or work < least):
+            best, least = rows, work
     return best
 
 

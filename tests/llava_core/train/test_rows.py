@@ -9,11 +9,11 @@ from llava_core.tokens import IGNORE_INDEX
 from llava_core.train.rows import lay_out, lay_out_trees, pack
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(0, 60))
-def test_every_sample_is_packed_once_and_no_row_overflows(lengths, room):
-    capacity = max(lengths) + room
-    bins = pack(lengths, capacity=capacity)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 60))
+def test_every_sample_is_packed_once_and_no_row_overflows(lengths, width):
+    bins = pack(lengths, width=width)
     assert sorted(index for members in bins for index in members) == list(range(len(lengths)))
+    capacity = 2 * max(lengths)
     assert all(sum(lengths[index] for index in members) <= capacity for members in bins)
     area = len(bins) * max(sum(lengths[index] for index in members) for members in bins)
     assert area <= len(lengths) * max(lengths)
@@ -21,9 +21,15 @@ def test_every_sample_is_packed_once_and_no_row_overflows(lengths, room):
 
 def test_rows_are_filled_even_where_no_two_samples_fit_into_the_longest():
     lengths = [1000, 700, 700, 700, 700, 700, 700, 700]
-    bins = pack(lengths, capacity=2000)
+    bins = pack(lengths, width=512)
     longest = max(sum(lengths[index] for index in members) for members in bins)
     assert len(bins) * longest < 1.2 * sum(lengths)
+
+
+def test_attention_of_narrow_models_is_not_made_longer_to_save_a_little_padding():
+    lengths = [300, 290, 280, 270]
+    assert len(pack(lengths, width=16)) == 4
+    assert len(pack(lengths, width=4096)) == 2
 
 
 def test_positions_restart_and_padding_stands_alone():
