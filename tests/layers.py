@@ -328,4 +328,5 @@ ALLOWED["llava_eval"]["backends/local"] |= {
     "llava_core/conversation",
     "llava_core/errors",
     "llava_core/images",
+    "llava_core/predict",
 }

@@ -55,6 +55,8 @@ def can_pack() -> bool:
 def pack_linears(model: nn.Module) -> None:
     """Replaces every linear layer below a module, one after the other: memory stays as it was.
 
+    What else there is, is copied, so that nothing of the model is part of a mapped file any more.
+
     Args:
         model: in float32 on a CPU, not to be trained any more; its weights can still be read.
     """
@@ -62,3 +64,6 @@ def pack_linears(model: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
                 setattr(parent, name, PackedLinear(child))
+    for tensor in (*model.parameters(), *model.buffers()):
+        # One that stays in the file would keep all of it, which is the weights a second time.
+        tensor.data = tensor.data.clone()

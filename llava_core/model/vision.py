@@ -49,6 +49,6 @@ class VisionTower(nn.Module):
         return encode_scales(pixels, scales=self.scales, encode=self._encode)
 
     def _encode(self, pixels: Tensor) -> Tensor:
-        outputs = self.clip(pixels, output_hidden_states=True)
+        outputs = self.clip(pixels, output_hidden_states=[self.select_layer])
         features: Tensor = outputs.hidden_states[self.select_layer]
         return features[:, 1:] if self.drops_class_token else features

@@ -6,10 +6,12 @@ picture that cannot be opened, or a prompt that the model cannot be given, costs
 no others.
 """
 
+import gc
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +44,26 @@ def load_model(model: str, **settings: Any) -> "llava_core.Llava":
     Raises:
         ModelError: there is no such model, or a setting does not fit it.
     """
+    _import_engine()
     try:
         return llava_core.load(model, **settings)
     except (CheckpointError, ConfigError) as error:
         raise ModelError(f"--model {model}: {error}") from error
+
+
+@cache
+def _import_engine() -> None:
+    """Imports torch and transformers, and keeps Python from looking for garbage among them.
+
+    It would look through all that has come so far again and again, and once more when it ends: a
+    third of the time that a run takes besides its answers.
+    """
+    gc.disable()
+    try:
+        import llava_core.predict  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def open_worker(

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,12 @@ IDENTITY = SimpleNamespace(
     ),
     warning="random weights",
 )
+LOAD = """
+import gc, sys
+from llava_eval.backends.local import load_model
+load_model("tiny", device="cpu")
+print(gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects()))
+"""
 SETTINGS = {"device": "auto", "dtype": "auto", "attention": "auto", "conversation": None}
 
 
@@ -287,3 +295,10 @@ def test_settings_reach_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llava_core, "load", lambda path, **given: (path, given), raising=False)
     settings = {**SETTINGS, "device": "cpu", "conversation": "plain"}
     assert load_model("here", **settings) == ("here", settings)
+
+
+def test_garbage_is_looked_for_but_not_among_modules() -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", LOAD], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.split() == ["True", "True"]
