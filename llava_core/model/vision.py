@@ -49,6 +49,19 @@ class VisionTower(nn.Module):
         return encode_scales(pixels, scales=self.scales, encode=self._encode)
 
     def _encode(self, pixels: Tensor) -> Tensor:
-        outputs = self.clip(pixels, output_hidden_states=[self.select_layer])
-        features: Tensor = outputs.hidden_states[self.select_layer]
+        kept: list[Tensor] = []
+        # Asked for hidden states, transformers keeps those of all blocks in memory.
+        hook = self._selected.register_forward_hook(lambda *call: kept.append(call[-1]))
+        try:
+            self.clip(pixels)
+        finally:
+            hook.remove()
+        (features,) = kept
         return features[:, 1:] if self.drops_class_token else features
+
+    @property
+    def _selected(self) -> nn.Module:
+        """What gives out the selected hidden state; the first is what the first block takes."""
+        first = getattr(self.clip, "pre_layrnorm", self.clip.embeddings)
+        modules: list[nn.Module] = [first, *self.clip.encoder.layers]
+        return modules[self.select_layer]
