@@ -5,6 +5,7 @@ weights as they are: measured on one core of an EPYC, 110 GFLOP/s instead of 260
 the last places, as they do between any two machines.
 """
 
+import os
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 # Rows that the layout is best for; it serves any number.
 _ROWS = 256
+# oneDNN makes a kernel for each number of rows and keeps 1,024 of them, up to 100 KB each; of those
+# that one batch takes, few come again in the next.
+_KERNELS_KEPT = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64"
 
 
 class PackedLinear(nn.Module):
@@ -60,6 +64,8 @@ def pack_linears(model: nn.Module) -> None:
     Args:
         model: in float32 on a CPU, not to be trained any more; its weights can still be read.
     """
+    # Is read when the first weight is laid out.
+    os.environ.setdefault(*_KERNELS_KEPT)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:

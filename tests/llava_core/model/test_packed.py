@@ -49,6 +49,15 @@ def test_all_layers_below_are_replaced_and_no_others():
     assert isinstance(model[2], nn.Conv2d)
 
 
+def test_nothing_of_what_is_not_packed_stays_where_it_was():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Embedding(2, 2), nn.BatchNorm1d(2))
+    before = model[1:].state_dict()
+    pack_linears(model)
+    for name, tensor in model[1:].state_dict().items():
+        assert torch.equal(tensor, before[name])
+        assert tensor.data_ptr() != before[name].data_ptr()
+
+
 @pytest.mark.skipif(not can_pack(), reason="this processor gains nothing by it")
 def test_a_loaded_model_is_packed_and_says_the_same():
     packed = llava_core.load("tiny", device="cpu")
