@@ -121,11 +121,11 @@ class Llava:
         numbered = enumerate(requests)
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="requests") as reader:
-                following = reader.submit(self._read, numbered)
+                following = reader.submit(self._read, numbered, schedule.batch_tokens)
                 while window := following.result():
                     with self._stopwatch.working():
                         possible, features = self._prepare(window, fail, cuts=True)
-                    following = reader.submit(self._read, numbered)
+                    following = reader.submit(self._read, numbered, schedule.batch_tokens)
                     yield from self._answer(possible, features, schedule, fail)
         finally:
             # Of an answer that nobody took, pictures may be left.
@@ -168,11 +168,12 @@ class Llava:
         """As `stream`, for requests that come while others are answered."""
         fail = _raising(on_error)
         placement = self.identity.placement
+        limit = tokens_in_memory(
+            self.model.language_model.config, device=placement.device, dtype=placement.dtype
+        )
         session = Session(
             self._engine,
-            batch_tokens=tokens_in_memory(
-                self.model.language_model.config, device=placement.device, dtype=placement.dtype
-            ),
+            batch_tokens=limit,
             fail=lambda item, error: fail(item.id, error),
             has_left=lambda item: has_left(item.request),
         )
@@ -182,10 +183,9 @@ class Llava:
                 raise DataError("options are scored by `generate`, not streamed")
             if any(request.num_beams > 1 for request in requests):
                 raise DataError("beams (num_beams over 1) are for `generate`, not streamed")
-            possible: list[Encoded] = []
-            features: dict[str, Tensor] = {}
-            numbered = iter(enumerate(requests))
-            while read := self._read(numbered):
+            possible, features = list[Encoded](), dict[str, Tensor]()
+            numbered = enumerate(requests)
+            while read := self._read(numbered, limit):
                 some, their_features = self._prepare(read, fail, cuts=False)
                 possible += some
                 features |= their_features
@@ -204,10 +204,10 @@ class Llava:
         if request.num_beams == 1:
             raise DataError("num_beams is 1; `search` is for more, `generate` and `stream` for one")
         fail = _raising(None)
-        possible, features = self._prepare(self._read(iter([(0, request)])), fail, cuts=False)
-        steps = self._schedule(None).steps(
-            possible, features, fail=lambda item, error: fail(item.id, error)
-        )
+        schedule = self._schedule(None)
+        read = self._read(iter([(0, request)]), schedule.batch_tokens)
+        possible, features = self._prepare(read, fail, cuts=False)
+        steps = schedule.steps(possible, features, fail=lambda item, error: fail(item.id, error))
         yield from (partial_of(progress) for step in steps for progress in step)
 
     def readable(self, partial: Partial) -> str:
@@ -334,12 +334,12 @@ class Llava:
                 return
             yield self._respond(finished)
 
-    def _read(self, numbered: Iterator[tuple[int, Request]]) -> list[_Read]:
+    def _read(self, numbered: Iterator[tuple[int, Request]], batch_tokens: int) -> list[_Read]:
         """Takes the next requests and begins to prepare their pictures."""
         window: list[_Read] = []
         # Requests about one picture hold the same object, which is looked through once.
         key = remembering(self._encoder.key)
-        for index, request in next_portion(numbered):
+        for index, request in next_portion(numbered, batch_tokens=batch_tokens):
             try:
                 window.append(self._encode(request, index, key=key))
             except DataError as error:

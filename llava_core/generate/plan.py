@@ -14,8 +14,10 @@ from llava_core.generate.request import Request
 from llava_core.tokens import IMAGE_TOKEN_ID
 
 # Requests that are planned together, and their pictures, which are held in memory. More find more
-# to share and fill a large device better.
+# to share and fill a large device better; some batches are enough, each of so many tokens a request
+# and a picture.
 _PORTION, _PORTION_PICTURES = 2048, 128
+_REQUEST_TOKENS, _PICTURE_TOKENS = 16, 256
 # Tokens of an answer that a batch is sized for; most answers of the benchmarks are shorter.
 EXPECTED_ANSWER = 16
 
@@ -81,13 +83,21 @@ class Group:
         )
 
 
-def next_portion(numbered: Iterator[tuple[int, Request]]) -> Iterator[tuple[int, Request]]:
-    """The next requests that are planned together, neither too many nor with too many pictures."""
+def next_portion(
+    numbered: Iterator[tuple[int, Request]], *, batch_tokens: int
+) -> Iterator[tuple[int, Request]]:
+    """The next requests that are planned together, neither too many nor with too many pictures.
+
+    Args:
+        batch_tokens: as that of `plan_batches`; smaller batches need fewer requests.
+    """
+    most = min(_PORTION, batch_tokens // _REQUEST_TOKENS)
+    most_pictures = min(_PORTION_PICTURES, batch_tokens // _PICTURE_TOKENS)
     pictures: set[int] = set()
     for number, (index, request) in enumerate(numbered, start=1):
         yield index, request
         pictures.update(map(id, request.images))
-        if number >= _PORTION or len(pictures) >= _PORTION_PICTURES:
+        if number >= most or (pictures and len(pictures) >= most_pictures):
             return
 
 

@@ -62,10 +62,11 @@ class Schedule:
         """Wraps an engine.
 
         Args:
-            batch_tokens: most tokens computed together, padding included.
+            batch_tokens: most tokens computed together, padding included; fewer after memory was
+                out.
         """
         self._engine = engine
-        self._batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens
 
     def run(
         self, requests: Sequence[Encoded], features: Mapping[str, Tensor], *, fail: Fail
@@ -101,7 +102,7 @@ class Schedule:
         A request that had no room the first time begins again, with the same tokens.
         """
         lengths = {key: len(feature) for key, feature in features.items()}
-        waiting = self._plan(plan_groups(requests, max_own_tokens=self._batch_tokens), lengths)
+        waiting = self._plan(plan_groups(requests, max_own_tokens=self.batch_tokens), lengths)
         while waiting:
             batch = waiting.pop(0)
             unfinished = yield from self._try(batch, features)
@@ -113,11 +114,11 @@ class Schedule:
             if sum(len(group.members) for group in batch) == 1:
                 fail(unfinished[0], too_large(tokens))
                 continue
-            self._batch_tokens = max(min(self._batch_tokens, tokens // 2), 1)
+            self.batch_tokens = max(min(self.batch_tokens, tokens // 2), 1)
             _logger.warning(
                 "out of memory with %d tokens in a batch; going on with %d",
                 tokens,
-                self._batch_tokens,
+                self.batch_tokens,
             )
             later = self._plan(list(chain.from_iterable(waiting)), lengths)
             waiting = [*halve(plan_groups(unfinished, max_own_tokens=tokens)), *later]
@@ -127,7 +128,7 @@ class Schedule:
         return plan_batches(
             groups,
             lengths=prefixes,
-            batch_tokens=self._batch_tokens,
+            batch_tokens=self.batch_tokens,
             batch_cost=self._engine.batch_cost,
         )
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _WORKERS = 4
 # Groups of prompts whose pictures are opened before the engine asks for them.
-_AHEAD = 64
+_AHEAD = 16
 
 
 def load_model(model: str, **settings: Any) -> "llava_core.Llava":

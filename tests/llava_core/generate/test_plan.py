@@ -208,9 +208,18 @@ def test_a_portion_ends_with_its_last_picture_or_request() -> None:
     pictures = [Image.new("RGB", (1, 1)) for _ in range(200)]
     requests = [Request(prompt="", images=[pictures[n // 2]]) for n in range(400)]
     numbered = iter(enumerate(requests))
-    assert [index for index, _ in next_portion(numbered)] == list(range(255))
+    assert [index for index, _ in next_portion(numbered, batch_tokens=10**6)] == list(range(255))
     assert next(numbered)[0] == 255
     alone = iter(enumerate([Request(prompt="")] * 3000))
-    assert len(list(next_portion(alone))) == 2048
-    assert len(list(next_portion(alone))) == 952
-    assert list(next_portion(alone)) == []
+    assert len(list(next_portion(alone, batch_tokens=10**6))) == 2048
+    assert len(list(next_portion(alone, batch_tokens=10**6))) == 952
+    assert list(next_portion(alone, batch_tokens=10**6)) == []
+
+
+def test_small_batches_are_planned_a_few_requests_at_a_time():
+    pictures = [Image.new("RGB", (1, 1)) for _ in range(100)]
+    alone = [Request(prompt="")] * 1000
+    shown = [Request(prompt="", images=[picture]) for picture in pictures]
+    for requests, most in ((alone, 512), (shown, 32)):
+        assert len(list(next_portion(iter(enumerate(requests)), batch_tokens=8192))) == most
+        assert len(list(next_portion(iter(enumerate(requests)), batch_tokens=1))) == 1
