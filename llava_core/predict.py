@@ -29,7 +29,7 @@ from llava_core.errors import DataError
 from llava_core.generate.encoder import PictureEncoder, PictureKey, pictures_of, remembering
 from llava_core.generate.engine import Engine, Finished
 from llava_core.generate.features import FeatureCache
-from llava_core.generate.plan import Encoded, next_portion
+from llava_core.generate.plan import Encoded, Numbered, next_portion
 from llava_core.generate.request import Request, Response
 from llava_core.generate.schedule import Schedule, default_batch_tokens, tokens_in_memory
 from llava_core.generate.session import Session
@@ -118,7 +118,7 @@ class Llava:
         """
         fail = _raising(on_error)
         schedule = self._schedule(batch_tokens)
-        numbered = enumerate(requests)
+        numbered = Numbered(requests)
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="requests") as reader:
                 following = reader.submit(self._read, numbered, schedule.batch_tokens)
@@ -184,7 +184,7 @@ class Llava:
             if any(request.num_beams > 1 for request in requests):
                 raise DataError("beams (num_beams over 1) are for `generate`, not streamed")
             possible, features = list[Encoded](), dict[str, Tensor]()
-            numbered = enumerate(requests)
+            numbered = Numbered(requests)
             while read := self._read(numbered, limit):
                 some, their_features = self._prepare(read, fail, cuts=False)
                 possible += some
@@ -205,7 +205,7 @@ class Llava:
             raise DataError("num_beams is 1; `search` is for more, `generate` and `stream` for one")
         fail = _raising(None)
         schedule = self._schedule(None)
-        read = self._read(iter([(0, request)]), schedule.batch_tokens)
+        read = self._read(Numbered([request]), schedule.batch_tokens)
         possible, features = self._prepare(read, fail, cuts=False)
         steps = schedule.steps(possible, features, fail=lambda item, error: fail(item.id, error))
         yield from (partial_of(progress) for step in steps for progress in step)
@@ -334,7 +334,7 @@ class Llava:
                 return
             yield self._respond(finished)
 
-    def _read(self, numbered: Iterator[tuple[int, Request]], batch_tokens: int) -> list[_Read]:
+    def _read(self, numbered: Numbered, batch_tokens: int) -> list[_Read]:
         """Takes the next requests and begins to prepare their pictures."""
         window: list[_Read] = []
         # Requests about one picture hold the same object, which is looked through once.

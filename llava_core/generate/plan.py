@@ -7,8 +7,10 @@ result: in a causal model equal ids have equal keys and values.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Literal
+
+from PIL import Image
 
 from llava_core.generate.request import Request
 from llava_core.tokens import IMAGE_TOKEN_ID
@@ -83,21 +85,43 @@ class Group:
         )
 
 
-def next_portion(
-    numbered: Iterator[tuple[int, Request]], *, batch_tokens: int
-) -> Iterator[tuple[int, Request]]:
+class Numbered(Iterator[tuple[int, Request]]):
+    """Requests with their positions, of which the next can be looked at."""
+
+    def __init__(self, requests: Iterable[Request]) -> None:
+        """Takes none yet."""
+        self._rest = enumerate(requests)
+        self._ahead: list[tuple[int, Request]] = []
+
+    def __next__(self) -> tuple[int, Request]:
+        """The next request and its position."""
+        return self._ahead.pop() if self._ahead else next(self._rest)
+
+    def goes_on_about(self, images: Sequence[Image.Image]) -> bool:
+        """Whether the next request has these pictures, the very objects."""
+        self._ahead = self._ahead or list(islice(self._rest, 1))
+        shown = [[*map(id, request.images)] for _, request in self._ahead]
+        return shown == [[*map(id, images)]]
+
+
+def next_portion(numbered: Numbered, *, batch_tokens: int) -> Iterator[tuple[int, Request]]:
     """The next requests that are planned together, neither too many nor with too many pictures.
+
+    Those about one picture stay together, up to the most that there are for any device.
 
     Args:
         batch_tokens: as that of `plan_batches`; smaller batches need fewer requests.
     """
-    most = min(_PORTION, batch_tokens // _REQUEST_TOKENS)
-    most_pictures = min(_PORTION_PICTURES, batch_tokens // _PICTURE_TOKENS)
+    enough = min(_PORTION, batch_tokens // _REQUEST_TOKENS)
+    enough_pictures = min(_PORTION_PICTURES, batch_tokens // _PICTURE_TOKENS)
     pictures: set[int] = set()
     for number, (index, request) in enumerate(numbered, start=1):
         yield index, request
         pictures.update(map(id, request.images))
-        if number >= most or (pictures and len(pictures) >= most_pictures):
+        is_full = number >= enough or (pictures and len(pictures) >= enough_pictures)
+        if number >= _PORTION or (
+            is_full and not (request.images and numbered.goes_on_about(request.images))
+        ):
             return
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from llava_core.generate.plan import (
     Encoded,
+    Numbered,
     halve,
     next_portion,
     num_tokens,
@@ -204,22 +205,34 @@ def test_halving_keeps_every_request_and_ends(sizes):
     assert sorted(seen) == sorted(member.id for member in members)
 
 
+def portion(numbered: Numbered, *, batch_tokens: int = 10**6) -> list[int]:
+    return [index for index, _ in next_portion(numbered, batch_tokens=batch_tokens)]
+
+
 def test_a_portion_ends_with_its_last_picture_or_request() -> None:
     pictures = [Image.new("RGB", (1, 1)) for _ in range(200)]
-    requests = [Request(prompt="", images=[pictures[n // 2]]) for n in range(400)]
-    numbered = iter(enumerate(requests))
-    assert [index for index, _ in next_portion(numbered, batch_tokens=10**6)] == list(range(255))
-    assert next(numbered)[0] == 255
-    alone = iter(enumerate([Request(prompt="")] * 3000))
-    assert len(list(next_portion(alone, batch_tokens=10**6))) == 2048
-    assert len(list(next_portion(alone, batch_tokens=10**6))) == 952
-    assert list(next_portion(alone, batch_tokens=10**6)) == []
+    numbered = Numbered(Request(prompt="", images=[pictures[n // 2]]) for n in range(400))
+    assert portion(numbered) == list(range(256))
+    assert next(numbered)[0] == 256
+    alone = Numbered([Request(prompt="")] * 3000)
+    assert [len(portion(alone)) for _ in range(3)] == [2048, 952, 0]
 
 
-def test_small_batches_are_planned_a_few_requests_at_a_time():
+@pytest.mark.parametrize(("batch_tokens", "most", "most_pictures"), [(8192, 512, 32), (1, 1, 1)])
+def test_small_batches_are_planned_a_few_requests_at_a_time(
+    batch_tokens: int, most: int, most_pictures: int
+) -> None:
+    alone = Numbered([Request(prompt="")] * 1000)
+    assert len(portion(alone, batch_tokens=batch_tokens)) == most
     pictures = [Image.new("RGB", (1, 1)) for _ in range(100)]
-    alone = [Request(prompt="")] * 1000
-    shown = [Request(prompt="", images=[picture]) for picture in pictures]
-    for requests, most in ((alone, 512), (shown, 32)):
-        assert len(list(next_portion(iter(enumerate(requests)), batch_tokens=8192))) == most
-        assert len(list(next_portion(iter(enumerate(requests)), batch_tokens=1))) == 1
+    shown = Numbered(Request(prompt="", images=[picture]) for picture in pictures)
+    assert len(portion(shown, batch_tokens=batch_tokens)) == most_pictures
+
+
+def test_questions_about_a_picture_stay_together_as_long_as_there_is_room() -> None:
+    first, second = (Image.new("RGB", (1, 1)) for _ in range(2))
+    requests = [Request(prompt="", images=[first])] * 2050
+    requests += [Request(prompt="", images=[second])] * 3
+    numbered = Numbered(requests)
+    sizes = [len(portion(numbered, batch_tokens=1)) for _ in range(4)]
+    assert sizes == [2048, 2, 3, 0]
