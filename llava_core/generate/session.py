@@ -26,8 +26,8 @@ from llava_core.tokens import IMAGE_TOKEN_ID
 # Tokens that are read between two steps, for which those that run have to wait; a longer prompt is
 # read alone.
 _READ_TOKENS = 2_048
-# Of the room of those that run, beside it, for what was read for others.
-_SHELF_SHARE = 8
+# Part of the room that may be taken by what was read for others, while those that run leave it.
+_SHELF_SHARE = 1 / 2
 
 _logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Session:
         self._unfinished: dict[int, Encoded] = {}
         self._features: dict[str, Tensor] = {}
         self._running: Decoding | None = None
-        self._shelf = Shelf(batch_tokens // _SHELF_SHARE)
+        self._shelf = Shelf(int(batch_tokens * _SHELF_SHARE))
 
     def add(self, requests: Sequence[Encoded], features: Mapping[str, Tensor]) -> None:
         """Takes requests that take part as soon as there is room.
@@ -117,7 +117,7 @@ class Session:
         known = {*self._shelf.pictures, *(item.pictures for item in running)}
         is_running = {id(item) for item in running}
         arrivals: list[Encoded] = []
-        num_read = 0
+        num_read, taken = 0, len(running) * width
         for item in self._unfinished.values():
             if id(item) in is_running:
                 continue
@@ -129,6 +129,8 @@ class Session:
                 break
             known.add(item.pictures)
             arrivals.append(item)
+            taken = (len(running) + len(arrivals)) * width
+        self._shelf.shrink(self._limit - taken)
         return arrivals
 
     def _advance(self, arrivals: Sequence[Encoded]) -> list[Progress]:
@@ -191,7 +193,7 @@ class Session:
         running = [] if self._running is None else self._running.encoded
         items = {id(item): item for item in (*running, *arrivals)}
         self._running = None
-        self._shelf.clear()
+        self._shelf.shrink(0)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         longest = max(self._num_tokens(item.ids, item) for item in items.values())

@@ -21,10 +21,14 @@ class Kept(NamedTuple):
 
 
 class Shelf:
-    """Holds so many tokens at most; what was not used for longest goes first."""
+    """Holds some tokens; what was not used for longest goes first."""
 
     def __init__(self, max_tokens: int) -> None:
-        """Starts empty."""
+        """Starts empty.
+
+        Args:
+            max_tokens: that are held when nobody else needs the room.
+        """
         self._max_tokens = max_tokens
         self._kept: OrderedDict[tuple[str, ...], Kept] = OrderedDict()
 
@@ -37,7 +41,11 @@ class Shelf:
         """Keeps it instead of what there was about these pictures."""
         self._kept.pop(tuple(pictures), None)
         self._kept[tuple(pictures)] = kept
-        while sum(each.cache.num_columns for each in self._kept.values()) > self._max_tokens:
+        self.shrink(self._max_tokens)
+
+    def shrink(self, max_tokens: int) -> None:
+        """Makes room for others, until so many tokens are left at most."""
+        while self._kept and self._num_tokens > max_tokens:
             self._kept.popitem(last=False)
 
     def find(self, pictures: Sequence[str]) -> Kept | None:
@@ -47,6 +55,6 @@ class Shelf:
             self._kept.move_to_end(tuple(pictures))
         return kept
 
-    def clear(self) -> None:
-        """Frees the memory."""
-        self._kept.clear()
+    @property
+    def _num_tokens(self) -> int:
+        return sum(kept.cache.num_columns for kept in self._kept.values())

@@ -189,9 +189,22 @@ def test_the_shelf_forgets_what_was_not_used_for_longest():
     shelf.find(["a"])
     shelf.put(["d"], Kept((1,), caches["c"]))
     assert shelf.pictures == [("a",), ("d",)]
-    shelf.put(["e"], Kept((1,), caches["b"]))
-    shelf.clear()
-    assert shelf.find(["e"]) is None
+    shelf.shrink(4)
+    assert shelf.pictures == [("d",)]
+    shelf.shrink(-1)
+    assert shelf.find(["d"]) is None
+
+
+def test_what_is_kept_gives_way_to_those_that_run(model):
+    first, second = encode([([1, 5, IMAGE, 9, 10, 11], "a"), ([1, 5, IMAGE, 9, 12, 13], "b")])
+    # 32 tokens are kept of the first, 37 are set aside for the second.
+    for batch_tokens, is_kept in ((70, True), (66, False)):
+        visit = Visit(model, batch_tokens=batch_tokens)
+        assert visit.run({0: [first]}) == alone(model, [first])
+        assert visit.session._shelf.pictures == [("a",)]
+        visit.session.add([second], visit.features)
+        visit.session.step()
+        assert (("a",) in visit.session._shelf.pictures) == is_kept
 
 
 def test_another_picture_in_the_same_place_is_read(model):
