@@ -10,7 +10,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,8 @@ from llava_core.train.loss import LossModel
 _MAX_LENGTH = 2048
 _BATCH = 16
 _STEPS = 6
+# Text tokens of a sample like VQAv2's.
+_QUESTION = 40
 _LOADED = 1_600
 _PHOTOGRAPHS = 50
 _WORDS = ("red", "bus", "two", "dogs", "left", "what", "is", "it")
@@ -95,7 +97,7 @@ def draw_lengths(count: int) -> list[int]:
     return lengths
 
 
-def make_example(length: int) -> Example:
+def make_example(length: int, picture: Picture | None = None) -> Example:
     """A sample of random tokens, the second half of which is learned."""
     ids = torch.randint(3, _VOCABULARY, (abs(length),))
     labels = ids.clone()
@@ -103,7 +105,7 @@ def make_example(length: int) -> Example:
     pictures = ()
     if length > 0:
         ids[1] = IMAGE_TOKEN_ID
-        pictures = (blank(),)
+        pictures = (picture or blank(),)
     num_tokens = len(ids) + len(pictures) * (_PATCHES - 1)
     ends = torch.where(ids == IMAGE_TOKEN_ID, _PATCHES, 1).cumsum(0)
     return Example("", ids, labels, ends, pictures, num_tokens, False, None)
@@ -135,7 +137,7 @@ def make_config() -> LlavaConfig:
     )
 
 
-def make_model(*, packing: bool) -> LossModel:
+def make_model(*, packing: bool, shares_pictures: bool = False) -> LossModel:
     """The small model, its tower frozen."""
     config = make_config()
     torch.manual_seed(0)
@@ -144,7 +146,7 @@ def make_model(*, packing: bool) -> LossModel:
         clip=CLIPVisionModel(CLIPVisionConfig(**_CLIP)).requires_grad_(False),
         language_model=LlamaForCausalLM(LlamaConfig(**config.text)),
     )
-    return LossModel(llava, packing=packing)
+    return LossModel(llava, packing=packing, shares_pictures=shares_pictures)
 
 
 def batches(lengths: Sequence[int], *, is_grouped: bool) -> Iterator[Batch]:
@@ -160,14 +162,22 @@ def batches(lengths: Sequence[int], *, is_grouped: bool) -> Iterator[Batch]:
         yield collate([make_example(lengths[index]) for index in order[at : at + _BATCH]])
 
 
-def train(lengths: Sequence[int], *, packing: bool, is_grouped: bool) -> tuple[float, float]:
+def batches_about(num_pictures: int, *, shares_pictures: bool) -> Iterator[Batch]:
+    """Batches of short questions about so many pictures each, every one a sample."""
+    collate = Collator(blank(), shares_pictures=shares_pictures)
+    for _ in range(_STEPS):
+        pictures = [blank() for _ in range(num_pictures)]
+        each = _BATCH // num_pictures
+        yield collate([make_example(_QUESTION, one) for one in pictures for _ in range(each)])
+
+
+def train(model: LossModel, batches: Iterable[Batch]) -> tuple[float, float]:
     """Samples, and tokens without padding, for each second of the processor.
 
     Not of the clock, which tells what else the machine did.
     """
-    model = make_model(packing=packing)
     seconds, samples, tokens = 0.0, 0, 0
-    for batch in batches(lengths, is_grouped=is_grouped):
+    for batch in batches:
         start = time.process_time()
         total, number = model(**{name: batch[name] for name in MODEL_INPUTS})
         (total / number).backward()
@@ -252,9 +262,21 @@ def main() -> None:
         ("packed", True, False),
         ("packed, grouped", True, True),
     ):
-        samples, tokens = train(lengths, packing=packing, is_grouped=is_grouped)
+        model = make_model(packing=packing)
+        samples, tokens = train(model, batches(lengths, is_grouped=is_grouped))
         first, fastest = first or tokens, max(fastest, samples)
         write(f"| {name} | {samples:.2f} | {tokens:.0f} | {tokens / first:.2f} x |\n")
+    write(f"\n| {_BATCH} questions of {_QUESTION} tokens, packed, about | samples/s | pictures ")
+    write("shared, samples/s |\n|---|---|---|\n")
+    for num_pictures in (16, 4, 1):
+        apart, shared = (
+            train(
+                make_model(packing=True, shares_pictures=shares),
+                batches_about(num_pictures, shares_pictures=shares),
+            )[0]
+            for shares in (False, True)
+        )
+        write(f"| {num_pictures} pictures | {apart:.2f} | {shared:.2f} |\n")
     write("\n| processes that load | samples/s | to the fastest training |\n|---|---|---|\n")
     with tempfile.TemporaryDirectory() as folder:
         data = make_data(Path(folder), lengths[:_LOADED])
