@@ -38,7 +38,7 @@ from llava_core.tiny.vocabulary import TOKENIZER_CONFIG, train_tokenizer
 
 _SEED = 1
 _TOWER = "tiny-clip"
-_STAGE_BATCH = 16
+_STAGE_BATCH = 160
 _WRONG = 2
 
 
@@ -49,8 +49,8 @@ class Budget:
     tower_steps: int = 1800
     tower_batch: int = 64
     num_captions: int = 2_000
-    num_basics: int = 11_000
-    num_conversations: int = 26_000
+    num_basics: int = 13_000
+    num_drawings: int = 22_000
     processes: int = 2
     """Among which the stages are shared."""
 
@@ -103,7 +103,7 @@ def _train_stages(work: Path, budget: Budget) -> Path:
         work / "data",
         num_captions=budget.num_captions,
         num_basics=budget.num_basics,
-        num_conversations=budget.num_conversations,
+        num_drawings=budget.num_drawings,
         seed=_SEED,
     )
     language, aligned, basic, trained = (
@@ -114,7 +114,7 @@ def _train_stages(work: Path, budget: Budget) -> Path:
     # The rate stays high: that which thing has which property is learned late, and at once.
     start = {"model": str(language), "projector": str(aligned), "schedule": "constant_with_warmup"}
     run("finetune", files.basics, basic, start=start)
-    run("finetune", files.conversations, trained, start={"model": str(basic)})
+    run("finetune", files.questions, trained, start={"model": str(basic)})
     return trained
 
 
@@ -131,6 +131,8 @@ def _run(stage: str, data: Path, output: Path, *, start: Mapping[str, str], proc
         "image_aspect_ratio": ASPECT_RATIO,
         "global_batch": _STAGE_BATCH,
         "per_device_batch": _STAGE_BATCH // processes,
+        "share_pictures": True,
+        "attention": "sdpa",
         "output": output,
         **start,
     }

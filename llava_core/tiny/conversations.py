@@ -1,9 +1,12 @@
-"""Puts questions about drawings into conversations, in LLaVA's form and in benchmarks' wordings.
+"""Puts questions about drawings into samples, in LLaVA's form and in benchmarks' wordings.
 
-The instructions are those of LLaVA's training mixture and of its question files.
+Most samples are one question, as benchmarks ask them: where questions follow one another, a model
+this small learns for long nothing but which answers go together. The instructions are those of
+LLaVA's training mixture and of its question files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, islice
 from random import Random
 from string import ascii_uppercase
 from typing import Any
@@ -31,13 +34,26 @@ PHRASES = (
     *(_CHOOSE.strip(), _CHOOSE_CN, "Reference OCR token:"),
 )
 """What stands in many questions as it is."""
-_MOST_TURNS, _MOST_BASIC_TURNS = 8, 12
+_MOST_TURNS, _MOST_ALONE = 8, 10
 _MOST_OPTIONS = 5
-_SHARE_OPEN = 0.12
-_SHARE_WITH_OPTIONS, _SHARE_WITH_OPTIONS_CN = 0.5, 0.9
+_SHARE_OPEN = 0.25
+_SHARE_INSTRUCTED = 0.7
+_SHARE_WITH_OPTIONS, _SHARE_WITH_OPTIONS_CN = 0.7, 0.8
 
 Turn = tuple[str, str]
 """What is asked and what is answered."""
+
+
+def questions_alone(drawing: Scene | Sign, random: Random) -> list[Turn]:
+    """Questions about a drawing, each in a form of its own and to be asked alone."""
+    asked = questions_about(drawing, random)
+    random.shuffle(asked)
+    # Of signs there is little to ask: it is asked again, in other forms.
+    asked = list(islice(cycle(asked), _MOST_ALONE))
+    return [
+        _put(question, drawing, random, is_first=random.random() < _SHARE_INSTRUCTED)
+        for question in asked
+    ]
 
 
 def conversation(drawing: Scene | Sign, random: Random) -> list[Turn]:
@@ -58,14 +74,12 @@ def conversation(drawing: Scene | Sign, random: Random) -> list[Turn]:
 
 
 def basics(scene: Scene, random: Random) -> list[Turn]:
-    """The plainest questions about all things of a scene: which has what, how many there are."""
-    possible = [each for each in questions_about(scene, random) if _is_plain(each)]
-    random.shuffle(possible)
-    by_link = {question.link: question for question in possible}
-    asked = list(by_link.values())[:_MOST_BASIC_TURNS]
+    """The plainest questions, each alone: which thing has what, how many there are."""
+    asked = [each for each in questions_about(scene, random) if _is_plain(each)]
     random.shuffle(asked)
-    turns = [(question.text, question.answer) for question in asked]
-    return [(f"{turns[0][0]}\n{_WORD}", turns[0][1]), *turns[1:]]
+    return [
+        (_instructed(question.text, random), question.answer) for question in asked[:_MOST_ALONE]
+    ]
 
 
 def word_question(random: Random) -> Turn:
@@ -73,11 +87,12 @@ def word_question(random: Random) -> Turn:
     topics = {"color": tuple(COLORS), "shape": SHAPES, "place": tuple(PLACES)}
     topic = random.choice(list(topics))
     answer = random.choice(topics[topic])
-    others = [random.choice(words) for name, words in topics.items() if name != topic]
-    options = [answer, *others[: random.randint(1, 2)]]
+    others = [word for name, words in topics.items() if name != topic for word in words]
+    options = [answer, *random.sample(others, random.randint(1, _MOST_OPTIONS - 1))]
     random.shuffle(options)
     hint = f"{_HINTS[1]}\n" if random.random() < 1 / 4 else ""
-    text = f"{hint}Which word names a {topic}?\n{_listed(options)}\n{_LETTER}"
+    asked = random.choice([f"Which word names a {topic}?", f"Which option says {answer}?"])
+    text = f"{hint}{asked}\n{_listed(options)}\n{_LETTER}"
     return text, ascii_uppercase[options.index(answer)]
 
 
@@ -96,6 +111,10 @@ def record(name: str, turns: Iterable[Turn], *, image: str | None = None) -> Map
         return {"id": name, "conversations": values}
     values[0]["value"] = f"{IMAGE_MARK}\n{values[0]['value']}"
     return {"id": name, "image": image, "conversations": values}
+
+
+def _instructed(text: str, random: Random) -> str:
+    return f"{text}\n{_WORD}" if random.random() < _SHARE_INSTRUCTED else text
 
 
 def _is_plain(question: Question) -> bool:

@@ -133,13 +133,16 @@ def _about_thing(thing: Thing, random: Random) -> Iterator[Question]:
         answer=thing.shape,
         choices=SHAPES,
     )
-    named = random.choice([thing.shape, thing.shape, f"{thing.color} object"])
+    names = (thing.shape, f"{thing.color} object")
     yield Question(
-        link=place, text=f"Where is the {named}?", answer=thing.place, choices=tuple(PLACES)
+        link=place,
+        text=f"Where is the {random.choice(names)}?",
+        answer=thing.place,
+        choices=tuple(PLACES),
     )
     yield Question(
         link=(thing.shape, "size"),
-        text=f"Is the {thing.shape} large or small?",
+        text=f"Is the {random.choice(names)} large or small?",
         answer=thing.size,
         choices=tuple(RADIUS_PX),
     )

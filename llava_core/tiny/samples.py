@@ -1,4 +1,4 @@
-"""Writes the data of both stages of `tiny`: pictures, captions, conversations, in LLaVA's form."""
+"""Writes the data of both stages of `tiny`: pictures, captions, questions, in LLaVA's form."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -7,15 +7,21 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from llava_core.tiny.conversations import basics, conversation, record, word_question
+from llava_core.tiny.conversations import (
+    Turn,
+    basics,
+    conversation,
+    questions_alone,
+    record,
+    word_question,
+)
 from llava_core.tiny.drawings import Scene, Sign, draw, random_drawing, random_scene
 from llava_core.tiny.questions import caption
 
 _JPEG_QUALITY = 95
 PICTURES = "pictures"
-_NUM_WORD_QUESTIONS = 4
-# Picture samples for each sample without a picture.
-_PER_WORD_SAMPLE = 24
+# Drawings for each conversation about one.
+_PER_CONVERSATION = 3
 
 
 class Files(NamedTuple):
@@ -23,40 +29,52 @@ class Files(NamedTuple):
 
     captions: Path
     basics: Path
-    conversations: Path
+    questions: Path
     pictures: Path
     """Folder of the pictures of all, `PICTURES` beside them."""
 
 
 def write_samples(
-    folder: Path, *, num_captions: int, num_basics: int, num_conversations: int, seed: int
+    folder: Path, *, num_captions: int, num_basics: int, num_drawings: int, seed: int
 ) -> Files:
-    """Draws pictures into a new folder and writes what is said about them beside it."""
+    """Draws pictures into a new folder and writes what is said about them beside it.
+
+    Args:
+        num_captions: drawings with a caption each.
+        num_basics: scenes with plain questions.
+        num_drawings: those with questions of all kinds.
+    """
     random = Random(f"samples {seed}")
-    names = ("captions.json", "basics.json", "conversations.json", PICTURES)
+    names = ("captions.json", "basics.json", "questions.json", PICTURES)
     files = Files(*(folder / name for name in names))
     files.pictures.mkdir(parents=True)
-    captions = []
+    captions, basic, asked = [], [], []
     for number in range(num_captions):
         drawing, name = random_drawing(random), f"caption-{number}"
         turns = [("What is drawn?", caption(drawing))]
         captions.append(record(name, turns, image=_save(drawing, files, name, random)))
-    basic = []
     for number in range(num_basics):
         scene, name = replace(random_scene(random), treatment="nothing"), f"basics-{number}"
-        basic.append(record(name, basics(scene, random), image=_save(scene, files, name, random)))
-    conversations = []
-    for number in range(num_conversations):
-        drawing, name = random_drawing(random), f"conversation-{number}"
-        turns = conversation(drawing, random)
-        conversations.append(record(name, turns, image=_save(drawing, files, name, random)))
-        if number % _PER_WORD_SAMPLE == 0:
-            turns = [word_question(random) for _ in range(_NUM_WORD_QUESTIONS)]
-            conversations.append(record(f"words-{number}", turns))
+        picture = _save(scene, files, name, random)
+        basic += _alone(basics(scene, random), name, image=picture)
+        basic.append(record(f"{name}-words", [word_question(random)]))
+    for number in range(num_drawings):
+        drawing, name = random_drawing(random), f"drawing-{number}"
+        picture = _save(drawing, files, name, random)
+        asked += _alone(questions_alone(drawing, random), name, image=picture)
+        if number % _PER_CONVERSATION == 0:
+            asked.append(record(name, conversation(drawing, random), image=picture))
+        asked.append(record(f"{name}-words", [word_question(random)]))
     _write(captions, files.captions)
     _write(basic, files.basics)
-    _write(conversations, files.conversations)
+    _write(asked, files.questions)
     return files
+
+
+def _alone(turns: Iterable[Turn], name: str, *, image: str) -> list[Mapping[str, Any]]:
+    return [
+        record(f"{name}-{place}", [turn], image=image) for place, turn in enumerate(turns, start=1)
+    ]
 
 
 def _save(drawing: Scene | Sign, files: Files, name: str, random: Random) -> str:

@@ -13,7 +13,7 @@ import sentencepiece
 
 from llava_core.templates import get_template
 from llava_core.tiny.conversations import PHRASES, conversation, word_question
-from llava_core.tiny.drawings import WORDS, random_drawing
+from llava_core.tiny.drawings import PLACES, WORDS, random_drawing
 from llava_core.tiny.questions import caption
 
 TOKENIZER_CONFIG = {
@@ -69,9 +69,10 @@ def _sentences(random: Random) -> Iterator[str]:
         # A digit is a piece of its own: what follows it is learned without a space in front.
         yield from (f"{number % 10}{phrase}" for phrase in phrases)
         yield from ("USER:", "ASSISTANT:")
-    # Words never stand side by side: a piece that began an answer and the mark in front of it
-    # would not be there when a prompt ends with that mark.
-    words = sorted({*_MARKS, *_words(random), *_parts(" ".join(phrases))})
+    # A place is one piece, so that an answer is found at once. No other words stand side by side: a
+    # piece that began an answer and the mark in front of it would not be there when a prompt ends
+    # with that mark.
+    words = sorted({*_MARKS, *PLACES, *_words(random), *_parts(" ".join(phrases))})
     for number in range(_TIMES_WORD):
         yield from words
         yield from (f"{number}{word}" for word in words if not word.islower())

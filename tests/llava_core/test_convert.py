@@ -22,7 +22,9 @@ from benchmarks.convert_memory import build, measure
 from llava_core import Request, convert
 from llava_core.checkpoint import destination
 from llava_core.checkpoint.hub import bundled_tiny
+from llava_core.tiny.language import LANGUAGE_CONFIG
 
+WIDTH = LANGUAGE_CONFIG["hidden_size"]
 ROOT = Path(__file__).parents[2]
 COMMANDS = re.findall(
     r"^    python -m llava_core\.convert (.+)$",
@@ -261,11 +263,11 @@ def test_a_wrong_base_is_told_before_anything_is_written(tmp_path, capsys, golde
     lora = golden / "llava-v15-lora"
     error = refused(capsys, "merge-lora", lora, tmp_path / "new", "--base", "tiny")
     assert re.search(
-        r"is for another base: \S+ is \(160, 160\) there, the update is \(48, 48\)", error
+        rf"is for another base: \S+ is \({WIDTH}, {WIDTH}\) there, the update is \(48, 48\)", error
     )
     base = plain_language_model(tmp_path / "base", **{"model.norm.weight": torch.zeros(7)})
     error = refused(capsys, "make-delta", base, "tiny", tmp_path / "new")
-    assert "model.norm.weight is (7,) in the base, (160,) here" in error
+    assert f"model.norm.weight is (7,) in the base, ({WIDTH},) here" in error
     error = refused(capsys, "tiny", tmp_path / "new", "--to", "hf", "--base", base)
     assert "is a whole checkpoint; --model-base has no effect" in error
     assert [path.name for path in tmp_path.iterdir()] == ["base"]

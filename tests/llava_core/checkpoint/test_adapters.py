@@ -13,7 +13,9 @@ from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.checkpoint.lazy import outline
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.errors import CheckpointError, ConfigError
+from llava_core.tiny.language import LANGUAGE_CONFIG
 
+WIDTH = LANGUAGE_CONFIG["hidden_size"]
 QUERY = "model.layers.0.self_attn.q_proj"
 RANK, ALPHA = 4, 8
 
@@ -30,11 +32,11 @@ def lora(tmp_path):
     torch.manual_seed(0)
     name = f"base_model.model.{QUERY}"
     update = {
-        f"{name}.lora_A.weight": torch.randn(RANK, 160),
-        f"{name}.lora_B.weight": torch.randn(160, RANK),
+        f"{name}.lora_A.weight": torch.randn(RANK, WIDTH),
+        f"{name}.lora_B.weight": torch.randn(WIDTH, RANK),
     }
     torch.save(update, folder / "adapter_model.bin")
-    projector = {"base_model.model.model.mm_projector.0.bias": torch.ones(160)}
+    projector = {"base_model.model.model.mm_projector.0.bias": torch.ones(WIDTH)}
     torch.save(projector, folder / "non_lora_trainables.bin")
     return folder
 
@@ -88,7 +90,7 @@ def test_safetensors_and_the_name_of_an_adapter_are_read_too(lora):
 
 
 def test_what_was_trained_whole_replaces_the_base(lora):
-    assert read(lora)["projector.0.bias"].tolist() == [1.0] * 160
+    assert read(lora)["projector.0.bias"].tolist() == [1.0] * WIDTH
 
 
 def test_everything_else_is_the_base_and_the_tower_is_untouched(lora):
@@ -111,10 +113,12 @@ def test_a_missing_base_is_asked_for_by_its_name(lora):
 def test_a_base_of_another_shape_is_refused(lora):
     update = torch.load(lora / "adapter_model.bin", weights_only=True)
     torch.save(
-        {n: t[:, :80] if "_A" in n else t for n, t in update.items()}, lora / "adapter_model.bin"
+        {n: t[:, : WIDTH // 2] if "_A" in n else t for n, t in update.items()},
+        lora / "adapter_model.bin",
     )
     message = (
-        rf"is for another base: {QUERY}.weight is \(160, 160\) there, the update is \(160, 80\)"
+        rf"is for another base: {QUERY}.weight is \({WIDTH}, {WIDTH}\) there, "
+        rf"the update is \({WIDTH}, {WIDTH // 2}\)"
     )
     with pytest.raises(CheckpointError, match=message):
         read(lora)
@@ -147,23 +151,23 @@ def test_a_folder_without_its_adapter_says_what_was_looked_for(lora):
 @pytest.fixture
 def projector_only(lora):
     (lora / "adapter_config.json").unlink()
-    torch.save({"model.mm_projector.0.bias": torch.ones(160)}, lora / "mm_projector.bin")
+    torch.save({"model.mm_projector.0.bias": torch.ones(WIDTH)}, lora / "mm_projector.bin")
     return lora
 
 
 def test_a_projector_is_joined_with_its_base(projector_only):
     tensors = read(projector_only)
-    assert tensors["projector.0.bias"].tolist() == [1.0] * 160
+    assert tensors["projector.0.bias"].tolist() == [1.0] * WIDTH
     query = base_weights()[f"{QUERY}.weight"]
     torch.testing.assert_close(tensors[f"language_model.{QUERY}.weight"], query)
 
 
 @pytest.mark.parametrize("num_rows", [2, 1280])
 def test_embeddings_beside_a_projector_are_the_last_rows_or_all(projector_only, num_rows):
-    rows = torch.full((num_rows, 160), 7.0).half()
+    rows = torch.full((num_rows, WIDTH), 7.0).half()
     torch.save({"model.embed_tokens.weight": rows}, projector_only / "mm_projector.bin")
     embedding = read(projector_only)["language_model.model.embed_tokens.weight"]
-    assert embedding.shape == (1280, 160)
+    assert embedding.shape == (1280, WIDTH)
     assert (embedding[-num_rows:] == 7).all()
     assert torch.equal(embedding[:-2], base_weights()["model.embed_tokens.weight"][:-2]) == (
         num_rows == 2
@@ -173,7 +177,7 @@ def test_embeddings_beside_a_projector_are_the_last_rows_or_all(projector_only, 
 def test_a_base_without_rows_for_the_marks_gets_them(projector_only):
     config = json.loads((projector_only / "config.json").read_text())
     (projector_only / "config.json").write_text(json.dumps({**config, "vocab_size": 1282}))
-    rows = torch.full((2, 160), 7.0).half()
+    rows = torch.full((2, WIDTH), 7.0).half()
     torch.save({"model.embed_tokens.weight": rows}, projector_only / "mm_projector.bin")
     tensors, base = read(projector_only), base_weights()
     embedding = tensors["language_model.model.embed_tokens.weight"]

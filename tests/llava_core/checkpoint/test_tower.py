@@ -21,8 +21,10 @@ from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.tower import published_tower
 from llava_core.errors import CheckpointError
+from llava_core.tiny.language import LANGUAGE_CONFIG
 from tests.llava_core.toy import toy_image
 
+WIDTH = LANGUAGE_CONFIG["hidden_size"]
 NESTED = "model.vision_tower.vision_tower."
 SIGLIP = {
     "model_type": "siglip_vision_model",
@@ -113,7 +115,7 @@ def test_siglip_tiles_have_its_own_size(folder, siglip):
         image_grid_pinpoints="(1x1),...,(3x3)",
         mm_patch_merge_type="spatial_unpad",
     )
-    newline = {"model.image_newline": torch.ones(160)}
+    newline = {"model.image_newline": torch.ones(WIDTH)}
     save_file(without_tower(folder) | newline, folder / "model.safetensors")
     llava = llava_core.load(str(folder), device="cpu")
     picture = llava.picture(toy_image(0, width=180, height=190))
@@ -137,7 +139,7 @@ def test_an_s2_tower_takes_pictures_at_its_largest_scale(folder):
     llava = llava_core.load(str(folder), device="cpu")
     picture = llava.picture(toy_image(0))
     assert picture.pixels.shape == (1, 3, 192, 192)
-    assert [f.shape for f in llava.model.encode_pictures([picture])] == [(36, 160)]
+    assert [f.shape for f in llava.model.encode_pictures([picture])] == [(36, WIDTH)]
     assert llava.chat(toy_image(0), "What is this?", max_new_tokens=2) is not None
 
 

@@ -211,7 +211,7 @@ def test_control_c_stops_the_answer_and_control_d_the_program(terminal):
     terminal.process.send_signal(signal.SIGINT)
     terminal.wait_for("USER: ")
     assert "(stopped)" in terminal.shown
-    time.sleep(0.5)  # A signal between the prompt and readline's waiting is heeded at the next key.
+    time.sleep(2)  # A signal between the prompt and readline's waiting is heeded at the next key.
     terminal.process.send_signal(signal.SIGINT)
     terminal.wait_for("(/exit or Ctrl-D ends)")
     terminal.type("/what\n")

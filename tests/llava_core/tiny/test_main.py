@@ -15,7 +15,7 @@ SHORT = Budget(
     tower_batch=2,
     num_captions=16,
     num_basics=16,
-    num_conversations=16,
+    num_drawings=16,
     processes=1,
 )
 

@@ -1,21 +1,28 @@
+import json
+
 from llava_core.data.check import check_files
 from llava_core.templates import get_template
 from llava_core.tiny.samples import write_samples
 
 
 def test_all_files_are_without_fault(tmp_path):
-    files = write_samples(tmp_path, num_captions=5, num_basics=9, num_conversations=30, seed=1)
-    for path, template, number in (
-        (files.captions, "plain", 5),
-        (files.basics, "v1", 9),
-        (files.conversations, "v1", 30),
+    files = write_samples(tmp_path, num_captions=5, num_basics=9, num_drawings=30, seed=1)
+    for path, template in (
+        (files.captions, "plain"),
+        (files.basics, "v1"),
+        (files.questions, "v1"),
     ):
         report = check_files([path], image_folder=files.pictures, template=get_template(template))
         assert (report.faults, report.stray) == ((), ())
-        assert report.num_with_picture == number
-        assert report.num_records >= number
 
 
-def test_some_conversations_have_no_picture(tmp_path):
-    files = write_samples(tmp_path, num_captions=0, num_basics=0, num_conversations=25, seed=1)
-    assert files.conversations.read_text().count('"words-') == 2
+def test_a_question_is_a_sample(tmp_path):
+    files = write_samples(tmp_path, num_captions=5, num_basics=9, num_drawings=12, seed=1)
+    assert len(json.loads(files.captions.read_text())) == 5
+    basics = json.loads(files.basics.read_text())
+    assert {len(sample["conversations"]) for sample in basics} == {2}
+    assert len({sample["image"] for sample in basics if "image" in sample}) == 9
+    asked = json.loads(files.questions.read_text())
+    assert len({sample["image"] for sample in asked if "image" in sample}) == 12
+    assert sum("image" not in sample for sample in asked) == 12
+    assert sum(sample["id"] == f"drawing-{n}" for sample in asked for n in range(12)) == 4
