@@ -75,7 +75,7 @@ def lay_out_trees(
     """
     following = _following(spliced)
     parts = _parts(spliced.mask.sum(dim=1).tolist(), trees.tolist(), shared.tolist())
-    lengths = [sum(part.end - part.start for part in tree) for tree in parts]
+    lengths = [sum(part.length for part in tree) for tree in parts]
     bins = pack(lengths, width=spliced.embeds.shape[-1])
     rows = [[(tree, part) for tree in members for part in parts[tree]] for members in bins]
     device = spliced.labels.device
@@ -84,15 +84,16 @@ def lay_out_trees(
         joined = [torch.cat(row) for row in pieces]
         return pad_sequence(joined, batch_first=True, padding_value=padding).to(device)
 
-    numbers = [[torch.full((p.end - p.start,), tree) for tree, p in row] for row in rows]
-    branches = [[torch.full((p.end - p.start,), p.branch) for _, p in row] for row in rows]
+    def of(samples: Tensor) -> list[list[Tensor]]:
+        return [[samples[p.sample, p.start : p.end] for _, p in row] for row in rows]
+
+    numbers = [[torch.full((p.length,), tree) for tree, p in row] for row in rows]
+    branches = [[torch.full((p.length,), p.branch) for _, p in row] for row in rows]
     positions = join([[torch.arange(p.start, p.end) for _, p in row] for row in rows])
     seen = _sees(join(numbers, _PADDING), join(branches, _PADDING), positions, window=window)
     return Rows(
-        embeds=join([[spliced.embeds[p.sample, p.start : p.end] for _, p in row] for row in rows]),
-        labels=join(
-            [[following[p.sample, p.start : p.end] for _, p in row] for row in rows], IGNORE_INDEX
-        ),
+        embeds=join(of(spliced.embeds)),
+        labels=join(of(following), IGNORE_INDEX),
         mask=torch.zeros(seen.shape, dtype=spliced.embeds.dtype, device=device).masked_fill(
             ~seen, torch.finfo(spliced.embeds.dtype).min
         ),
@@ -138,6 +139,11 @@ class _Part(NamedTuple):
     """_TRUNK, or a number from 1 on."""
     start: int
     end: int
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return self.end - self.start
 
 
 def _following(spliced: Spliced) -> Tensor:
