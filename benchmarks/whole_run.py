@@ -5,8 +5,8 @@
 Random weights of `throughput.py`, GQA's files with 31 questions a picture, where so much is shared
 that all else weighs most. The commands run in processes of their own, one for each number of
 pictures. Outside the model is all time in which it does not compute: start, loading of weights,
-reading of questions and pictures, prompts, waiting, writing, scores and report. Writes
-benchmarks/results/whole_run.md.
+reading of questions and pictures, prompts, waiting, writing, scores and report. The table goes to
+standard output.
 """
 
 import json
@@ -24,7 +24,6 @@ from safetensors.torch import load_file, save_file
 from scale import write_gqa
 from throughput import SHAPES, make_pictures, write_checkpoint
 
-_RESULTS = Path(__file__).parent / "results" / "whole_run.md"
 _QUESTIONS_PER_PICTURE = 31
 # Its logit is then far above all others: answers end at once, and hide nothing else.
 _END_SCALE = 30
@@ -64,7 +63,6 @@ def main() -> None:
         threads=flags.threads,
     )
     sys.stdout.write(text)
-    _RESULTS.write_text(text, encoding="utf-8")
 
 
 def let_answers_end(checkpoint: Path) -> None:

@@ -173,7 +173,7 @@ def parse_sample(fields: Mapping[str, Any], *, number: int) -> Sample:
         if first.role == second.role:
             raise DataError(f"sample {name}: turns {place} and {place + 1} are both {first.role}'s")
     images = fields.get("image") or ()
-    images = (images,) if isinstance(images, str) else tuple(images)
+    images = tuple(images) if isinstance(images, list | tuple) else (images,)
     if not all(isinstance(image, str) for image in images):
         raise DataError(f"sample {name}: `image` is {fields['image']!r}, expected names of files")
     return Sample(id=name, images=images, turns=tuple(messages))

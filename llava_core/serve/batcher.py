@@ -8,8 +8,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -75,19 +75,36 @@ class Ticket:
                 if latest.stop_reason is not None:
                     return
 
-    def deliver(self, partial: Partial) -> None:
-        """Tells how far the answer is; from any thread."""
+    def take(self, partial: Partial) -> None:
+        """Keeps how far the answer is, until `tell`; in any thread."""
         self._latest = partial
-        self._wake()
 
     def fail(self, error: Exception) -> None:
         """Tells why there is no answer; from any thread."""
         self._error = error
-        self._wake()
+        tell([self])
 
-    def _wake(self) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._changed.set)
+    @property
+    def waiter(self) -> tuple[asyncio.AbstractEventLoop, asyncio.Event]:
+        """Where somebody waits, and for what."""
+        return self._loop, self._changed
+
+
+def tell(tickets: Iterable[Ticket]) -> None:
+    """Wakes those who wait for tickets; from any thread."""
+    # Every call writes to a socket: one for each loop, and not for each of its tickets.
+    changes = defaultdict(list)
+    for ticket in tickets:
+        loop, changed = ticket.waiter
+        changes[loop].append(changed)
+    for loop, changed_there in changes.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_set_all, changed_there)
+
+
+def _set_all(events: Iterable[asyncio.Event]) -> None:
+    for event in events:
+        event.set()
 
 
 class Batcher:
@@ -211,18 +228,19 @@ class Batcher:
         except _FAULTS as error:
             self._fail(list(self._running), error)
             return False
-        for partial in step:
-            self._deliver(partial)
+        tell([self._deliver(partial) for partial in step])
         return True
 
-    def _deliver(self, partial: Partial) -> None:
+    def _deliver(self, partial: Partial) -> Ticket:
         name = int(partial.request.id or 0)
         length = partial.prompt_tokens + len(partial.token_ids)
         if self._max_positions is not None and length >= self._max_positions:
             partial = replace(partial, stop_reason=partial.stop_reason or "length")
-        self._running[name].deliver(partial)
+        ticket = self._running[name]
+        ticket.take(partial)
         if partial.stop_reason is not None:
             del self._running[name]
+        return ticket
 
     def _fail(self, names: Sequence[int], error: Exception) -> None:
         _logger.error("%d requests failed", len(names), exc_info=error)

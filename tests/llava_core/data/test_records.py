@@ -71,6 +71,7 @@ def test_words_are_counted_as_the_original_counts_them():
         ({"id": 1, "conversations": [{"from": "gpt", "value": None}]}, "turn 1 is"),
         ({"id": 1, "conversations": [TURNS[0], TURNS[0]]}, "turns 1 and 2 are both user's"),
         ({"id": 1, "conversations": TURNS, "image": [3]}, "expected names of files"),
+        ({"id": 1, "conversations": TURNS, "image": 5}, "expected names of files"),
     ],
 )
 def test_what_is_no_conversation_is_told(fields, message):
