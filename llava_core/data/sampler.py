@@ -100,13 +100,15 @@ def group_by_picture(pictures: Sequence[int], *, generator: torch.Generator) -> 
     Args:
         pictures: number of each sample's picture, negative for text.
     """
-    groups: dict[int, list[int]] = {}
-    shuffled = torch.randperm(len(pictures), generator=generator).tolist()
-    for index in shuffled:
+    by_picture: dict[int, list[int]] = {}
+    for index in torch.randperm(len(pictures), generator=generator).tolist():
         # A text sample is a group of its own, by a number that no picture has.
         picture = pictures[index]
-        groups.setdefault(picture if picture >= 0 else -1 - index, []).append(index)
-    return [index for group in groups.values() for index in group]
+        by_picture.setdefault(picture if picture >= 0 else -1 - index, []).append(index)
+    # In the order of their first samples, pictures with many would come long before text.
+    groups = list(by_picture.values())
+    places = torch.randperm(len(groups), generator=generator).tolist()
+    return [index for place in places for index in groups[place]]
 
 
 def group_by_length(

@@ -83,6 +83,13 @@ def test_samples_of_a_picture_come_one_behind_the_other(pictures, seed):
     assert len(shown) == len(set(shown))
 
 
+def test_text_comes_between_pictures_from_the_first_to_the_last():
+    pictures = [number // 12 for number in range(1200)] + [-1] * 100
+    order = group_by_picture(pictures, generator=seeded(0))
+    quarters = [[pictures[i] for i in order[at : at + 325]] for at in range(0, 1300, 325)]
+    assert all(15 < quarter.count(-1) < 35 for quarter in quarters)
+
+
 @pytest.mark.parametrize("is_grouped", [True, False])
 def test_epochs_and_seeds_differ(is_grouped):
     def order(seed, epoch):
