@@ -65,11 +65,17 @@ LLAVA_CORE = {
     "generate/options": "generate/plan",
     "generate/beams": "generate/request",
     "generate/cache": "",
-    "generate/engine": "generate/beams generate/cache generate/options generate/plan "
-    "generate/request generate/sampling model/llava",
+    "generate/prefixes": "generate/cache",
+    "generate/sharing": "generate/prefixes",
+    "generate/shared_cache": "generate/cache generate/prefixes generate/sharing",
+    "generate/decoding": "generate/beams generate/cache generate/plan generate/prefixes "
+    "generate/request generate/shared_cache",
+    "generate/room": "",
+    "generate/engine": "generate/beams generate/cache generate/decoding generate/options "
+    "generate/plan generate/request generate/sampling generate/shared_cache model/llava",
     "generate/schedule": "generate/engine generate/options generate/plan memory errors",
-    "generate/session": "generate/cache generate/engine generate/plan generate/schedule "
-    "generate/shelf memory tokens",
+    "generate/session": "generate/cache generate/decoding generate/engine generate/plan "
+    "generate/prefixes generate/room generate/schedule generate/shelf memory tokens",
     "generate/shelf": "generate/cache",
     "stream": "generate/engine generate/plan generate/request generate/session errors",
     "predict": "generate/encoder generate/engine generate/plan generate/request stream "

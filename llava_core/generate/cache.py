@@ -45,6 +45,14 @@ class _Place(NamedTuple):
     """Where they end."""
 
 
+class Prefix:
+    """A beginning that is held once for all who begin with it; no two are equal."""
+
+    def __init__(self, length: int) -> None:
+        """Has some tokens."""
+        self.length = length
+
+
 class Part(NamedTuple):
     """What one branch sees."""
 
@@ -145,9 +153,19 @@ class BranchCache(Cache):
         self._pasts: Tensor | None = None
 
     @property
+    def num_own_columns(self) -> int:
+        """Columns of the longest row that are held for it alone."""
+        return self._used - min(self._starts)
+
+    @property
     def num_columns(self) -> int:
         """Columns of the longest row."""
-        return self._used - min(self._starts)
+        return self.num_own_columns
+
+    @property
+    def prefixes(self) -> frozenset[Prefix]:
+        """Those that rows begin with and that are held elsewhere."""
+        return frozenset()
 
     @property
     def positions(self) -> Tensor:
@@ -204,29 +222,55 @@ class BranchCache(Cache):
 
     def take(self, parts: Sequence[Part]) -> "BranchCache":
         """Copies what branches see, each into a row of its own, where all of it is prefix."""
-        rows = torch.tensor([part.row for part in parts], device=self._shown.device)
-        seen = [self._columns_of(part) for part in parts]
-        columns = nn.utils.rnn.pad_sequence(
-            seen, batch_first=True, padding_side="left", padding_value=-1
+        columns = [self.columns_of(part) for part in parts]
+        room = self._grown(max(map(len, columns)))
+        taken = BranchCache(len(parts), room=room, device=self._shown.device)
+        self.copy([part.row for part in parts], columns, to=taken)
+        return taken
+
+    def columns_of(self, part: Part, *, has_prefix: bool = True) -> Tensor:
+        """Numbers int64[L] of the columns that a branch sees, by position.
+
+        Args:
+            has_prefix: with those of the prefix.
+        """
+        branch, position = self._labels.shown(0, self._used)[part.row, 0].unbind(1)
+        is_seen = branch == part.branch
+        if has_prefix:
+            is_seen |= branch == PREFIX
+        (numbers,) = (is_seen & (position < part.length)).nonzero(as_tuple=True)
+        return numbers
+
+    def copy(self, rows: Sequence[int], columns: Sequence[Tensor], *, to: "BranchCache") -> None:
+        """Copies some columns int64[L] of rows to a cache that is empty, as its prefix."""
+        row = torch.tensor(rows, device=self._shown.device)
+        column = nn.utils.rnn.pad_sequence(
+            list(columns), batch_first=True, padding_side="left", padding_value=-1
         )
-        room = ceil(columns.shape[1] * (1 + _GROWTH))
-        taken = BranchCache(len(parts), room=room, device=rows.device)
-        labels = self._labels.pick(rows, columns.clamp(min=0))[:, 0]
-        branch = torch.where(columns < 0, PADDING, PREFIX)
-        taken.add_prefix(branch, labels[..., 1])
+        labels = self._labels.pick(row, column.clamp(min=0))[:, 0]
+        to.add_prefix(torch.where(column < 0, PADDING, PREFIX), labels[..., 1])
         for number, layer in enumerate(self.layers):
             keys, values = (
-                part.pick(rows.to(part.device), columns.clamp(min=0).to(part.device))
+                part.pick(row.to(part.device), column.clamp(min=0).to(part.device))
                 for part in layer.columns
             )
-            taken.update(keys, values, number)
-        return taken
+            to.update(keys, values, number)
+
+    def last_labels(self, width: int) -> Tensor:
+        """Branch and position of the last columns, int64[B, W, 2]."""
+        return self._labels.shown(self._used - width, self._used)[:, 0]
+
+    def last_columns(self, layer_idx: int, width: int) -> tuple[Tensor, Tensor]:
+        """Views of the last keys and values of a layer, float[B, H, W, D]."""
+        keys, values = self.layers[layer_idx].columns
+        first = self._used - width
+        return keys.shown(first, self._used), values.shown(first, self._used)
 
     def join(self, other: "BranchCache") -> None:
         """Takes in the rows of another cache, behind its own."""
-        num_rows, width = self.num_rows + other.num_rows, other.num_columns
+        num_rows, width = self.num_rows + other.num_rows, other.num_own_columns
         if num_rows > self._max_rows or width > self._used:
-            self._resize(num_rows=num_rows, width=max(width, self.num_columns))
+            self._resize(num_rows=num_rows, width=max(width, self.num_own_columns))
         for columns, theirs in zip(self._all_columns, other._all_columns, strict=True):
             columns.add_rows(theirs.shown(other._used - width, other._used), end=self._used)
         self._starts += [start - other._used + self._used for start in other._starts]
@@ -248,18 +292,11 @@ class BranchCache(Cache):
     def _all_columns(self) -> list[_Columns]:
         return [self._labels, *(part for layer in self.layers for part in layer.columns)]
 
-    def _columns_of(self, part: Part) -> Tensor:
-        """Numbers int64[L] of the columns that a branch sees, by position."""
-        branch, position = self._labels.shown(0, self._used)[part.row, 0].unbind(1)
-        is_seen = ((branch == PREFIX) | (branch == part.branch)) & (position < part.length)
-        (numbers,) = is_seen.nonzero(as_tuple=True)
-        return numbers
-
     def _add(self, branch: Tensor, position: Tensor, *, start: int | None) -> None:
         """Announces columns; `start` None: behind all others, which are shown."""
         num_new = branch.shape[1]
         if self._used + num_new > self._room:
-            self._resize(num_rows=self.num_rows, width=self.num_columns, num_more=num_new)
+            self._resize(num_rows=self.num_rows, width=self.num_own_columns, num_more=num_new)
         begin = self._used if start is None else start
         self._place = _Place(
             start=begin, used=self._used, first=min(self._starts), shown=begin + num_new
@@ -268,12 +305,15 @@ class BranchCache(Cache):
         self._shown = self._labels.write(labels, self._place)[:, 0]
         self._used += num_new
 
+    def _grown(self, width: int) -> int:
+        return ceil(width * (1 + _GROWTH))
+
     def _resize(self, *, num_rows: int, width: int, num_more: int = 0) -> None:
         """Moves all rows into new memory, so that they end at the column `width`."""
         old = slice(min(self._starts), self._used)
         if num_rows > self._max_rows:
             self._max_rows = ceil(num_rows * (1 + _GROWTH))
-        self._room = max(width + num_more, ceil(width * (1 + _GROWTH)))
+        self._room = max(width + num_more, self._grown(width))
         for columns in self._all_columns:
             columns.resize(old, max_rows=self._max_rows, room=self._room, end=width)
         self._starts = [start - self._used + width for start in self._starts]

@@ -16,10 +16,11 @@ V vocabulary.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain, islice
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llava_core.generate.beams import Pasts, Search, advance_all
 from llava_core.generate.cache import PADDING, PREFIX, BranchCache, Part
+from llava_core.generate.decoding import Branch, Decoding
 from llava_core.generate.options import ending_logprobs
 from llava_core.generate.plan import Encoded, Group, spread
 from llava_core.generate.request import Request, StopReason
 from llava_core.generate.sampling import choose_tokens
+from llava_core.generate.shared_cache import SHARED_ATTENTION, SharedCache, register_attention
 from llava_core.model.llava import LlavaModel
 
 # Tokens of branches that are computed at once, in all rows. A token attends in vain to the other
@@ -79,86 +82,6 @@ class Progress(NamedTuple):
     """As that of `Finished`."""
 
 
-HasLeft = Callable[[Encoded], bool]
-"""Whether nobody waits for a request's answer any more; it is then not finished."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Branch:
-    """One request on its way."""
-
-    encoded: Encoded
-    label: int
-    prompt_tokens: int
-    generator: torch.Generator
-    token_ids: list[int] = field(default_factory=list)
-    stop_reason: StopReason | None = None
-    search: Search | None = None
-    """Where it has beams."""
-
-    @property
-    def position(self) -> int:
-        """Of the newest token."""
-        return self.prompt_tokens + len(self.token_ids) - 1
-
-
-@dataclass(slots=True, kw_only=True)
-class Decoding:
-    """Requests whose answers grow in step."""
-
-    rows: list[list[_Branch]]
-    cache: BranchCache
-    logits: Tensor
-    """float32[N, V] of the newest tokens, row by row."""
-    pasts: Pasts | None = None
-    """Of the beams, where all requests have some."""
-
-    @property
-    def encoded(self) -> list[Encoded]:
-        """The requests, row by row."""
-        return [branch.encoded for members in self.rows for branch in members]
-
-    @property
-    def searches(self) -> list[list[Search]]:
-        """Those of the requests with beams, in each row."""
-        return [[b.search for b in members if b.search is not None] for members in self.rows]
-
-    def past(self, row: int) -> tuple[tuple[int, ...], BranchCache]:
-        """The ids that were read in a row with one request, and a copy of their cache."""
-        (branch,) = self.rows[row]
-        part = Part(row, branch.label, branch.position)
-        return (*branch.encoded.ids, *branch.token_ids[:-1]), self.cache.take([part])
-
-    def drop(self, has_left: HasLeft = lambda _: False) -> None:
-        """Forgets requests that are answered or given up."""
-        rows = [
-            [b for b in members if b.stop_reason is None and not has_left(b.encoded)]
-            for members in self.rows
-        ]
-        kept = [row for row, members in enumerate(rows) if members]
-        if kept and len(kept) < len(rows):
-            rows = [rows[row] for row in self.cache.keep_rows(kept)]
-        self.rows = rows if kept else []
-
-    def spread(self) -> "Decoding":
-        """Gives every request a row of its own."""
-        if all(len(members) == 1 for members in self.rows):
-            return self
-        parts = [
-            Part(row, branch.label, branch.prompt_tokens)
-            for row, members in enumerate(self.rows)
-            for branch in members
-        ]
-        rows = [[replace(branch, label=0)] for members in self.rows for branch in members]
-        return Decoding(rows=rows, cache=self.cache.take(parts), logits=self.logits)
-
-    def join(self, other: "Decoding") -> None:
-        """Takes in the requests of another, all spread."""
-        self.rows += other.rows
-        self.cache.join(other.cache)
-        self.logits = torch.cat([self.logits, other.logits])
-
-
 class Engine:
     """Answers batches of groups."""
 
@@ -179,9 +102,19 @@ class Engine:
         attention = self._language.config._attn_implementation
         self._prefix_attention = attention
         self._branch_attention = "eager" if attention == "eager" else "sdpa"
+        register_attention()
         device = model.embedding.weight.device.type
         self._chunk_tokens = _CHUNK_TOKENS.get(device, _CHUNK_TOKENS_ELSEWHERE)
         self.batch_cost = _BATCH_COST.get(device, _BATCH_COST_ELSEWHERE)
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether it attends to prefixes that are held once for many."""
+        # An MPT's attention is its own, and layers that are spread over devices would each need
+        # the masks on theirs.
+        is_spread = bool(getattr(self._language, "hf_device_map", None))
+        is_own = self._model.config.backbone == "mpt"
+        return not (is_spread or is_own) and self._branch_attention != "eager"
 
     def run(
         self, groups: Sequence[Group], features: Sequence[Sequence[Tensor]]
@@ -278,7 +211,7 @@ class Engine:
             cache.add_beams(seen, position)
         decoding.logits = self._forward(embeds, branch, position, last=last, cache=cache)
 
-    def _add_tokens(self, live: list[_Branch], logits: Tensor) -> None:
+    def _add_tokens(self, live: list[Branch], logits: Tensor) -> None:
         requests = [branch.encoded.request for branch in live]
         tokens = choose_tokens(logits, requests, [branch.generator for branch in live])
         for member, request, token in zip(live, requests, tokens, strict=True):
@@ -287,7 +220,7 @@ class Engine:
 
     def _lay_out(
         self, groups: Sequence[Group], features: Sequence[Sequence[Tensor]]
-    ) -> tuple[list[Tensor], list[list[_Branch]], list[list[Tensor]]]:
+    ) -> tuple[list[Tensor], list[list[Branch]], list[list[Tensor]]]:
         """Embeds prefixes float[P_b, D], and each row's branches, their own tokens float[L, D]."""
         prefixes, rows, own = [], [], []
         embeds = self._embed_own(groups)
@@ -337,7 +270,7 @@ class Engine:
             )
 
     def _compute_branches(
-        self, rows: list[list[_Branch]], own: list[list[Tensor]], cache: BranchCache
+        self, rows: list[list[Branch]], own: list[list[Tensor]], cache: BranchCache
     ) -> Tensor:
         """Runs the branches' own tokens, a chunk at once.
 
@@ -359,7 +292,7 @@ class Engine:
 
     def _compute_chunk(
         self,
-        rows: list[list[_Branch]],
+        rows: list[list[Branch]],
         own: list[list[Tensor]],
         wanted: Sequence[Sequence[int]],
         cache: BranchCache,
@@ -401,21 +334,35 @@ class Engine:
             # Eager attention adds its mask to the scores.
             lowest = torch.finfo(embeds.dtype).min
             mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(~mask, lowest)
-        self._use(self._branch_attention)
+        more: dict[str, Any] = {}
+        attention = self._branch_attention
+        if isinstance(cache, SharedCache):
+            attention, more = SHARED_ATTENTION, {"shared_cache": cache}
         # An MPT's attention goes by the positions of the keys.
-        keys = {"key_positions": cache.positions} if self._model.config.backbone == "mpt" else {}
-        with sdpa_kernel(_KERNELS):
+        elif self._model.config.backbone == "mpt":
+            more = {"key_positions": cache.positions}
+        with sdpa_kernel(_KERNELS), self._using(attention):
             hidden = self._language.base_model(
                 inputs_embeds=embeds,
                 attention_mask=mask,
                 position_ids=position,
                 past_key_values=cache,
                 use_cache=True,
-                **keys,
+                **more,
             ).last_hidden_state
         row, column = torch.tensor(last, device=hidden.device).unbind(1)
         logits: Tensor = self._language.get_output_embeddings()(hidden[row, column])
         return logits.float()
+
+    @contextmanager
+    def _using(self, attention: str) -> Iterator[None]:
+        self._use(attention)
+        try:
+            yield
+        finally:
+            # Nobody else can call the one that needs a cache of its own.
+            if attention == SHARED_ATTENTION:
+                self._use(self._branch_attention)
 
     def _use(self, attention: str) -> None:
         # An MPT cannot change its attention, and says so whenever it is asked.
@@ -430,7 +377,7 @@ class Engine:
         return "length" if len(token_ids) >= request.max_new_tokens else None
 
 
-def _newest(members: Sequence[_Branch]) -> list[tuple[int, int, int]]:
+def _newest(members: Sequence[Branch]) -> list[tuple[int, int, int]]:
     """Token, label and position of what is to be read next of a row."""
     if members[0].search is None:
         return [(b.token_ids[-1], b.label, b.position) for b in members]
@@ -442,7 +389,7 @@ def _newest(members: Sequence[_Branch]) -> list[tuple[int, int, int]]:
     ]
 
 
-def _add_to_beams(live: Sequence[_Branch], decoding: Decoding) -> None:
+def _add_to_beams(live: Sequence[Branch], decoding: Decoding) -> None:
     searches = list(chain.from_iterable(decoding.searches))
     advance_all(searches, decoding.logits)
     for branch, search in zip(live, searches, strict=True):
@@ -450,7 +397,7 @@ def _add_to_beams(live: Sequence[_Branch], decoding: Decoding) -> None:
         branch.stop_reason = search.ending and search.ending.stop_reason
 
 
-def _score_options(branches: Sequence[_Branch], logits: Tensor) -> list[Progress]:
+def _score_options(branches: Sequence[Branch], logits: Tensor) -> list[Progress]:
     """Ends branches with the log-probabilities of their options, as `_compute_branches` ends."""
     counts = [1 + branch.encoded.num_begun for branch in branches]
     return [
@@ -459,9 +406,9 @@ def _score_options(branches: Sequence[_Branch], logits: Tensor) -> list[Progress
     ]
 
 
-def _branches(group: Group, prefix_length: int, own: Sequence[Tensor]) -> list[_Branch]:
+def _branches(group: Group, prefix_length: int, own: Sequence[Tensor]) -> list[Branch]:
     return [
-        _Branch(
+        Branch(
             encoded=member,
             label=label,
             prompt_tokens=prefix_length + len(suffix) - member.num_begun,
@@ -471,7 +418,7 @@ def _branches(group: Group, prefix_length: int, own: Sequence[Tensor]) -> list[_
     ]
 
 
-def _room(prefixes: list[Tensor], rows: list[list[_Branch]], own: list[list[Tensor]]) -> int:
+def _room(prefixes: list[Tensor], rows: list[list[Branch]], own: list[list[Tensor]]) -> int:
     """Columns that answers of the usual length need."""
     prefix, branches = max(map(len, prefixes)), max(sum(map(len, parts)) for parts in own)
     longest = max(b.encoded.expected_answer for members in rows for b in members)

@@ -133,7 +133,7 @@ def plan_groups(requests: Iterable[Encoded], *, max_own_tokens: int) -> list[Gro
     """
     by_key: dict[object, list[Encoded]] = {}
     for request in requests:
-        key = request.pictures, _through_last_picture(request.ids), request.way
+        key = request.pictures, through_last_picture(request.ids), request.way
         by_key.setdefault(key, []).append(request)
     groups = []
     for members in by_key.values():
@@ -241,7 +241,8 @@ def spread(lengths: Sequence[int], number: int) -> list[list[int]]:
     return [sorted(share) for share in shares]
 
 
-def _through_last_picture(ids: tuple[int, ...]) -> tuple[int, ...]:
+def through_last_picture(ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Ids up to the last picture and with it; none without pictures."""
     if IMAGE_TOKEN_ID not in ids:
         return ()
     return ids[: len(ids) - ids[::-1].index(IMAGE_TOKEN_ID)]

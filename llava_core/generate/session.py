@@ -2,12 +2,13 @@
 
 Between two steps of those that run, some that wait are read as far as their first tokens, and then
 take part in the steps. What a prompt shares with one that runs or has ended, up to its last picture
-at least, is copied instead of read. When memory is out, all begin again with half the room and get
-the same tokens; the room is whole again when nothing is left.
+at least, is not read again: where the model can attend to it, it is held once for all of them, and
+else copied. When memory is out, all begin again with half the room and get the same tokens; the
+room is whole again when nothing is left.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple
@@ -15,9 +16,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llava_core.generate.cache import BranchCache, Part
-from llava_core.generate.engine import Decoding, Engine, HasLeft, Progress
-from llava_core.generate.plan import EXPECTED_ANSWER, Encoded, Group, plan_batches, plan_groups
+from llava_core.generate.cache import BranchCache, Part, Prefix
+from llava_core.generate.decoding import Decoding, HasLeft
+from llava_core.generate.engine import Engine, Progress
+from llava_core.generate.plan import (
+    EXPECTED_ANSWER,
+    Encoded,
+    Group,
+    plan_batches,
+    plan_groups,
+    through_last_picture,
+)
+from llava_core.generate.prefixes import Prefixes
+from llava_core.generate.room import Room
 from llava_core.generate.schedule import Fail, too_large
 from llava_core.generate.shelf import Kept, Shelf
 from llava_core.memory import is_out_of_memory
@@ -66,6 +77,8 @@ class Session:
         self._unfinished: dict[int, Encoded] = {}
         self._features: dict[str, Tensor] = {}
         self._running: Decoding | None = None
+        # None: every request has all it sees in its row.
+        self._prefixes = Prefixes() if engine.shares_prefixes else None
         self._shelf = Shelf(int(batch_tokens * _SHELF_SHARE))
 
     def add(self, requests: Sequence[Encoded], features: Mapping[str, Tensor]) -> None:
@@ -108,39 +121,76 @@ class Session:
     def _keep_what_was_read(self, running: Decoding) -> None:
         for row, item in enumerate(running.encoded):
             if item.pictures and id(item) not in self._unfinished:
-                self._shelf.put(item.pictures, Kept(*running.past(row)))
+                kept = Kept(*running.past(row))
+                self._shelf.put(item.pictures, kept, running=running.cache.prefixes)
 
     def _choose_arrivals(self) -> list[Encoded]:
         """Those of the requests that wait for which there is room, the first ones first."""
         running = [] if self._running is None else self._running.encoded
-        width = 0 if self._running is None else self._running.cache.num_columns
         known = {*self._shelf.pictures, *(item.pictures for item in running)}
+        held = {item.pictures for item in running}
         is_running = {id(item) for item in running}
         arrivals: list[Encoded] = []
-        num_read, taken = 0, len(running) * width
+        num_read, room = 0, self._room_taken()
         for item in self._unfinished.values():
             if id(item) in is_running:
                 continue
-            length = self._num_tokens(item.ids, item)
-            width = max(width, length + EXPECTED_ANSWER)
-            num_read += len(item.ids) if item.pictures in known else length
-            is_over = (len(running) + len(arrivals) + 1) * width > self._limit
+            num_read += (
+                len(item.ids) if item.pictures in known else self._num_tokens(item.ids, item)
+            )
+            needed = self._with(room, item, held)
+            is_over = needed.num_tokens > self._limit
             if (is_over and (running or arrivals)) or (num_read > _READ_TOKENS and arrivals):
                 break
             known.add(item.pictures)
+            held.add(item.pictures)
             arrivals.append(item)
-            taken = (len(running) + len(arrivals)) * width
-        self._shelf.shrink(self._limit - taken)
+            room = needed
+        self._make_room(room)
         return arrivals
+
+    def _room_taken(self) -> Room:
+        """By those that run."""
+        if self._running is None:
+            return Room()
+        cache = self._running.cache
+        return Room(
+            num_prefixes=len(cache.prefixes),
+            longest_prefix=max((prefix.length for prefix in cache.prefixes), default=0),
+            num_rows=cache.num_rows,
+            longest_row=cache.num_own_columns,
+        )
+
+    def _with(self, room: Room, item: Encoded, held: Collection[tuple[str, ...]]) -> Room:
+        """The room taken with one request more.
+
+        Args:
+            held: pictures with which a prefix is held.
+        """
+        shared = through_last_picture(item.ids) if self._prefixes is not None else ()
+        prefix = self._num_tokens(shared, item) if shared else 0
+        if shared and item.pictures not in held:
+            room = room.with_prefix(prefix)
+        return room.with_row(self._num_tokens(item.ids, item) - prefix + EXPECTED_ANSWER)
+
+    def _make_room(self, room: Room) -> None:
+        """Forgets what was kept and would not fit beside the room that is taken."""
+        running: frozenset[Prefix] = frozenset()
+        if self._running is not None:
+            running = self._running.cache.prefixes
+        self._shelf.shrink(self._limit - room.num_tokens, running=running)
+        if self._prefixes is not None:
+            self._prefixes.keep(running | self._shelf.prefixes)
 
     def _advance(self, arrivals: Sequence[Encoded]) -> list[Progress]:
         if self._running is not None:
             self._engine.feed(self._running)
         for begun in self._read(plan_groups(arrivals, max_own_tokens=self._limit)):
+            spread = begun.spread(self._prefixes)
             if self._running is None:
-                self._running = begun.spread()
+                self._running = spread
             else:
-                self._running.join(begun.spread())
+                self._running.join(spread)
         assert self._running is not None
         progress = self._engine.choose(self._running)
         for one in progress:
@@ -194,10 +244,11 @@ class Session:
         items = {id(item): item for item in (*running, *arrivals)}
         self._running = None
         self._shelf.shrink(0)
+        if self._prefixes is not None:
+            self._prefixes.keep(())
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        longest = max(self._num_tokens(item.ids, item) for item in items.values())
-        tokens = len(items) * (longest + EXPECTED_ANSWER)
+        tokens = self._room_for(items.values()).num_tokens
         if len(items) == 1:
             (item,) = items.values()
             del self._unfinished[id(item)]
@@ -205,6 +256,14 @@ class Session:
             return
         self._limit = max(min(self._limit, tokens) // 2, 1)
         _logger.warning("out of memory with %d tokens; going on with %d", tokens, self._limit)
+
+    def _room_for(self, items: Iterable[Encoded]) -> Room:
+        """What requests take that run together."""
+        room, held = Room(), set[tuple[str, ...]]()
+        for item in items:
+            room = self._with(room, item, held)
+            held.add(item.pictures)
+        return room
 
     def _num_tokens(self, ids: Sequence[int], item: Encoded | Group) -> int:
         """Tokens of ids that hold all pictures of a request or group."""

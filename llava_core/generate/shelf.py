@@ -6,9 +6,10 @@ asked about more than once. Of each picture, or pictures, the latest is kept.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from llava_core.generate.cache import BranchCache
+from llava_core.generate.cache import BranchCache, Prefix
 
 
 class Kept(NamedTuple):
@@ -17,7 +18,7 @@ class Kept(NamedTuple):
     ids: tuple[int, ...]
     """Of prompt and answer, pictures as IMAGE_TOKEN_ID."""
     cache: BranchCache
-    """One row, all of it prefix."""
+    """One row, of which all is read; what it begins with may be held elsewhere."""
 
 
 class Shelf:
@@ -37,15 +38,30 @@ class Shelf:
         """The keys of the pictures of which something is kept."""
         return list(self._kept)
 
-    def put(self, pictures: Sequence[str], kept: Kept) -> None:
-        """Keeps it instead of what there was about these pictures."""
+    @property
+    def prefixes(self) -> frozenset[Prefix]:
+        """What is held elsewhere for those that are kept."""
+        return frozenset().union(*(kept.cache.prefixes for kept in self._kept.values()))
+
+    def put(
+        self, pictures: Sequence[str], kept: Kept, *, running: AbstractSet[Prefix] = frozenset()
+    ) -> None:
+        """Keeps it instead of what there was about these pictures.
+
+        Args:
+            running: prefixes that are held for others anyway.
+        """
         self._kept.pop(tuple(pictures), None)
         self._kept[tuple(pictures)] = kept
-        self.shrink(self._max_tokens)
+        self.shrink(self._max_tokens, running=running)
 
-    def shrink(self, max_tokens: int) -> None:
-        """Makes room for others, until so many tokens are left at most."""
-        while self._kept and self._num_tokens > max_tokens:
+    def shrink(self, max_tokens: int, *, running: AbstractSet[Prefix] = frozenset()) -> None:
+        """Makes room for others, until so many tokens are left at most.
+
+        Args:
+            running: prefixes that are held for others anyway.
+        """
+        while self._kept and self._num_tokens(running) > max_tokens:
             self._kept.popitem(last=False)
 
     def find(self, pictures: Sequence[str]) -> Kept | None:
@@ -55,6 +71,6 @@ class Shelf:
             self._kept.move_to_end(tuple(pictures))
         return kept
 
-    @property
-    def _num_tokens(self) -> int:
-        return sum(kept.cache.num_columns for kept in self._kept.values())
+    def _num_tokens(self, running: AbstractSet[Prefix]) -> int:
+        own = sum(kept.cache.num_own_columns for kept in self._kept.values())
+        return own + sum(prefix.length for prefix in self.prefixes - running)

@@ -1,0 +1,81 @@
+"""Holds the keys and values of beginnings, each once for all requests that begin with it.
+
+They are the rows of one cache, all ending at its last column, so that those of several prefixes are
+one view.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from llava_core.generate.cache import PREFIX, BranchCache, Part, Prefix
+
+
+class Seen(NamedTuple):
+    """The part of a prefix that a request begins with."""
+
+    prefix: Prefix
+    length: int
+    """Tokens; what comes later is not its own beginning."""
+
+
+class Prefixes:
+    """The prefixes of a session."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._cache: BranchCache | None = None
+        self._places: dict[Prefix, int] = {}
+        self.version = 0
+        """Changes whenever prefixes change their places."""
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of the longest."""
+        return 0 if self._cache is None else self._cache.num_columns
+
+    def add(self, read: BranchCache, rows: Sequence[int]) -> list[Prefix]:
+        """Copies the prefixes of a cache's rows."""
+        parts = [Part(row, PREFIX, read.num_columns) for row in rows]
+        taken = read.take(parts)
+        if self._cache is None:
+            self._cache = taken
+        else:
+            self._cache.join(taken)
+        added = [Prefix(len(read.columns_of(part))) for part in parts]
+        for prefix in added:
+            self._places[prefix] = len(self._places)
+        self.version += 1
+        return added
+
+    def keep(self, wanted: Collection[Prefix]) -> None:
+        """Forgets all others."""
+        held = list(self._places)
+        kept = [place for place, prefix in enumerate(held) if prefix in wanted]
+        if len(kept) == len(held):
+            return
+        if self._cache is None or not kept:
+            self._cache, self._places = None, {}
+        else:
+            order = self._cache.keep_rows(kept)
+            self._places = {held[old]: place for place, old in enumerate(order)}
+        self.version += 1
+
+    def place(self, prefix: Prefix) -> int:
+        """Its row."""
+        return self._places[prefix]
+
+    def labels(self, places: slice, width: int) -> Tensor:
+        """Branch and position of the last columns of some rows, int64[U, W, 2]."""
+        assert self._cache is not None
+        return self._cache.last_labels(width)[places]
+
+    def columns(self, layer_idx: int, places: slice, width: int) -> tuple[Tensor, Tensor]:
+        """Views of the last keys and values of some rows, float[U, H, W, D]."""
+        assert self._cache is not None
+        keys, values = self._cache.last_columns(layer_idx, width)
+        return keys[places], values[places]
