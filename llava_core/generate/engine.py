@@ -356,13 +356,18 @@ class Engine:
 
     @contextmanager
     def _using(self, attention: str) -> Iterator[None]:
-        self._use(attention)
+        if attention != SHARED_ATTENTION:
+            self._use(attention)
+            yield
+            return
+        # Nobody else can call the one that needs a cache of its own. It is set twice in every step,
+        # and `set_attn_implementation` looks at every module.
+        config = self._language.config
+        before, config._attn_implementation = config._attn_implementation, attention
         try:
             yield
         finally:
-            # Nobody else can call the one that needs a cache of its own.
-            if attention == SHARED_ATTENTION:
-                self._use(self._branch_attention)
+            config._attn_implementation = before
 
     def _use(self, attention: str) -> None:
         # An MPT cannot change its attention, and says so whenever it is asked.

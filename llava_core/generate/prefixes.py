@@ -27,6 +27,8 @@ class Prefixes:
         """Starts empty."""
         self._cache: BranchCache | None = None
         self._places: dict[Prefix, int] = {}
+        # Of layers, by what was asked for.
+        self._views: dict[tuple[int, int, int, int], tuple[Tensor, Tensor]] = {}
         self.version = 0
         """Changes whenever prefixes change their places."""
 
@@ -42,6 +44,7 @@ class Prefixes:
         """Copies the prefixes of a cache's rows."""
         parts = [Part(row, PREFIX, read.num_columns) for row in rows]
         taken = read.take(parts)
+        self._change()
         if self._cache is None:
             self._cache = taken
         else:
@@ -49,7 +52,6 @@ class Prefixes:
         added = [Prefix(len(read.columns_of(part))) for part in parts]
         for prefix in added:
             self._places[prefix] = len(self._places)
-        self.version += 1
         return added
 
     def keep(self, wanted: Collection[Prefix]) -> None:
@@ -58,12 +60,12 @@ class Prefixes:
         kept = [place for place, prefix in enumerate(held) if prefix in wanted]
         if len(kept) == len(held):
             return
+        self._change()
         if self._cache is None or not kept:
             self._cache, self._places = None, {}
         else:
             order = self._cache.keep_rows(kept)
             self._places = {held[old]: place for place, old in enumerate(order)}
-        self.version += 1
 
     def place(self, prefix: Prefix) -> int:
         """Its row."""
@@ -75,7 +77,15 @@ class Prefixes:
         return self._cache.last_labels(width)[places]
 
     def columns(self, layer_idx: int, places: slice, width: int) -> tuple[Tensor, Tensor]:
-        """Views of the last keys and values of some rows, float[U, H, W, D]."""
+        """Views of the last keys and values of some rows, float[U * H, W, D]."""
         assert self._cache is not None
-        keys, values = self._cache.last_columns(layer_idx, width)
-        return keys[places], values[places]
+        asked = layer_idx, places.start, places.stop, width
+        if asked not in self._views:
+            keys, values = self._cache.last_columns(layer_idx, width)
+            self._views[asked] = keys[places].flatten(0, 1), values[places].flatten(0, 1)
+        return self._views[asked]
+
+    def _change(self) -> None:
+        # A view would keep memory that is about to be replaced.
+        self._views = {}
+        self.version += 1

@@ -70,6 +70,7 @@ class SharedCache(BranchCache):
         # Of the tokens that are being computed: what they see of their rows, bool[B, 1, Q, K], and
         # their positions, int64[B, Q].
         self._visible = self._position = torch.empty(0)
+        self._is_all_visible = False
         self._own_masks: dict[int | None, Tensor] = {}
 
     @property
@@ -86,6 +87,8 @@ class SharedCache(BranchCache):
     def visible(self, branch: Tensor, position: Tensor) -> Tensor:
         """Which of the own columns shown the tokens int64[B, Q] see, bool[B, 1, Q, K]."""
         self._visible, self._position = super().visible(branch, position), position
+        # Said once for all layers: most often there is one row, or none is padded.
+        self._is_all_visible = bool(self._visible.all())
         self._own_masks = {}
         if self._layout is None or self._layout.version != self._prefixes.version:
             self._layout = _Layout(self._seen, self._prefixes, device=position.device)
@@ -150,18 +153,25 @@ class SharedCache(BranchCache):
         assert layout is not None
         # Heads that have a key in common are as many queries of that key.
         grouped = query.reshape(len(query), keys.shape[1], -1, query.shape[3])
-        own = grouped @ keys.mT + self._own_mask(grouped, window)
-        seen, weights = [], []
-        for lane in layout.lanes:
-            mask = lane.mask(self._position, window, like=grouped)
-            part = lane.attend(grouped, own, mask, layer_idx=layer_idx)
-            seen.append(part.seen)
-            weights.append(part.weights)
-        attended = layout.in_order(weights) @ values + layout.in_order(seen)
-        return attended.view(query.shape)
+        own = _products(grouped, keys)
+        mask = self._own_mask(grouped, window)
+        if mask is not None:
+            own += mask
+        parts = [
+            lane.attend(grouped, own, lane.mask(self._position, window, like=grouped), layer_idx)
+            for lane in layout.lanes
+        ]
+        seen = layout.in_order([part.seen for part in parts]).flatten(0, 1)
+        weights = layout.in_order([part.weights for part in parts]).flatten(0, 1)
+        return seen.baddbmm(weights, values.flatten(0, 1)).view(query.shape)
 
-    def _own_mask(self, grouped: Tensor, window: int | None) -> Tensor:
-        """0 or -inf by the own columns, float[B, 1, G * Q, K]; G * Q may be 1 for all."""
+    def _own_mask(self, grouped: Tensor, window: int | None) -> Tensor | None:
+        """0 or -inf by the own columns, float[B, 1, G * Q, K], where G * Q may be 1 for all.
+
+        None: all are seen.
+        """
+        if self._is_all_visible and window is None:
+            return None
         if window not in self._own_masks:
             visible = self._visible
             if window is not None:
@@ -179,6 +189,13 @@ class SharedCache(BranchCache):
 def _as_scores(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where something is seen, else -inf."""
     return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, float("-inf"))
+
+
+def _products(queries: Tensor, keys: Tensor) -> Tensor:
+    """Scores float[B, Hk, M, K] of queries float[B, Hk, M, D] with keys float[B, Hk, K, D]."""
+    # What matmul does, without all the views it takes to find that out.
+    scores = torch.bmm(queries.flatten(0, 1), keys.flatten(0, 1).mT)
+    return scores.unflatten(0, queries.shape[:2])
 
 
 class _Attended(NamedTuple):
@@ -234,7 +251,7 @@ class _Lane:
         return visible & (column > first)
 
     def attend(
-        self, grouped: Tensor, own: Tensor, mask: Tensor | None, *, layer_idx: int
+        self, grouped: Tensor, own: Tensor, mask: Tensor | None, layer_idx: int
     ) -> _Attended:
         """Weighs scores of own columns float[B, Hk, G * Q, K] and of prefixes together.
 
@@ -243,24 +260,30 @@ class _Lane:
         """
         scores = self._fill(own)
         if not self._share.width:
-            weights = scores.softmax(3, dtype=torch.float32).to(own.dtype)
+            weights = scores.softmax(2, dtype=torch.float32).to(own.dtype)
             return _Attended(torch.zeros_like(self._order.of(grouped)), self._empty(weights))
         width = self._share.width
         keys, values = self._prefixes.columns(layer_idx, self._share.places, width)
-        shared = self._fill(grouped) @ keys.mT
+        shared = torch.bmm(self._fill(grouped), keys.mT)
         if mask is not None:
-            shared.unflatten(2, (self._slots[1], -1)).add_(mask)
-        weights = torch.cat([shared, scores], 3).softmax(3, dtype=torch.float32).to(own.dtype)
-        seen = weights[..., :width] @ values
+            shared.view(len(mask), -1, mask.shape[2], grouped.shape[2], width).add_(mask)
+        weights = torch.cat([shared, scores], 2).softmax(2, dtype=torch.float32).to(own.dtype)
+        seen = torch.bmm(weights[..., :width], values)
         return _Attended(self._empty(seen), self._empty(weights[..., width:]))
 
     def _fill(self, rows: Tensor) -> Tensor:
-        """[B, Hk, M, E] to [U, Hk, S * M, E]."""
-        return self._order.of(rows).unflatten(0, self._slots).transpose(1, 2).flatten(2, 3)
+        """[B, Hk, M, E] to [U * Hk, S * M, E]."""
+        chosen = self._order.of(rows)
+        if self._slots[1] > 1:
+            chosen = chosen.unflatten(0, self._slots).transpose(1, 2).flatten(2, 3)
+        return chosen.flatten(0, 1)
 
     def _empty(self, slots: Tensor) -> Tensor:
-        """[U, Hk, S * M, E] to a row for every slot, [U * S, Hk, M, E]."""
-        return slots.unflatten(2, (self._slots[1], -1)).transpose(1, 2).flatten(0, 1)
+        """[U * Hk, S * M, E] to a row for every slot, [U * S, Hk, M, E]."""
+        rows = slots.unflatten(0, (self._slots[0], -1))
+        if self._slots[1] == 1:
+            return rows
+        return rows.unflatten(2, (self._slots[1], -1)).transpose(1, 2).flatten(0, 1)
 
 
 class _Layout:
