@@ -80,8 +80,9 @@ class Decoding:
         Args:
             prefixes: take in what requests with pictures share; None: each gets a copy.
         """
-        is_done = prefixes is None or isinstance(self.cache, SharedCache)
-        if is_done and all(len(members) == 1 for members in self.rows):
+        if isinstance(self.cache, SharedCache):
+            prefixes = None
+        if prefixes is None and all(len(members) == 1 for members in self.rows):
             return self
         parts = [
             Part(row, branch.label, branch.prompt_tokens)
@@ -89,7 +90,7 @@ class Decoding:
             for branch in members
         ]
         rows = [[replace(branch, label=0)] for members in self.rows for branch in members]
-        cache = self.cache.take(parts) if is_done else self._share(parts, prefixes)
+        cache = self.cache.take(parts) if prefixes is None else self._share(parts, prefixes)
         return Decoding(rows=rows, cache=cache, logits=self.logits)
 
     def _share(self, parts: Sequence[Part], prefixes: Prefixes) -> SharedCache:

@@ -329,11 +329,7 @@ class Engine:
         cache: BranchCache,
     ) -> Tensor:
         """Runs tokens of the branches; logits float32[N, V] at `last`, rows and columns of each."""
-        mask = cache.visible(branch, position)
-        if self._branch_attention == "eager":
-            # Eager attention adds its mask to the scores.
-            lowest = torch.finfo(embeds.dtype).min
-            mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(~mask, lowest)
+        visible = cache.visible(branch, position)
         more: dict[str, Any] = {}
         attention = self._branch_attention
         if isinstance(cache, SharedCache):
@@ -344,7 +340,7 @@ class Engine:
         with sdpa_kernel(_KERNELS), self._using(attention):
             hidden = self._language.base_model(
                 inputs_embeds=embeds,
-                attention_mask=mask,
+                attention_mask=self._masks(visible, position, cache, dtype=embeds.dtype),
                 position_ids=position,
                 past_key_values=cache,
                 use_cache=True,
@@ -353,6 +349,27 @@ class Engine:
         row, column = torch.tensor(last, device=hidden.device).unbind(1)
         logits: Tensor = self._language.get_output_embeddings()(hidden[row, column])
         return logits.float()
+
+    def _masks(
+        self, visible: Tensor, position: Tensor, cache: BranchCache, *, dtype: torch.dtype
+    ) -> Tensor | dict[str, Tensor]:
+        """What the model takes as its mask, of some layers or of all."""
+        window = getattr(self._language.config, "sliding_window", None)
+        # A cache that is shared looks to the windows of layers itself.
+        if window is None or isinstance(cache, SharedCache):
+            return self._mask(visible, dtype)
+        is_near = cache.positions[:, None, None] > position[:, None, :, None] - window
+        near = self._mask(visible & is_near, dtype)
+        if getattr(self._language.config, "layer_types", None) is None:
+            return near
+        return {"full_attention": self._mask(visible, dtype), "sliding_attention": near}
+
+    def _mask(self, visible: Tensor, dtype: torch.dtype) -> Tensor:
+        if self._branch_attention != "eager":
+            return visible
+        # Eager attention adds its mask to the scores.
+        lowest = torch.finfo(dtype).min
+        return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, lowest)
 
     @contextmanager
     def _using(self, attention: str) -> Iterator[None]:

@@ -32,13 +32,10 @@ class Prefixes:
         self.version = 0
         """Changes whenever prefixes change their places."""
 
-    def __len__(self) -> int:
-        return len(self._places)
-
     @property
-    def num_columns(self) -> int:
-        """Columns of the longest."""
-        return 0 if self._cache is None else self._cache.num_columns
+    def num_held(self) -> int:
+        """Prefixes that there are."""
+        return len(self._places)
 
     def add(self, read: BranchCache, rows: Sequence[int]) -> list[Prefix]:
         """Copies the prefixes of a cache's rows."""

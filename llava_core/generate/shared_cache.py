@@ -195,7 +195,7 @@ def _products(queries: Tensor, keys: Tensor) -> Tensor:
     """Scores float[B, Hk, M, K] of queries float[B, Hk, M, D] with keys float[B, Hk, K, D]."""
     # What matmul does, without all the views it takes to find that out.
     scores = torch.bmm(queries.flatten(0, 1), keys.flatten(0, 1).mT)
-    return scores.unflatten(0, queries.shape[:2])
+    return scores.view(*queries.shape[:3], keys.shape[2])
 
 
 class _Attended(NamedTuple):
@@ -244,11 +244,11 @@ class _Lane:
         labels = self._prefixes.labels(self._share.places, self._share.width)
         branch, column = labels[:, None, None].unbind(4)
         lengths = self._lengths.view(*self._slots, 1, 1)
-        visible = (branch == PREFIX) & (column < lengths)
-        if window is None:
-            return visible
-        first = self._order.of(position).unflatten(0, self._slots)[..., None] - window
-        return visible & (column > first)
+        visible: Tensor = (branch == PREFIX) & (column < lengths)
+        if window is not None:
+            first = self._order.of(position).unflatten(0, self._slots)[..., None] - window
+            visible = visible & (column > first)
+        return visible
 
     def attend(
         self, grouped: Tensor, own: Tensor, mask: Tensor | None, layer_idx: int
@@ -280,10 +280,10 @@ class _Lane:
 
     def _empty(self, slots: Tensor) -> Tensor:
         """[U * Hk, S * M, E] to a row for every slot, [U * S, Hk, M, E]."""
-        rows = slots.unflatten(0, (self._slots[0], -1))
-        if self._slots[1] == 1:
-            return rows
-        return rows.unflatten(2, (self._slots[1], -1)).transpose(1, 2).flatten(0, 1)
+        rows: Tensor = slots.unflatten(0, (self._slots[0], -1))
+        if self._slots[1] > 1:
+            rows = rows.unflatten(2, (self._slots[1], -1)).transpose(1, 2).flatten(0, 1)
+        return rows
 
 
 class _Layout:
