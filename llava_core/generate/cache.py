@@ -19,7 +19,7 @@ What a beam sees of the beams' columns, which are the last ones, is told with ev
 Letters: B rows, H heads, K columns, Q new columns, D width of a head, A columns of beams.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -165,6 +165,10 @@ class BranchCache(Cache):
     @property
     def prefixes(self) -> frozenset[Prefix]:
         """Those that rows begin with and that are held elsewhere."""
+        return self.prefixes_of(range(self.num_rows))
+
+    def prefixes_of(self, rows: Iterable[int]) -> frozenset[Prefix]:
+        """Those that some rows begin with."""
         return frozenset()
 
     @property

@@ -5,11 +5,14 @@ one view.
 """
 
 from collections.abc import Collection, Sequence
+from math import ceil
 from typing import NamedTuple
 
 from torch import Tensor
 
 from llava_core.generate.cache import PREFIX, BranchCache, Part, Prefix
+
+_STEP = 64
 
 
 class Seen(NamedTuple):
@@ -18,6 +21,14 @@ class Seen(NamedTuple):
     prefix: Prefix
     length: int
     """Tokens; what comes later is not its own beginning."""
+
+
+class _Held(BranchCache):
+    """A cache to which no tokens are added."""
+
+    def _grown(self, width: int) -> int:
+        # The next may be a little longer.
+        return ceil(width / _STEP) * _STEP
 
 
 class Prefixes:
@@ -39,14 +50,15 @@ class Prefixes:
 
     def add(self, read: BranchCache, rows: Sequence[int]) -> list[Prefix]:
         """Copies the prefixes of a cache's rows."""
-        parts = [Part(row, PREFIX, read.num_columns) for row in rows]
-        taken = read.take(parts)
+        columns = [read.columns_of(Part(row, PREFIX, read.num_columns)) for row in rows]
+        added = [Prefix(len(own)) for own in columns]
+        taken = _Held(len(rows), room=max(map(len, columns)), device=read.positions.device)
+        read.copy(rows, columns, to=taken)
         self._change()
         if self._cache is None:
             self._cache = taken
         else:
             self._cache.join(taken)
-        added = [Prefix(len(read.columns_of(part))) for part in parts]
         for prefix in added:
             self._places[prefix] = len(self._places)
         return added

@@ -117,12 +117,14 @@ class Session:
                 self._running = None
         if not self._unfinished:
             self._limit = self._batch_tokens
+        self._let_go_of_prefixes()
 
     def _keep_what_was_read(self, running: Decoding) -> None:
+        stays = [id(item) in self._unfinished for item in running.encoded]
+        others = running.cache.prefixes_of(row for row, goes_on in enumerate(stays) if goes_on)
         for row, item in enumerate(running.encoded):
-            if item.pictures and id(item) not in self._unfinished:
-                kept = Kept(*running.past(row))
-                self._shelf.put(item.pictures, kept, running=running.cache.prefixes)
+            if item.pictures and not stays[row]:
+                self._shelf.put(item.pictures, Kept(*running.past(row)), running=others)
 
     def _choose_arrivals(self) -> list[Encoded]:
         """Those of the requests that wait for which there is room, the first ones first."""
@@ -135,9 +137,8 @@ class Session:
         for item in self._unfinished.values():
             if id(item) in is_running:
                 continue
-            num_read += (
-                len(item.ids) if item.pictures in known else self._num_tokens(item.ids, item)
-            )
+            length = self._num_tokens(item.ids, item)
+            num_read += len(item.ids) if item.pictures in known else length
             needed = self._with(room, item, held)
             is_over = needed.num_tokens > self._limit
             if (is_over and (running or arrivals)) or (num_read > _READ_TOKENS and arrivals):
@@ -175,12 +176,16 @@ class Session:
 
     def _make_room(self, room: Room) -> None:
         """Forgets what was kept and would not fit beside the room that is taken."""
-        running: frozenset[Prefix] = frozenset()
-        if self._running is not None:
-            running = self._running.cache.prefixes
-        self._shelf.shrink(self._limit - room.num_tokens, running=running)
+        self._shelf.shrink(self._limit - room.num_tokens, running=self._prefixes_of_running)
+        self._let_go_of_prefixes()
+
+    @property
+    def _prefixes_of_running(self) -> frozenset[Prefix]:
+        return frozenset() if self._running is None else self._running.cache.prefixes
+
+    def _let_go_of_prefixes(self) -> None:
         if self._prefixes is not None:
-            self._prefixes.keep(running | self._shelf.prefixes)
+            self._prefixes.keep(self._prefixes_of_running | self._shelf.prefixes)
 
     def _advance(self, arrivals: Sequence[Encoded]) -> list[Progress]:
         if self._running is not None:
@@ -244,8 +249,7 @@ class Session:
         items = {id(item): item for item in (*running, *arrivals)}
         self._running = None
         self._shelf.shrink(0)
-        if self._prefixes is not None:
-            self._prefixes.keep(())
+        self._let_go_of_prefixes()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         tokens = self._room_for(items.values()).num_tokens

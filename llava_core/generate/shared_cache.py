@@ -8,7 +8,7 @@ Letters: B rows, Q new tokens of each, K own columns, H heads of the queries, G 
 head of the keys, D width of a head, W columns of prefixes, U prefixes, S slots of each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -79,10 +79,9 @@ class SharedCache(BranchCache):
         longest = max((prefix.length for prefix in self.prefixes), default=0)
         return self.num_own_columns + longest
 
-    @property
-    def prefixes(self) -> frozenset[Prefix]:
-        """Those that rows begin with."""
-        return frozenset(seen.prefix for seen in self._seen if seen is not None)
+    def prefixes_of(self, rows: Iterable[int]) -> frozenset[Prefix]:
+        """Those that some rows begin with."""
+        return frozenset(seen.prefix for seen in map(self._seen.__getitem__, rows) if seen)
 
     def visible(self, branch: Tensor, position: Tensor) -> Tensor:
         """Which of the own columns shown the tokens int64[B, Q] see, bool[B, 1, Q, K]."""
@@ -231,7 +230,7 @@ class _Lane:
         Returns:
             float[U, 1, S, M, W]; instead of M there is 1 without a window.
         """
-        if self._share.is_whole and window is None:
+        if not self._share.width or (self._share.is_whole and window is None):
             return None
         if window not in self._masks:
             visible = self._visible(position, window)

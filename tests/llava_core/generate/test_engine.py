@@ -144,6 +144,19 @@ def test_grouped_query_attention_with_biases_of_qwen_agrees():
     )
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("window", [3, 8, 20])
+def test_layers_that_see_the_newest_tokens_only_agree(window, attention):
+    some_slide = {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": window}
+    for backbone, text in (("mistral", {"sliding_window": window}), ("qwen2", some_slide)):
+        config = toy_config(backbone=backbone, text={**TEXT, "num_key_value_heads": 2, **text})
+        model = toy_model(config, attention=attention)
+        answers = answer(model, encode(PROMPTS))
+        assert {i: item.token_ids for i, item in answers.items()} == {
+            i: reference(model, *prompt) for i, prompt in enumerate(PROMPTS)
+        }
+
+
 @pytest.mark.parametrize("batch_tokens", [10_000, 60])
 def test_the_biases_of_mpt_agree(batch_tokens):
     model = toy_model(toy_config(backbone="mpt", text=MPT_TEXT), attention="eager")

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from transformers import MptForCausalLM
 
 from llava_core.generate import session as session_module
-from llava_core.generate.cache import BranchCache
+from llava_core.generate.cache import BranchCache, Prefix
 from llava_core.generate.engine import Engine
+from llava_core.generate.prefixes import Prefixes, Seen
 from llava_core.generate.session import Session
+from llava_core.generate.shared_cache import SharedCache
 from llava_core.generate.shelf import Kept, Shelf
 from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
 from tests.llava_core.generate.test_engine import (
@@ -143,6 +145,138 @@ def test_other_language_models_agree(backbone):
     }
 
 
+WINDOWED = {
+    "mistral": {"num_key_value_heads": 2, "sliding_window": 12},
+    "qwen2": {
+        "num_key_value_heads": 1,
+        "use_sliding_window": True,
+        "sliding_window": 9,
+        "max_window_layers": 1,
+    },
+}
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from([*WINDOWED]),
+    st.lists(st.tuples(requests(), st.integers(0, 15)), min_size=1, max_size=9),
+    st.dictionaries(st.integers(0, 8), st.integers(0, 20), max_size=3),
+)
+def test_layers_with_windows_and_heads_that_share_keys_agree(backbone, drawn, leaving):
+    text = {**toy_config().text, **WINDOWED[backbone]}
+    model = toy_model(toy_config(backbone=backbone, text=text))
+    encoded = [replace(item, id=i) for i, (item, _) in enumerate(drawn)]
+    arrivals = {}
+    for item, (_, step) in zip(encoded, drawn, strict=True):
+        arrivals.setdefault(step, []).append(item)
+    answers, expected = Visit(model).run(arrivals, leaving), alone(model, encoded)
+    assert answers == {i: expected[i] for i in answers}
+    assert answers.keys() >= expected.keys() - leaving.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "attention", "shares"),
+    [
+        ({}, "sdpa", True),
+        ({}, "eager", False),
+        ({"backbone": "mpt", "text": MPT_TEXT}, "eager", False),
+    ],
+)
+def test_prefixes_are_shared_where_the_attention_is_ours(changes, attention, shares):
+    visit = Visit(toy_model(toy_config(**changes), attention=attention))
+    assert visit.engine.shares_prefixes == shares
+    assert (visit.session._prefixes is not None) == shares
+
+
+def test_a_model_that_is_spread_over_devices_shares_none():
+    model = toy_model()
+    model.language_model.hf_device_map = {"model": "cpu", "lm_head": "cpu"}
+    assert not Visit(model).engine.shares_prefixes
+
+
+def test_eager_attention_agrees():
+    model, encoded = toy_model(attention="eager"), encode(PROMPTS)
+    answers = Visit(model).run({2 * i: [item] for i, item in enumerate(encoded)})
+    assert answers == alone(model, encoded)
+
+
+def about_one_picture(count, **request):
+    prompts = [([1, 5, IMAGE, 9, 10 + i, 11], "a") for i in range(count)]
+    return encode(prompts, **request)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_requests_share_is_held_once(model, at_once):
+    encoded, visit = about_one_picture(8), Visit(model)
+    arrivals = {0: encoded} if at_once else {i: [item] for i, item in enumerate(encoded)}
+    held = []
+    feed = visit.engine.feed
+
+    def fed(running):
+        held.append((running.cache.num_rows, visit.session._prefixes.num_held))
+        # The last tokens of the prompt and the answer.
+        assert running.cache.num_own_columns < 3 + 12
+        feed(running)
+
+    visit.engine.feed = fed
+    assert visit.run(arrivals) == alone(model, encoded)
+    assert visit.num_read == 2 + PATCHES + (1 if at_once else 2)
+    assert (8, 1) in held
+    assert {prefixes for _, prefixes in held} == {1}
+
+
+def test_each_picture_is_held_while_somebody_asks_about_it(model):
+    visit = Visit(model)
+    encoded = encode(PROMPTS)
+    visit.session.add(encoded, visit.features)
+    visit.session.step()
+    # About one, the other, and both.
+    prefixes = visit.session._prefixes
+    assert prefixes.num_held == 3
+    visit.gone = {1, 2, 5}
+    visit.session._shelf = Shelf(0)
+    visit.session.step()
+    assert prefixes.num_held == 1
+    while visit.session.step():
+        pass
+    assert prefixes.num_held == 0
+
+
+def test_the_room_is_enough_for_more_that_share(model):
+    # 18 tokens up to the picture, and in each row 3 more and 16 for the answer.
+    for batch_tokens, together in ((18 + 5 * 19, 5), (18 + 3 * 19 - 1, 2)):
+        visit = Visit(model, batch_tokens=batch_tokens)
+        visit.session.add(about_one_picture(8), visit.features)
+        assert len(visit.session.step()) == together
+
+
+def test_a_conversation_goes_on_behind_the_picture_that_others_ask_about(model):
+    asked = [1, 5, IMAGE, 9, 10, 11]
+    visit = Visit(model)
+    answer = visit.run({0: encode([(asked, "a")])})[0]
+    turns = encode([(asked, "a"), ([*asked, *answer, 7, 8], "a"), ([1, 5, IMAGE, 20], "a")])[1:]
+    visit.session.add(turns, visit.features)
+    visit.session.step()
+    assert visit.session._prefixes.num_held == 1
+    assert visit.session._running.cache.num_rows == 2
+    assert visit.run({0: []}) == {0: answer, **alone(model, turns)}
+    assert visit.num_read == 2 + PATCHES + 2
+
+
+def test_an_error_leaves_the_model_with_the_attention_it_had(model):
+    visit = Visit(model)
+    visit.session.add(about_one_picture(2), visit.features)
+    visit.session.step()
+
+    def broken(*_, **__):
+        raise RuntimeError("sizes do not match")
+
+    visit.session._running.cache.attend = broken
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        visit.session.step()
+    assert model.language_model.config._attn_implementation == "sdpa"
+
+
 def test_sampling_does_not_depend_on_who_else_is_there(model):
     encoded = encode(PROMPTS, temperature=1.0, top_p=0.9, seed=7)
     together = Visit(model).run({2 * i: [item] for i, item in enumerate(encoded)})
@@ -193,6 +327,23 @@ def test_the_shelf_forgets_what_was_not_used_for_longest():
     assert shelf.pictures == [("d",)]
     shelf.shrink(-1)
     assert shelf.find(["d"]) is None
+
+
+def test_the_shelf_counts_what_is_held_for_several_once():
+    prefix, device = Prefix(6), torch.device("cpu")
+    shelf = Shelf(max_tokens=10)
+    for name in ("a", "b"):
+        cache = SharedCache(Prefixes(), [Seen(prefix, 6)], room=2, device=device)
+        cache.add_prefix(torch.zeros(1, 2), torch.zeros(1, 2))
+        shelf.put([name], Kept((1,), cache))
+    assert shelf.pictures == [("a",), ("b",)]
+    assert shelf.prefixes == {prefix}
+    shelf.shrink(4, running={prefix})
+    assert shelf.pictures == [("a",), ("b",)]
+    shelf.shrink(9)
+    assert shelf.pictures == [("b",)]
+    shelf.shrink(7)
+    assert shelf.prefixes == frozenset()
 
 
 def test_what_is_kept_gives_way_to_those_that_run(model):
