@@ -3,9 +3,10 @@
     python -m llava_core.tiny [--work runs/tiny] [--output FOLDER]
 
 It draws what it learns from. A tokenizer and a vision tower are trained first, by themselves; then
-come LLaVA's two stages, by the recipe `tiny`, as for any other model, the second one twice: plain
-questions teach which thing has which property, all others build on that. The tower's weights are in
-the checkpoint, as in v1.6, so that `tiny-clip` beside it holds its config and image
+come LLaVA's two stages, by the recipe `tiny`, as for any other model, the second one four times,
+for each lesson builds on the one before: to find a word or its letter in a list of options; which
+thing has which property; the letter of an option that is seen; all kinds of questions. The tower's
+weights are in the checkpoint, as in v1.6, so that `tiny-clip` beside it holds its config and image
 processor only.
 """
 
@@ -32,7 +33,7 @@ from llava_core.checkpoint.save import write_original
 from llava_core.errors import ConfigError, LlavaError
 from llava_core.images import load_processor
 from llava_core.tiny.language import LANGUAGE_CONFIG, make_language_model
-from llava_core.tiny.samples import PICTURES, write_samples
+from llava_core.tiny.samples import PICTURES, Counts, write_samples
 from llava_core.tiny.tower import ASPECT_RATIO, PROCESSOR_CONFIG, TOWER_CONFIG, train_tower
 from llava_core.tiny.vocabulary import TOKENIZER_CONFIG, train_tokenizer
 
@@ -48,9 +49,9 @@ class Budget:
 
     tower_steps: int = 1800
     tower_batch: int = 64
-    num_captions: int = 2_000
-    num_basics: int = 13_000
-    num_drawings: int = 22_000
+    counts: Counts = Counts(
+        captions=2_000, readings=72_000, basics=11_500, letters=3_000, drawings=16_000
+    )
     processes: int = 2
     """Among which the stages are shared."""
 
@@ -99,23 +100,21 @@ def _make_tower(folder: Path, budget: Budget) -> None:
 
 def _train_stages(work: Path, budget: Budget) -> Path:
     """Runs both stages; returns the folder of what comes out."""
-    files = write_samples(
-        work / "data",
-        num_captions=budget.num_captions,
-        num_basics=budget.num_basics,
-        num_drawings=budget.num_drawings,
-        seed=_SEED,
-    )
-    language, aligned, basic, trained = (
-        work / name for name in ("language", "aligned", "basic", "trained")
-    )
+    files = write_samples(work / "data", budget.counts, seed=_SEED)
     run = partial(_run, processes=budget.processes)
+    language, aligned = work / "language", work / "aligned"
     run("pretrain", files.captions, aligned, start={"model": str(language)})
-    # The rate stays high: that which thing has which property is learned late, and at once.
-    start = {"model": str(language), "projector": str(aligned), "schedule": "constant_with_warmup"}
-    run("finetune", files.basics, basic, start=start)
-    run("finetune", files.questions, trained, start={"model": str(basic)})
-    return trained
+    start = {"model": str(language), "projector": str(aligned)}
+    for name, data in (
+        ("reading", files.readings),
+        ("basic", files.basics),
+        ("lettered", files.letters),
+    ):
+        # The rate stays high: each of these is learned late, and then at once.
+        run("finetune", data, work / name, start={**start, "schedule": "constant_with_warmup"})
+        start = {"model": str(work / name)}
+    run("finetune", files.questions, work / "trained", start=start)
+    return work / "trained"
 
 
 def _run(stage: str, data: Path, output: Path, *, start: Mapping[str, str], processes: int) -> None:

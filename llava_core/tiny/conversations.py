@@ -35,10 +35,12 @@ PHRASES = (
 )
 """What stands in many questions as it is."""
 _MOST_TURNS, _MOST_ALONE = 8, 10
-_MOST_OPTIONS = 5
+_MOST_OPTIONS, _FEW_OPTIONS = 5, 3
 _SHARE_OPEN = 0.25
 _SHARE_INSTRUCTED = 0.7
 _SHARE_WITH_OPTIONS, _SHARE_WITH_OPTIONS_CN = 0.7, 0.8
+_SHARE_LETTERS, _SHARE_WORD_QUESTIONS = 0.8, 0.5
+_TOPICS = {"color": tuple(COLORS), "shape": SHAPES, "place": tuple(PLACES)}
 
 Turn = tuple[str, str]
 """What is asked and what is answered."""
@@ -82,18 +84,50 @@ def basics(scene: Scene, random: Random) -> list[Turn]:
     ]
 
 
-def word_question(random: Random) -> Turn:
+def letters(scene: Scene, random: Random) -> list[Turn]:
+    """Questions of one kind, which thing has which color, most with a few options; each alone.
+
+    The step from what is seen to its letter is learned the sooner, the more samples need it.
+    """
+    possible = [each for each in questions_about(scene, random) if _is_plain(each)]
+    asked = [each for each in possible if each.link[-1] == "color"]
+    return [
+        _with_letters(question, random, most=_FEW_OPTIONS)
+        if random.random() < _SHARE_LETTERS
+        else (_instructed(question.text, random), question.answer)
+        for question in random.choices(asked, k=_MOST_ALONE)
+    ]
+
+
+def word_question(random: Random, *, most: int = _MOST_OPTIONS) -> Turn:
     """A question with options that needs no picture."""
-    topics = {"color": tuple(COLORS), "shape": SHAPES, "place": tuple(PLACES)}
-    topic = random.choice(list(topics))
-    answer = random.choice(topics[topic])
-    others = [word for name, words in topics.items() if name != topic for word in words]
-    options = [answer, *random.sample(others, random.randint(1, _MOST_OPTIONS - 1))]
+    topic = random.choice(list(_TOPICS))
+    answer = random.choice(_TOPICS[topic])
+    others = [word for name, words in _TOPICS.items() if name != topic for word in words]
+    options = [answer, *random.sample(others, random.randint(1, most - 1))]
     random.shuffle(options)
     hint = f"{_HINTS[1]}\n" if random.random() < 1 / 4 else ""
     asked = random.choice([f"Which word names a {topic}?", f"Which option says {answer}?"])
     text = f"{hint}{asked}\n{_listed(options)}\n{_LETTER}"
     return text, ascii_uppercase[options.index(answer)]
+
+
+def reading(random: Random) -> Turn:
+    """Something to find in a short list of options, for which no picture is needed.
+
+    To find a word behind a letter is learned at once, and a letter in front of a word soon after.
+    """
+    if random.random() < _SHARE_WORD_QUESTIONS:
+        return word_question(random, most=_FEW_OPTIONS)
+    words = [word for topic in _TOPICS.values() for word in topic]
+    options = random.sample(words, random.randint(2, _FEW_OPTIONS))
+    if random.random() < 1 / 2:
+        letter, option = random.choice(list(zip(ascii_uppercase, options, strict=False)))
+        return f"What says option {letter}?\n{_listed(options)}", option
+    letter_of = dict(zip(options, ascii_uppercase, strict=False))
+    wanted = random.sample(options, len(options))
+    answer = ", ".join(f"{word} {letter_of[word]}" for word in wanted)
+    return f"Which letters have {', '.join(wanted)}?\n{_listed(options)}", answer
 
 
 def record(name: str, turns: Iterable[Turn], *, image: str | None = None) -> Mapping[str, Any]:
@@ -143,9 +177,9 @@ def _put(question: Question, drawing: Scene | Sign, random: Random, *, is_first:
     return text, question.answer
 
 
-def _with_letters(question: Question, random: Random) -> Turn:
+def _with_letters(question: Question, random: Random, *, most: int = _MOST_OPTIONS) -> Turn:
     wrong = [choice for choice in question.choices if choice != question.answer]
-    number = random.randint(1, min(_MOST_OPTIONS - 1, len(wrong)))
+    number = random.randint(1, min(most - 1, len(wrong)))
     options = [question.answer, *random.sample(wrong, number)]
     random.shuffle(options)
     hint = ""

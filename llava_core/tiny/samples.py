@@ -1,7 +1,7 @@
 """Writes the data of both stages of `tiny`: pictures, captions, questions, in LLaVA's form."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -11,7 +11,9 @@ from llava_core.tiny.conversations import (
     Turn,
     basics,
     conversation,
+    letters,
     questions_alone,
+    reading,
     record,
     word_question,
 )
@@ -28,37 +30,41 @@ class Files(NamedTuple):
     """What the stages learn from."""
 
     captions: Path
+    readings: Path
     basics: Path
+    letters: Path
     questions: Path
     pictures: Path
     """Folder of the pictures of all, `PICTURES` beside them."""
 
 
-def write_samples(
-    folder: Path, *, num_captions: int, num_basics: int, num_drawings: int, seed: int
-) -> Files:
-    """Draws pictures into a new folder and writes what is said about them beside it.
+class Counts(NamedTuple):
+    """How much there is to learn from."""
 
-    Args:
-        num_captions: drawings with a caption each.
-        num_basics: scenes with plain questions.
-        num_drawings: those with questions of all kinds.
-    """
+    captions: int
+    """Drawings with a caption each."""
+    readings: int
+    """Lists of options with something to find, without pictures."""
+    basics: int
+    """Scenes with plain questions."""
+    letters: int
+    """Scenes with questions of one kind, most with options."""
+    drawings: int
+    """Those with questions of all kinds."""
+
+
+def write_samples(folder: Path, counts: Counts, *, seed: int) -> Files:
+    """Draws pictures into a new folder and writes what is said about them beside it."""
     random = Random(f"samples {seed}")
-    names = ("captions.json", "basics.json", "questions.json", PICTURES)
-    files = Files(*(folder / name for name in names))
+    names = ("captions.json", "readings.json", "basics.json", "letters.json", "questions.json")
+    files = Files(*(folder / name for name in (*names, PICTURES)))
     files.pictures.mkdir(parents=True)
-    captions, basic, asked = [], [], []
-    for number in range(num_captions):
+    captions, asked = [], []
+    for number in range(counts.captions):
         drawing, name = random_drawing(random), f"caption-{number}"
         turns = [("What is drawn?", caption(drawing))]
         captions.append(record(name, turns, image=_save(drawing, files, name, random)))
-    for number in range(num_basics):
-        scene, name = replace(random_scene(random), treatment="nothing"), f"basics-{number}"
-        picture = _save(scene, files, name, random)
-        basic += _alone(basics(scene, random), name, image=picture)
-        basic.append(record(f"{name}-words", [word_question(random)]))
-    for number in range(num_drawings):
+    for number in range(counts.drawings):
         drawing, name = random_drawing(random), f"drawing-{number}"
         picture = _save(drawing, files, name, random)
         asked += _alone(questions_alone(drawing, random), name, image=picture)
@@ -66,9 +72,22 @@ def write_samples(
             asked.append(record(name, conversation(drawing, random), image=picture))
         asked.append(record(f"{name}-words", [word_question(random)]))
     _write(captions, files.captions)
-    _write(basic, files.basics)
+    _write((record(f"reading-{n}", [reading(random)]) for n in range(counts.readings)),
+           files.readings)  # fmt: skip
+    _write(_about_scenes(basics, "basics", counts.basics, files, random), files.basics)
+    _write(_about_scenes(letters, "letters", counts.letters, files, random), files.letters)
     _write(asked, files.questions)
     return files
+
+
+def _about_scenes(
+    ask: Callable[[Scene, Random], list[Turn]], kind: str, count: int, files: Files, random: Random
+) -> Iterator[Mapping[str, Any]]:
+    """Questions about scenes, each alone, and as many without picture."""
+    for number in range(count):
+        scene, name = replace(random_scene(random), treatment="nothing"), f"{kind}-{number}"
+        yield from _alone(ask(scene, random), name, image=_save(scene, files, name, random))
+        yield record(f"{name}-reading", [reading(random)])
 
 
 def _alone(turns: Iterable[Turn], name: str, *, image: str) -> list[Mapping[str, Any]]:

@@ -12,7 +12,7 @@ from random import Random
 import sentencepiece
 
 from llava_core.templates import get_template
-from llava_core.tiny.conversations import PHRASES, conversation, word_question
+from llava_core.tiny.conversations import PHRASES, conversation, reading
 from llava_core.tiny.drawings import PLACES, WORDS, random_drawing
 from llava_core.tiny.questions import caption
 
@@ -83,7 +83,7 @@ def _words(random: Random) -> Iterator[str]:
     for _ in range(_NUM_DRAWINGS):
         drawing = random_drawing(random)
         yield from _parts(caption(drawing))
-        for turn in (*conversation(drawing, random), word_question(random)):
+        for turn in (*conversation(drawing, random), reading(random)):
             for text in turn:
                 yield from _parts(text)
 

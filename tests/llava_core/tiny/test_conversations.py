@@ -6,7 +6,9 @@ import pytest
 from llava_core.tiny.conversations import (
     basics,
     conversation,
+    letters,
     questions_alone,
+    reading,
     record,
     word_question,
 )
@@ -17,6 +19,7 @@ from llava_eval.registry import load_tasks
 from llava_eval.sources.open import load_samples
 
 TASKS = load_tasks()
+_KINDS = ("What says option", "Which letters have", "Which word names", "Which option says")
 SCENE = Scene(things=(Thing(color="red", shape="circle", size="large", place="top left"),))
 
 
@@ -83,6 +86,32 @@ def test_questions_about_words_have_one_right_option():
             continue
         words = topics[re.search(r"names a (\w+)\?", text)[1]]
         assert [option for option in options.values() if option in words] == [options[answer]]
+
+
+def test_what_is_read_of_lists_stands_in_them():
+    kinds = set()
+    for seed in range(200):
+        text, answer = reading(Random(seed))
+        options = lettered(text)
+        if asked := re.search(r"What says option (\w)\?", text):
+            assert options[asked[1]] == answer
+        elif asked := re.search(r"Which letters have (.*)\?", text):
+            found = [part.rsplit(" ", maxsplit=1) for part in answer.split(", ")]
+            assert [word for word, _ in found] == asked[1].split(", ")
+            assert {letter: word for word, letter in found} == options
+        else:
+            assert answer in options
+        kinds.add(next(kind for kind in _KINDS if kind in text))
+    assert kinds == set(_KINDS)
+
+
+def test_the_first_letters_are_of_what_is_seen_with_few_options():
+    turns = [turn for seed in range(60) for turn in letters(SCENE, Random(seed))]
+    with_options = [(lettered(text), answer) for text, answer in turns if "\nA. " in text]
+    assert 0.7 < len(with_options) / len(turns) < 0.9
+    assert {len(options) for options, _ in with_options} == {2, 3}
+    assert {options[answer] for options, answer in with_options} == {"red", "circle"}
+    assert {answer for text, answer in turns if "\nA. " not in text} == {"red", "circle"}
 
 
 def test_what_a_machine_read_helps_nobody():

@@ -9,13 +9,12 @@ from safetensors import safe_open
 import llava_core
 from llava_core.errors import ConfigError
 from llava_core.tiny.__main__ import Budget, make_tiny
+from llava_core.tiny.samples import Counts
 
 SHORT = Budget(
     tower_steps=12,
     tower_batch=2,
-    num_captions=16,
-    num_basics=16,
-    num_drawings=16,
+    counts=Counts(captions=16, readings=16, basics=16, letters=16, drawings=16),
     processes=1,
 )
 
@@ -48,7 +47,12 @@ def test_the_tower_is_in_the_checkpoint_and_its_config_beside(made):
 
 
 def test_stages_are_those_of_the_recipe(made):
-    for stage, trained in (("aligned", "projector"), ("trained", "language_model")):
+    for stage, trained in (
+        ("aligned", "projector"),
+        ("reading", "language_model"),
+        ("lettered", "language_model"),
+        ("trained", "language_model"),
+    ):
         assert trained in (made / "work" / stage / "recipe.yaml").read_text()
         assert (made / "work" / stage / "log.jsonl").is_file()
 
