@@ -7,8 +7,9 @@ two integers for every cached key, its branch and its position, from which each 
 Branches see nothing of each other, so they are computed in chunks and cost no more for being many.
 Padding sees padding, so no row of a mask is empty; no real token sees it.
 
-While answers grow, the requests of other batches can join them: each then has a row of its own,
-with a copy of the prefix it shared, for a row with many branches would make all others as wide.
+While answers grow, the requests of other batches can join them: each then has a row of its own, for
+a row with many branches would make all others as wide. The prefix that it shared is held beside the
+rows (`shared_cache`), or copied where the model cannot attend to it there.
 
 Letters: B rows, P tokens of the prefix, Q tokens of this step, K cached keys, N branches, D width,
 V vocabulary.
