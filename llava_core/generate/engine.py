@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from math import ceil
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -103,6 +104,7 @@ class Engine:
         attention = self._language.config._attn_implementation
         self._prefix_attention = attention
         self._branch_attention = "eager" if attention == "eager" else "sdpa"
+        self._lock = Lock()
         register_attention()
         device = model.embedding.weight.device.type
         self._chunk_tokens = _CHUNK_TOKENS.get(device, _CHUNK_TOKENS_ELSEWHERE)
@@ -262,10 +264,9 @@ class Engine:
         embeds = nn.utils.rnn.pad_sequence(prefixes, batch_first=True)
         position = torch.arange(embeds.shape[1], device=embeds.device).expand(len(prefixes), -1)
         is_real = position < lengths[:, None]
-        # Without a mask the plain causal kernel runs; no real token sees padding on its right.
-        self._use(self._prefix_attention)
         cache.add_prefix(torch.where(is_real, PREFIX, PADDING), position * is_real)
-        with sdpa_kernel(_KERNELS):
+        # Without a mask the plain causal kernel runs; no real token sees padding on its right.
+        with sdpa_kernel(_KERNELS), self._using(self._prefix_attention):
             self._language.base_model(
                 inputs_embeds=embeds, position_ids=position, past_key_values=cache, use_cache=True
             )
@@ -374,18 +375,20 @@ class Engine:
 
     @contextmanager
     def _using(self, attention: str) -> Iterator[None]:
-        if attention != SHARED_ATTENTION:
-            self._use(attention)
-            yield
-            return
-        # Nobody else can call the one that needs a cache of its own. It is set twice in every step,
-        # and `set_attn_implementation` looks at every module.
-        config = self._language.config
-        before, config._attn_implementation = config._attn_implementation, attention
-        try:
-            yield
-        finally:
-            config._attn_implementation = before
+        # A model has one attention at a time, and sessions may be in several threads.
+        with self._lock:
+            if attention != SHARED_ATTENTION:
+                self._use(attention)
+                yield
+                return
+            # Nobody else can call the one that needs a cache of its own. It is set twice in every
+            # step, and `set_attn_implementation` looks at every module.
+            config = self._language.config
+            before, config._attn_implementation = config._attn_implementation, attention
+            try:
+                yield
+            finally:
+                config._attn_implementation = before
 
     def _use(self, attention: str) -> None:
         # An MPT cannot change its attention, and says so whenever it is asked.
