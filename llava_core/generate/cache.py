@@ -207,6 +207,10 @@ class BranchCache(Cache):
             visible[..., -self._pasts.shape[2] :] |= self._pasts
         return visible[:, None]
 
+    def within(self, window: int, visible: Tensor, position: Tensor) -> Tensor:
+        """What is left of `visible` where each token int64[B, Q] sees but so many, with itself."""
+        return visible & (self.positions[:, None, None] > position[:, None, :, None] - window)
+
     def keep_rows(self, kept: Sequence[int]) -> list[int]:
         """Forgets all other rows, and fills their places from behind.
 

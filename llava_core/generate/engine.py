@@ -360,8 +360,7 @@ class Engine:
         # A cache that is shared looks to the windows of layers itself.
         if window is None or isinstance(cache, SharedCache):
             return self._mask(visible, dtype)
-        is_near = cache.positions[:, None, None] > position[:, None, :, None] - window
-        near = self._mask(visible & is_near, dtype)
+        near = self._mask(cache.within(window, visible, position), dtype)
         if getattr(self._language.config, "layer_types", None) is None:
             return near
         return {"full_attention": self._mask(visible, dtype), "sliding_attention": near}

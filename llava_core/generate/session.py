@@ -117,7 +117,7 @@ class Session:
                 self._running = None
         if not self._unfinished:
             self._limit = self._batch_tokens
-        self._let_go_of_prefixes()
+            self._let_go_of_prefixes()
 
     def _keep_what_was_read(self, running: Decoding) -> None:
         stays = [id(item) in self._unfinished for item in running.encoded]

@@ -174,8 +174,7 @@ class SharedCache(BranchCache):
         if window not in self._own_masks:
             visible = self._visible
             if window is not None:
-                first = self._position[:, None, :, None] - window
-                visible = visible & (self.positions[:, None, None] > first)
+                visible = self.within(window, visible, self._position)
             num_groups = grouped.shape[2] // visible.shape[2] if visible.shape[2] > 1 else 1
             self._own_masks[window] = _as_scores(visible, grouped.dtype).repeat(1, 1, num_groups, 1)
         return self._own_masks[window]

@@ -71,9 +71,9 @@ def write_samples(folder: Path, counts: Counts, *, seed: int) -> Files:
         if number % _PER_CONVERSATION == 0:
             asked.append(record(name, conversation(drawing, random), image=picture))
         asked.append(record(f"{name}-words", [word_question(random)]))
+    readings = (record(f"reading-{n}", [reading(random)]) for n in range(counts.readings))
     _write(captions, files.captions)
-    _write((record(f"reading-{n}", [reading(random)]) for n in range(counts.readings)),
-           files.readings)  # fmt: skip
+    _write(readings, files.readings)
     _write(_about_scenes(basics, "basics", counts.basics, files, random), files.basics)
     _write(_about_scenes(letters, "letters", counts.letters, files, random), files.letters)
     _write(asked, files.questions)
