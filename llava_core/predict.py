@@ -8,7 +8,7 @@ once, groups requests that share a beginning, and answers groups of like length 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from llava_core.errors import DataError
 from llava_core.generate.encoder import PictureEncoder, PictureKey, pictures_of, remembering
 from llava_core.generate.engine import Engine, Finished
 from llava_core.generate.features import FeatureCache
+from llava_core.generate.pipeline import Pipeline
 from llava_core.generate.plan import Encoded, Numbered, next_portion
 from llava_core.generate.request import Request, Response
 from llava_core.generate.schedule import Schedule, default_batch_tokens, tokens_in_memory
@@ -36,6 +37,7 @@ from llava_core.generate.session import Session
 from llava_core.generate.stopwatch import Stopwatch
 from llava_core.images import load_processor
 from llava_core.model.llava import LlavaModel, Output, Picture
+from llava_core.model.transfer import queue_of
 from llava_core.stream import HasLeft, Partial, Stream, certain, cut_at, partial_of
 from llava_core.templates import get_template
 from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer, tokenize_prompt
@@ -119,14 +121,15 @@ class Llava:
         fail = _raising(on_error)
         schedule = self._schedule(batch_tokens)
         numbered = Numbered(requests)
+        is_at_work = queue_of(self.identity.placement.device)
+        answers = Pipeline(schedule, self._stopwatch, is_at_work=is_at_work).run(
+            lambda: self._read(numbered, schedule.batch_tokens),
+            lambda window: self._prepare(window, fail, cuts=True),
+            fail=lambda item, error: fail(item.id, error),
+        )
         try:
-            with ThreadPoolExecutor(1, thread_name_prefix="requests") as reader:
-                following = reader.submit(self._read, numbered, schedule.batch_tokens)
-                while window := following.result():
-                    with self._stopwatch.working():
-                        possible, features = self._prepare(window, fail, cuts=True)
-                    following = reader.submit(self._read, numbered, schedule.batch_tokens)
-                    yield from self._answer(possible, features, schedule, fail)
+            with closing(answers):
+                yield from map(self._respond, answers)
         finally:
             # Of an answer that nobody took, pictures may be left.
             self._encoder.forget()
@@ -318,21 +321,6 @@ class Llava:
             self.model.language_model.config, device=placement.device, dtype=placement.dtype
         )
         return Schedule(self._engine, batch_tokens=limit)
-
-    def _answer(
-        self,
-        possible: Sequence[Encoded],
-        features: Mapping[str, Tensor],
-        schedule: Schedule,
-        fail: OnError,
-    ) -> Iterator[Response]:
-        answers = schedule.run(possible, features, fail=lambda item, error: fail(item.id, error))
-        while True:
-            with self._stopwatch.working():
-                finished = next(answers, None)
-            if finished is None:
-                return
-            yield self._respond(finished)
 
     def _read(self, numbered: Numbered, batch_tokens: int) -> list[_Read]:
         """Takes the next requests and begins to prepare their pictures."""

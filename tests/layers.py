@@ -16,7 +16,8 @@ LLAVA_CORE = {
     "model/projector": "config errors",
     "model/merge": "images config errors",
     "model/mpt": "",
-    "model/llava": "model/vision model/projector model/merge images tokens config errors",
+    "model/llava": "model/vision model/projector model/merge model/transfer images tokens config "
+    "errors",
     "checkpoint/hub": "errors",
     "checkpoint/keys": "",
     "checkpoint/files": "json_files errors",
@@ -54,35 +55,38 @@ LLAVA_CORE = {
     "checkpoint/spread model/compiled model/llava model/mpt model/packed memory errors",
     "model/compiled": "errors",
     "model/packed": "",
+    "model/transfer": "",
     "generate/request": "errors",
     "generate/features": "errors",
     "generate/feature_store": "model/vision errors",
     "generate/stopwatch": "",
     "generate/encoder": "generate/feature_store generate/features generate/plan "
-    "generate/stopwatch images memory model/llava errors",
+    "generate/stopwatch images memory model/llava model/transfer errors",
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
     "generate/options": "generate/plan",
-    "generate/beams": "generate/request",
-    "generate/cache": "",
+    "generate/beams": "generate/request model/transfer",
+    "generate/cache": "model/transfer",
     "generate/prefixes": "generate/cache",
-    "generate/sharing": "generate/prefixes",
-    "generate/shared_cache": "generate/cache generate/prefixes generate/sharing",
+    "generate/sharing": "generate/prefixes model/transfer",
+    "generate/shared_cache": "generate/cache generate/prefixes generate/sharing model/transfer",
     "generate/decoding": "generate/beams generate/cache generate/plan generate/prefixes "
     "generate/request generate/shared_cache",
     "generate/room": "",
     "generate/engine": "generate/beams generate/cache generate/decoding generate/options "
-    "generate/plan generate/request generate/sampling generate/shared_cache model/llava",
+    "generate/plan generate/request generate/sampling generate/shared_cache model/llava "
+    "model/transfer",
     "generate/schedule": "generate/engine generate/options generate/plan memory errors",
+    "generate/pipeline": "generate/engine generate/plan generate/schedule generate/stopwatch",
     "generate/session": "generate/cache generate/decoding generate/engine generate/plan "
     "generate/prefixes generate/room generate/schedule generate/shelf memory tokens",
     "generate/shelf": "generate/cache",
     "stream": "generate/engine generate/plan generate/request generate/session errors",
-    "predict": "generate/encoder generate/engine generate/plan generate/request stream "
-    "generate/features generate/schedule generate/session generate/stopwatch "
-    "checkpoint/generation checkpoint/load "
+    "predict": "generate/encoder generate/engine generate/pipeline generate/plan "
+    "generate/request stream generate/features generate/schedule generate/session "
+    "generate/stopwatch checkpoint/generation checkpoint/load "
     "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/template "
-    "checkpoint/extra_tokens checkpoint/fingerprint model/llava "
+    "checkpoint/extra_tokens checkpoint/fingerprint model/llava model/transfer "
     "conversation templates images tokens config json_files errors",
     "tiny/__main__": "checkpoint/hub checkpoint/open checkpoint/save images tokens tiny/language "
     "tiny/samples tiny/tower tiny/vocabulary errors",

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from llava_core.generate.request import Request, StopReason
+from llava_core.model.transfer import send
 
 WhyStop = Callable[[Request, Sequence[int]], StopReason | None]
 """Why an answer to a request ends with its last token; None: it goes on."""
@@ -107,7 +108,7 @@ def advance_all(searches: Sequence[Search], logits: Tensor) -> None:
         logits: float32[N, V] behind the beams, search by search.
     """
     beams = [beam for search in searches for beam in search.beams]
-    before = torch.tensor([beam.score for beam in beams], device=logits.device)
+    before = send(torch.tensor([beam.score for beam in beams]), logits.device)
     scores = logits.log_softmax(dim=-1) + before[:, None]
     # The best of all beams are among the best of each, which one transfer brings.
     number = min(max(search.num_candidates for search in searches), logits.shape[1])
@@ -146,7 +147,7 @@ class Pasts:
         if self._seen is not None:
             parents = [self._parents(row) for row in rows]
             padded = [row + [(0, 0)] * (width - len(row)) for row in parents]
-            row, column = torch.tensor(padded, device=device).unbind(2)
+            row, column = send(torch.tensor(padded), device).unbind(2)
             seen = torch.cat([self._seen[row, column], seen], dim=2)
         self._seen, self._places = seen, _places(rows)
         return seen

@@ -27,6 +27,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicLayer
 
+from llava_core.model.transfer import send
+
 PREFIX, PADDING, BEAM = -1, -2, -3
 
 # Share of the rows or columns that is added when there is no room left.
@@ -251,7 +253,7 @@ class BranchCache(Cache):
 
     def copy(self, rows: Sequence[int], columns: Sequence[Tensor], *, to: "BranchCache") -> None:
         """Copies some columns int64[L] of rows to a cache that is empty, as its prefix."""
-        row = torch.tensor(rows, device=self._shown.device)
+        row = send(torch.tensor(rows), self._shown.device)
         column = nn.utils.rnn.pad_sequence(
             list(columns), batch_first=True, padding_side="left", padding_value=-1
         )

@@ -25,6 +25,7 @@ from llava_core.generate.stopwatch import Stopwatch
 from llava_core.images import Size, parse_pinpoints, preprocess
 from llava_core.memory import is_out_of_memory
 from llava_core.model.llava import TOWER_BATCH, LlavaModel, Picture
+from llava_core.model.transfer import pin
 
 # Each prepares some hundred pictures a second.
 _MAX_WORKERS = 8
@@ -186,8 +187,12 @@ class PictureEncoder:
         return seen
 
     def _fetch(self, shown: Shown) -> Picture | Tensor:
-        kept = self._store.get(shown.key) if self._store else None
-        return self.picture(shown.image, pad=shown.pad) if kept is None else kept
+        tower = next(self._model.vision_tower.parameters())
+        if self._store and (kept := self._store.get(shown.key)) is not None:
+            return pin(kept, tower.device)
+        picture = self.picture(shown.image, pad=shown.pad)
+        # In the tower's type there is half as much to send, mostly.
+        return picture._replace(pixels=pin(picture.pixels.to(tower.dtype), tower.device))
 
     def _take(self, shown: Shown) -> Picture | Tensor:
         expected = self._fetched.pop(shown.key, None)

@@ -37,6 +37,7 @@ from llava_core.generate.request import Request, StopReason
 from llava_core.generate.sampling import choose_tokens
 from llava_core.generate.shared_cache import SHARED_ATTENTION, SharedCache, register_attention
 from llava_core.model.llava import LlavaModel
+from llava_core.model.transfer import send
 
 # Tokens of branches that are computed at once, in all rows. A token attends in vain to the other
 # branches of its chunk, but many tokens are needed to keep a device busy.
@@ -137,8 +138,12 @@ class Engine:
     def steps(
         self, groups: Sequence[Group], features: Sequence[Sequence[Tensor]]
     ) -> Iterator[list[Progress]]:
-        """As `run`, telling after every token how far all requests are."""
+        """As `run`, telling after every token how far all requests are.
+
+        Before the first one it tells of none: a GPU has then all of the reading before it.
+        """
         decoding = self.begin(groups, features)
+        yield []
         if groups[0].way == "options":
             yield _score_options(list(chain.from_iterable(decoding.rows)), decoding.logits)
             return
@@ -203,7 +208,7 @@ class Engine:
         tokens = [row + [(0, PADDING, 0)] * (width - len(row)) for row in newest]
         last = [(row, column) for row, own in enumerate(newest) for column in range(len(own))]
         device = self._model.embedding.weight.device
-        ids, branch, position = torch.tensor(tokens).to(device).unbind(2)
+        ids, branch, position = send(torch.tensor(tokens), device).unbind(2)
         embeds = self._model.embedding(ids)
         branch, position = branch.to(embeds.device), position.to(embeds.device)
         cache = decoding.cache
@@ -227,9 +232,9 @@ class Engine:
         """Embeds prefixes float[P_b, D], and each row's branches, their own tokens float[L, D]."""
         prefixes, rows, own = [], [], []
         embeds = self._embed_own(groups)
-        for group, pictures in zip(groups, features, strict=True):
-            prefix = self._model.splice([_ids(group.prefix)], pictures).embeds[0]
-            prefix, suffixes = self._cut(prefix, list(islice(embeds, len(group.members))))
+        begun = self._model.embed([_ids(g.prefix) for g in groups], list(chain(*features)))
+        for group, whole in zip(groups, begun, strict=True):
+            prefix, suffixes = self._cut(whole, list(islice(embeds, len(group.members))))
             prefixes.append(prefix)
             own.append(suffixes)
             rows.append(_branches(group, len(prefix), suffixes))
@@ -240,7 +245,8 @@ class Engine:
         # In one lookup: a GPU would start a kernel for every branch.
         parts = [m.ids[len(group.prefix) :] for group in groups for m in group.members]
         device = self._model.embedding.weight.device
-        embeds: Tensor = self._model.embedding(_ids(list(chain.from_iterable(parts))).to(device))
+        ids = send(_ids(list(chain.from_iterable(parts))), device)
+        embeds: Tensor = self._model.embedding(ids)
         return iter(embeds.split(list(map(len, parts))))
 
     def _cut(self, prefix: Tensor, suffixes: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -258,12 +264,12 @@ class Engine:
         return prefix, [suffix[:room] for suffix in suffixes]
 
     def _compute_prefixes(self, prefixes: list[Tensor], cache: BranchCache) -> None:
-        lengths = torch.tensor([len(prefix) for prefix in prefixes], device=prefixes[0].device)
-        if int(lengths.max()) == 0:
+        lengths = [len(prefix) for prefix in prefixes]
+        if max(lengths) == 0:
             return
         embeds = nn.utils.rnn.pad_sequence(prefixes, batch_first=True)
         position = torch.arange(embeds.shape[1], device=embeds.device).expand(len(prefixes), -1)
-        is_real = position < lengths[:, None]
+        is_real = position < send(torch.tensor(lengths), embeds.device)[:, None]
         cache.add_prefix(torch.where(is_real, PREFIX, PADDING), position * is_real)
         # Without a mask the plain causal kernel runs; no real token sees padding on its right.
         with sdpa_kernel(_KERNELS), self._using(self._prefix_attention):
@@ -290,7 +296,8 @@ class Engine:
                     for row, members in enumerate(wanted) for i in members]  # fmt: skip
         counts = [1 + rows[row][i].encoded.num_begun for row, i in computed]
         parts = dict(zip(computed, torch.arange(sum(counts)).split(counts), strict=True))
-        return torch.cat(logits)[torch.cat([parts[place] for place in sorted(parts)])]
+        order = torch.cat([parts[place] for place in sorted(parts)])
+        return torch.cat(logits)[send(order, logits[0].device)]
 
     def _compute_chunk(
         self,
@@ -317,7 +324,7 @@ class Engine:
                 position[row, start:stop] = torch.arange(end - len(part), end)
                 last += [(row, at) for at in range(stop - 1 - member.encoded.num_begun, stop)]
                 start = stop
-        branch, position = branch.to(embeds.device), position.to(embeds.device)
+        branch, position = send(branch, embeds.device), send(position, embeds.device)
         cache.add_chunk(branch, position)
         return self._forward(embeds, branch, position, last=last, cache=cache)
 
@@ -348,7 +355,7 @@ class Engine:
                 use_cache=True,
                 **more,
             ).last_hidden_state
-        row, column = torch.tensor(last, device=hidden.device).unbind(1)
+        row, column = send(torch.tensor(last), hidden.device).unbind(1)
         logits: Tensor = self._language.get_output_embeddings()(hidden[row, column])
         return logits.float()
 

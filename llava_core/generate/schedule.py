@@ -70,8 +70,10 @@ class Schedule:
 
     def run(
         self, requests: Sequence[Encoded], features: Mapping[str, Tensor], *, fail: Fail
-    ) -> Iterator[Finished]:
-        """Answers requests, those of like length together.
+    ) -> Iterator[list[Finished]]:
+        """Answers requests, those of like length together; after every step, those finished by it.
+
+        The steps are those of the engine, of which the first of each batch finishes none.
 
         Args:
             features: float[T_i, D] of their pictures, by key.
@@ -84,11 +86,13 @@ class Schedule:
                 fail(tally.whole(part), error)
 
         for step in self.steps(tally.parts, features, fail=fail_once):
+            answers = []
             for done in filter(None, map(finished, step)):
                 if not done.encoded.options:
-                    yield done
+                    answers.append(done)
                 elif logprobs := tally.add(done.encoded, done.logprobs):
-                    yield _choose(tally.whole(done.encoded), done, logprobs)
+                    answers.append(_choose(tally.whole(done.encoded), done, logprobs))
+            yield answers
 
     def steps(
         self,

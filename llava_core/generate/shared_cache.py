@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 from llava_core.generate.cache import PREFIX, BranchCache, Part, Prefix
 from llava_core.generate.prefixes import Prefixes, Seen
 from llava_core.generate.sharing import Order, Share, order_of, plan_shares
+from llava_core.model.transfer import send
 
 SHARED_ATTENTION = "llava_shared_prefixes"
 """Name of the attention that a model needs for such a cache, given as `shared_cache` too."""
@@ -292,7 +293,7 @@ class _Layout:
     ) -> None:
         self.version = prefixes.version
         shares = plan_shares(seen, prefixes, device=device.type)
-        lengths = torch.tensor([one.length if one else 0 for one in seen], device=device)
+        lengths = send(torch.tensor([one.length if one else 0 for one in seen]), device)
         self.lanes = [_Lane(share, lengths, prefixes) for share in shares]
         num_slots = sum(len(share.rows) for share in shares)
         self._order = Order(order_of(shares), num_rows=num_slots, device=device)

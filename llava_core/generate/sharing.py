@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from llava_core.generate.prefixes import Prefixes, Seen
+from llava_core.model.transfer import send
 
 # What a share costs besides its slots, in columns of slots: the calls of a dozen small kernels.
 _SHARE_COST = {"cpu": 256}
@@ -126,7 +127,7 @@ class Order:
         Args:
             num_rows: rows that there are.
         """
-        self.rows = torch.tensor(rows, device=device)
+        self.rows = send(torch.tensor(rows), device)
         self._is_given = list(rows) == list(range(num_rows))
 
     def of(self, rows: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """How long a model computes, as far as the host can tell."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -22,6 +22,16 @@ class Stopwatch:
         finally:
             self._works = False
             self.seconds += time.perf_counter() - start
+
+    @contextmanager
+    def beside(self, is_at_work: Callable[[], bool]) -> Iterator[None]:
+        """Counts what is done beside a device, if the device is still at work at the end."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if is_at_work():
+                self.seconds += time.perf_counter() - start
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ and quantization work as they do there; this file joins them. A picture's place 
 Letters: B rows, T tokens after splicing, V vocabulary, N tiles of a picture, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from llava_core.errors import DataError
 from llava_core.images import Grid, Size, grid_shape, parse_pinpoints
 from llava_core.model.merge import merge_tiles
 from llava_core.model.projector import build_projector
+from llava_core.model.transfer import send
 from llava_core.model.vision import VisionTower
 from llava_core.tokens import IGNORE_INDEX, IMAGE_TOKEN_ID
 
@@ -29,7 +30,7 @@ class Picture(NamedTuple):
     """One picture as the tower takes it."""
 
     pixels: Tensor
-    """float32[N, 3, H, W], the whole view first."""
+    """float[N, 3, H, W], the whole view first; float32, or the tower's type already."""
     size: Size
     """Its own size before any resizing."""
 
@@ -101,10 +102,10 @@ class LlavaModel(nn.Module):
         if not pictures:
             return []
         device = next(self.vision_tower.parameters()).device
-        tiles = torch.cat([picture.pixels for picture in pictures])
+        tiles = torch.cat([send(picture.pixels, device) for picture in pictures])
         # The original rounds the tower's output to the pixels' type, which is the language model's.
         seen = torch.cat([
-            self.vision_tower(chunk.to(device)).to(self.embedding.weight.dtype)
+            self.vision_tower(chunk).to(self.embedding.weight.dtype)
             for chunk in tiles.split(tiles_at_once)
         ])  # fmt: skip
         return list(seen.split([len(picture.pixels) for picture in pictures]))
@@ -116,7 +117,7 @@ class LlavaModel(nn.Module):
         if not seen:
             return []
         tower = next(self.vision_tower.parameters())
-        tiles = torch.cat([part.to(tower.device) for part in seen])
+        tiles = torch.cat([send(part, tower.device) for part in seen])
         features = torch.cat([self.projector(chunk) for chunk in tiles.split(tiles_at_once)])
         parts = features.to(self.embedding.weight.device).split([len(part) for part in seen])
         return [self._merge(part, size) for part, size in zip(parts, sizes, strict=True)]
@@ -140,26 +141,36 @@ class LlavaModel(nn.Module):
             DataError: the number of pictures is not that of the image tokens.
         Source: LLaVA c121f04, `prepare_inputs_labels_for_multimodal`.
         """
-        wanted = sum(int((row == IMAGE_TOKEN_ID).sum()) for row in rows)
+        words = self.embed(rows, features)
+        if labels is None:
+            labels = [torch.full_like(row, IGNORE_INDEX) for row in rows]
+        nothing = (labels[0].new_full((len(picture),), IGNORE_INDEX) for picture in features)
+        targets = [
+            send(_put(nothing, own, _places(row))[: self.config.max_length], words[0].device)
+            for row, own in zip(rows, labels, strict=True)
+        ]
+        mask = [torch.ones(len(row), dtype=torch.bool, device=row.device) for row in words]
+        pad = nn.utils.rnn.pad_sequence
+        return Spliced(
+            embeds=pad(words, batch_first=True),
+            mask=pad(mask, batch_first=True),
+            labels=pad(targets, batch_first=True, padding_value=IGNORE_INDEX),
+        )
+
+    def embed(self, rows: Sequence[Tensor], features: Sequence[Tensor]) -> list[Tensor]:
+        """As `splice`, each row by itself and not padded, float[T_b, D]."""
+        wanted = sum(len(_places(row)) for row in rows)
         if wanted != len(features):
             raise DataError(
                 f"the prompts have {wanted} places for pictures, "
                 f"{len(features)} pictures were given"
             )
-        remaining = iter(features)
-        embeds, targets = [], []
-        for index, (row, words) in enumerate(zip(rows, self._embed(rows), strict=True)):
-            row_labels = torch.full_like(row, IGNORE_INDEX) if labels is None else labels[index]
-            row_embeds, row_targets = self._splice_row(row, words, row_labels, remaining)
-            embeds.append(row_embeds[: self.config.max_length])
-            targets.append(row_targets[: self.config.max_length])
-        mask = [torch.ones(len(row), dtype=torch.bool, device=row.device) for row in embeds]
-        pad = nn.utils.rnn.pad_sequence
-        return Spliced(
-            embeds=pad(embeds, batch_first=True),
-            mask=pad(mask, batch_first=True),
-            labels=pad(targets, batch_first=True, padding_value=IGNORE_INDEX),
-        )
+        words = self._embed_words(rows)
+        pictures = (picture.to(words[0]) for picture in features)
+        return [
+            _put(pictures, own, _places(row))[: self.config.max_length]
+            for row, own in zip(rows, words, strict=True)
+        ]
 
     def forward(
         self,
@@ -202,29 +213,29 @@ class LlavaModel(nn.Module):
             max_tiles=self.config.max_tiles,
         )
 
-    def _embed(self, rows: Sequence[Tensor]) -> list[Tensor]:
+    def _embed_words(self, rows: Sequence[Tensor]) -> list[Tensor]:
         """float[T_b, D] of each row in one lookup, with anything where a picture goes.
 
         One, because processes that share the table must all ask for it equally often.
         """
-        ids = torch.cat(list(rows)).to(self.embedding.weight.device)
+        ids = send(torch.cat(list(rows)), self.embedding.weight.device)
         embeds: Tensor = self.embedding(ids.masked_fill(ids == IMAGE_TOKEN_ID, 0))
         return list(embeds.split([len(row) for row in rows]))
 
-    def _splice_row(
-        self, row: Tensor, words: Tensor, labels: Tensor, features: Any
-    ) -> tuple[Tensor, Tensor]:
-        labels = labels.to(words.device)
-        places = (row == IMAGE_TOKEN_ID).nonzero().flatten().tolist()
-        embeds, targets, start = [], [], 0
-        for place in places:
-            picture = next(features).to(words)
-            embeds += [words[start:place], picture]
-            targets += [labels[start:place], labels.new_full((len(picture),), IGNORE_INDEX)]
-            start = place + 1
-        embeds.append(words[start:])
-        targets.append(labels[start:])
-        return torch.cat(embeds), torch.cat(targets)
+
+def _places(row: Tensor) -> list[int]:
+    """Where a row's pictures go."""
+    places: list[int] = (row == IMAGE_TOKEN_ID).nonzero().flatten().tolist()
+    return places
+
+
+def _put(pieces: Iterator[Tensor], row: Tensor, places: Sequence[int]) -> Tensor:
+    """Puts the next pieces in the places of single elements of a row."""
+    parts, start = [], 0
+    for place, piece in zip(places, pieces, strict=False):
+        parts += [row[start:place], piece]
+        start = place + 1
+    return torch.cat([*parts, row[start:]])
 
 
 def causal_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Log-probabilities of options against whole forwards of prompt and option, one by one."""
 
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
@@ -38,8 +39,8 @@ def score(model, encoded, *, batch_tokens=10_000, memory=None):
         features = dict(zip(PICTURES, model.encode_pictures(list(PICTURES.values())), strict=True))
     failed = []
     schedule = Schedule(engine, batch_tokens=batch_tokens)
-    finished = schedule.run(encoded, features, fail=lambda item, error: failed.append(item.id))
-    return {each.encoded.id: each for each in finished}, failed
+    steps = schedule.run(encoded, features, fail=lambda item, error: failed.append(item.id))
+    return {each.encoded.id: each for each in chain(*steps)}, failed
 
 
 @torch.inference_mode()

@@ -1,5 +1,7 @@
 """Running out of memory, by an engine that does when a batch is over a size."""
 
+from itertools import chain
+
 import pytest
 import torch
 
@@ -55,10 +57,10 @@ def answer(model, features, *, memory=None, error=None, num_beams=1):
         engine._forward = limited
     failed = {}
     schedule = Schedule(engine, batch_tokens=10_000)
-    finished = schedule.run(
+    steps = schedule.run(
         requests(num_beams), features, fail=lambda item, error: failed.update({item.id: str(error)})
     )
-    return {item.encoded.id: item.token_ids for item in finished}, failed
+    return {item.encoded.id: item.token_ids for item in chain(*steps)}, failed
 
 
 # A prompt with a picture has 19 tokens, and up to 7 more are written, with beams up to 21.

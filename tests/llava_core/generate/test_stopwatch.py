@@ -30,6 +30,16 @@ def test_waiting_outside_of_work_takes_nothing_away(clock):
     assert stopwatch.seconds == 0
 
 
+@pytest.mark.parametrize(("is_at_work", "counted"), [(True, 4), (False, 0)])
+def test_what_is_done_beside_a_device_counts_if_the_device_worked_all_along(
+    clock, is_at_work, counted
+):
+    stopwatch = Stopwatch()
+    with stopwatch.beside(lambda: is_at_work):
+        clock[0] += 4
+    assert stopwatch.seconds == counted
+
+
 def test_work_that_fails_counts(clock):
     stopwatch = Stopwatch()
 

@@ -185,8 +185,16 @@ def upload(page, tmp_path, image):
 
 
 def ask(page, question):
-    page.locator("textarea:visible").fill(question)
-    page.locator("textarea:visible").press("Enter")
+    box = page.locator("textarea:visible")
+
+    # A page that is still being put together takes it back.
+    def is_written():
+        box.fill(question)
+        page.wait_for_timeout(100)
+        return box.input_value() == question
+
+    until(is_written)
+    box.press("Enter")
 
 
 def button(page, name):

@@ -1,0 +1,32 @@
+"""Brings tensors to the device without waiting for what it computes.
+
+A GPU works through a queue, which the host fills ahead of it. A plain copy from the host waits
+until the queue is empty, and then the GPU waits for the host; one from pinned memory is queued like
+all else.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; the host goes on at once, and may let go of its own."""
+    if tensor.device == device:
+        return tensor
+    # On Apple's GPUs such a copy may come too late for what reads it.
+    return pin(tensor, device).to(device, non_blocking=device.type != "mps")
+
+
+def pin(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor where `send` need not copy it on the host; any thread may do that beforehand."""
+    return tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+
+
+def queue_of(device: torch.device) -> Callable[[], bool] | None:
+    """Asks whether a device still computes what it was given; None: its host waits for it."""
+    if device.type != "cuda":
+        return None
+    stream = torch.cuda.current_stream(device)
+    return lambda: not stream.query()
