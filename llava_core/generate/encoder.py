@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -81,7 +80,6 @@ class PictureEncoder:
         self._processor = processor
         self._stopwatch = stopwatch
         self._store: FeatureStore | None = None
-        self._lock = Lock()
         num_workers = min(os.cpu_count() or 1, _MAX_WORKERS)
         self._pool = ThreadPoolExecutor(num_workers, thread_name_prefix="pictures")
         self._fetched: dict[str, Future[Picture | Tensor]] = {}
@@ -142,7 +140,7 @@ class PictureEncoder:
 
     @torch.inference_mode()
     def encode(self, shown: Sequence[Shown]) -> list[Tensor]:
-        """Features float[T_i, D] of pictures.
+        """Features float[T_i, D] of pictures, for one thread at a time.
 
         Raises:
             DataError: memory does not suffice for all of them at once.
@@ -178,9 +176,7 @@ class PictureEncoder:
 
     def _see(self, pictures: Mapping[str, Picture]) -> dict[str, Tensor]:
         """Runs the tower, and keeps what it makes."""
-        # It looks into the tower while that computes, which is for one thread at a time.
-        with self._lock:
-            seen = dict(zip(pictures, self._model.see([*pictures.values()]), strict=True))
+        seen = dict(zip(pictures, self._model.see([*pictures.values()]), strict=True))
         if self._store:
             for key, features in seen.items():
                 self._store.put(key, features)

@@ -3,6 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Generic, NamedTuple, TypeVar
 
 from PIL import Image
@@ -41,7 +42,10 @@ Shown = TypeVar("Shown")
 
 
 class FeatureCache(Generic[Shown]):
-    """Encodes each picture once; the least recently used leave when there are too many."""
+    """Encodes each picture once, for one thread at a time.
+
+    The least recently used leave when there are too many.
+    """
 
     def __init__(
         self, encode: Callable[[Sequence[Shown]], Sequence[Tensor]], *, max_tokens: int
@@ -56,6 +60,7 @@ class FeatureCache(Generic[Shown]):
         self._encode = encode
         self._max_tokens = max_tokens
         self._features: OrderedDict[str, Tensor] = OrderedDict()
+        self._lock = Lock()
 
     def __contains__(self, key: str) -> bool:
         """Whether a picture's features are there now; others may push them out."""
@@ -63,14 +68,15 @@ class FeatureCache(Generic[Shown]):
 
     def get(self, pictures: Mapping[str, Shown]) -> Found:
         """Features of pictures given by their keys; one that has none does not cost the others."""
-        encoded, faults = self._encode_apart(self.missing(pictures))
-        self._features.update(encoded)
-        wanted = {key: self._features[key] for key in pictures if key not in faults}
-        for key in wanted:
-            self._features.move_to_end(key)
-        while len(self._features) > 1 and self._num_tokens() > self._max_tokens:
-            self._features.popitem(last=False)
-        return Found(wanted, faults)
+        with self._lock:
+            encoded, faults = self._encode_apart(self.missing(pictures))
+            self._features.update(encoded)
+            wanted = {key: self._features[key] for key in pictures if key not in faults}
+            for key in wanted:
+                self._features.move_to_end(key)
+            while len(self._features) > 1 and self._num_tokens() > self._max_tokens:
+                self._features.popitem(last=False)
+            return Found(wanted, faults)
 
     def missing(self, pictures: Mapping[str, Shown]) -> dict[str, Shown]:
         """Those that would have to be encoded."""

@@ -1,3 +1,7 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from PIL import Image
@@ -25,6 +29,23 @@ def test_a_picture_is_encoded_once():
     features = cache.get({"b": toy_image(1)}).features
     assert encoder.num_encoded == 2
     assert features["b"].shape == (10, 2)
+
+
+def test_threads_that_want_the_same_pictures_have_them_encoded_once():
+    encoder = Encoder()
+    at_work = threading.Lock()
+
+    def encode(images):
+        assert at_work.acquire(blocking=False)
+        time.sleep(0.05)
+        at_work.release()
+        return encoder(images)
+
+    cache = FeatureCache(encode, max_tokens=100)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(cache.get, [{"a": toy_image(0), "b": toy_image(1)}] * 4))
+    assert encoder.num_encoded == 2
+    assert all(set(each.features) == {"a", "b"} for each in found)
 
 
 def test_the_least_recently_used_leaves():
