@@ -20,6 +20,9 @@ from llava_core.tokens import IMAGE_TOKEN_ID
 # and a picture.
 _PORTION, _PORTION_PICTURES = 2048, 128
 _REQUEST_TOKENS, _PICTURE_TOKENS = 16, 256
+# A device waits for the first portion: it is this part of a full one, and each is twice as large as
+# the one before.
+_FIRST_PART = 8
 # Tokens of an answer that a batch is sized for; most answers of the benchmarks are shorter.
 EXPECTED_ANSWER = 16
 
@@ -92,6 +95,8 @@ class Numbered(Iterator[tuple[int, Request]]):
         """Takes none yet."""
         self._rest = enumerate(requests)
         self._ahead: list[tuple[int, Request]] = []
+        self.num_portions = 0
+        """How often some were taken."""
 
     def __next__(self) -> tuple[int, Request]:
         """The next request and its position."""
@@ -107,13 +112,16 @@ class Numbered(Iterator[tuple[int, Request]]):
 def next_portion(numbered: Numbered, *, batch_tokens: int) -> Iterator[tuple[int, Request]]:
     """The next requests that are planned together, neither too many nor with too many pictures.
 
-    Those about one picture stay together, up to the most that there are for any device.
+    The first are few, so that a device need not wait long for them. Those about one picture stay
+    together, up to the most that there are for any device.
 
     Args:
         batch_tokens: as that of `plan_batches`; smaller batches need fewer requests.
     """
-    enough = min(_PORTION, batch_tokens // _REQUEST_TOKENS)
-    enough_pictures = min(_PORTION_PICTURES, batch_tokens // _PICTURE_TOKENS)
+    part = max(_FIRST_PART >> numbered.num_portions, 1)
+    numbered.num_portions += 1
+    enough = min(_PORTION // part, batch_tokens // _REQUEST_TOKENS)
+    enough_pictures = min(_PORTION_PICTURES // part, batch_tokens // _PICTURE_TOKENS)
     pictures: set[int] = set()
     for number, (index, request) in enumerate(numbered, start=1):
         yield index, request

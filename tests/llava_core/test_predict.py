@@ -291,6 +291,7 @@ def test_a_stream_refuses_what_evaluation_cuts(tiny):
 
 def test_the_next_requests_are_read_while_the_model_computes(tiny, monkeypatch):
     monkeypatch.setattr(plan, "_PORTION", 2)
+    monkeypatch.setattr(plan, "_FIRST_PART", 1)
     read = [threading.Event() for _ in range(6)]
 
     def requests():

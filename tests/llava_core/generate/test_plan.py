@@ -210,15 +210,21 @@ def portion(numbered: Numbered, *, batch_tokens: int = 10**6) -> list[int]:
 
 
 def test_a_portion_ends_with_its_last_picture_or_request() -> None:
-    pictures = [Image.new("RGB", (1, 1)) for _ in range(200)]
-    numbered = Numbered(Request(prompt="", images=[pictures[n // 2]]) for n in range(400))
-    assert portion(numbered) == list(range(256))
-    assert next(numbered)[0] == 256
-    alone = Numbered([Request(prompt="")] * 3000)
-    assert [len(portion(alone)) for _ in range(3)] == [2048, 952, 0]
+    pictures = [Image.new("RGB", (1, 1)) for _ in range(400)]
+    numbered = Numbered(Request(prompt="", images=[pictures[n // 2]]) for n in range(800))
+    assert portion(numbered) == list(range(32))
+    assert next(numbered)[0] == 32
+    alone = Numbered([Request(prompt="")] * 8000)
+    assert [len(portion(alone)) for _ in range(7)] == [256, 512, 1024, 2048, 2048, 2048, 64]
 
 
-@pytest.mark.parametrize(("batch_tokens", "most", "most_pictures"), [(8192, 512, 32), (1, 1, 1)])
+def test_the_first_portions_are_small() -> None:
+    pictures = [Image.new("RGB", (1, 1)) for _ in range(400)]
+    numbered = Numbered(Request(prompt="", images=[pictures[n // 2]]) for n in range(800))
+    assert [len(portion(numbered)) for _ in range(6)] == [32, 64, 128, 256, 256, 64]
+
+
+@pytest.mark.parametrize(("batch_tokens", "most", "most_pictures"), [(4096, 256, 16), (1, 1, 1)])
 def test_small_batches_are_planned_a_few_requests_at_a_time(
     batch_tokens: int, most: int, most_pictures: int
 ) -> None:
