@@ -144,11 +144,7 @@ class LlavaModel(nn.Module):
         words = self.embed(rows, features)
         if labels is None:
             labels = [torch.full_like(row, IGNORE_INDEX) for row in rows]
-        nothing = (labels[0].new_full((len(picture),), IGNORE_INDEX) for picture in features)
-        targets = [
-            send(_put(nothing, own, _places(row))[: self.config.max_length], words[0].device)
-            for row, own in zip(rows, labels, strict=True)
-        ]
+        targets = [send(own, words[0].device) for own in self.label(rows, features, labels)]
         mask = [torch.ones(len(row), dtype=torch.bool, device=row.device) for row in words]
         pad = nn.utils.rnn.pad_sequence
         return Spliced(
@@ -170,6 +166,16 @@ class LlavaModel(nn.Module):
         return [
             _put(pictures, own, _places(row))[: self.config.max_length]
             for row, own in zip(rows, words, strict=True)
+        ]
+
+    def label(
+        self, rows: Sequence[Tensor], features: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Labels int64[T_b] of rows as `embed` returns them, from those of the rows before."""
+        nothing = (labels[0].new_full((len(picture),), IGNORE_INDEX) for picture in features)
+        return [
+            _put(nothing, own, _places(row))[: self.config.max_length]
+            for row, own in zip(rows, labels, strict=True)
         ]
 
     def forward(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from llava_core.images import Size
 from llava_core.model.llava import LlavaModel, Picture
 from llava_core.tokens import IGNORE_INDEX
-from llava_core.train.rows import Rows, lay_out, lay_out_trees
+from llava_core.train.rows import Rows, Samples, lay_out, lay_out_trees
 
 
 class LossModel(nn.Module):
@@ -61,17 +61,20 @@ class LossModel(nn.Module):
             for part, size in zip(pixels.split(tiles.tolist()), sizes.tolist(), strict=True)
         ]
         features = self.llava.encode_pictures(pictures, tiles_at_once=len(pixels))
-        spliced = self.llava.splice(rows, [features[i] for i in places], labels=row_labels)
-        embeds = spliced.embeds
+        seen = [features[i] for i in places]
+        samples = Samples(
+            embeds=self.llava.embed(rows, seen), labels=self.llava.label(rows, seen, row_labels)
+        )
+        if self._shares_pictures:
+            window = getattr(self.config, "sliding_window", None)
+            laid = lay_out_trees(samples, trees=trees, shared=shared, window=window)
+        else:
+            laid = lay_out(samples, packing=self._packing, flat=self._is_flash())
         # A picture that nothing refers to adds 0, so that every process goes back through the same
         # layers down to the projector. Under ZeRO-3 they would wait for each other for ever.
         for unused in set(range(len(features))) - set(places.tolist()):
-            embeds = embeds + 0.0 * features[unused].sum()
-        spliced = spliced._replace(embeds=embeds)
-        if self._shares_pictures:
-            window = getattr(self.config, "sliding_window", None)
-            return self._loss(lay_out_trees(spliced, trees=trees, shared=shared, window=window))
-        return self._loss(lay_out(spliced, packing=self._packing, flat=self._is_flash()))
+            laid = laid._replace(embeds=laid.embeds + 0.0 * features[unused].sum())
+        return self._loss(laid)
 
     def _loss(self, laid: Rows) -> tuple[Tensor, Tensor]:
         language_model = self.llava.language_model

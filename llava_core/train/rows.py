@@ -4,20 +4,32 @@ Samples stand in rows of their own, padded; or several to a row, packed; or as t
 samples begin with alike stands once in front of their branches. Each sees itself only and counts
 its positions from 0, so that its loss is the one it has alone.
 
+All tokens are taken to their places at once, by their numbers. One sample after the other put into
+a larger tensor, the way back would copy all of that tensor for each of them.
+
 Letters: B samples, R rows, T tokens, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from llava_core.model.llava import Spliced
 from llava_core.tokens import IGNORE_INDEX
 
 _TRUNK, _PADDING = 0, -1
+
+
+class Samples(NamedTuple):
+    """Those of a batch, each by itself."""
+
+    embeds: Sequence[Tensor]
+    """float[T_b, D] of each."""
+    labels: Sequence[Tensor]
+    """int64[T_b] of each, IGNORE_INDEX where nothing is learned."""
 
 
 class Rows(NamedTuple):
@@ -35,7 +47,7 @@ class Rows(NamedTuple):
     """int64[R, T], from 0 in each sample; None: one sample a row."""
 
 
-def lay_out(spliced: Spliced, *, packing: bool, flat: bool = False) -> Rows:
+def lay_out(samples: Samples, *, packing: bool, flat: bool = False) -> Rows:
     """Lays samples out in rows, padded or packed.
 
     Args:
@@ -43,28 +55,20 @@ def lay_out(spliced: Spliced, *, packing: bool, flat: bool = False) -> Rows:
         flat: whether packed samples share a single row, which flash attention takes and for which
             it does not compute what lies between samples; else see `pack`.
     """
-    following = _following(spliced)
+    whole = [_Part(i, _TRUNK, 0, len(embeds)) for i, embeds in enumerate(samples.embeds)]
     if not packing:
-        return Rows(spliced.embeds, following, spliced.mask.long(), None)
-    counts = spliced.mask.sum(dim=1).tolist()
-    width = spliced.embeds.shape[-1]
-    bins = [list(range(len(counts)))] if flat else pack(counts, width=width)
-    embeds, labels, positions = [], [], []
-    for members in bins:
-        embeds.append(torch.cat([spliced.embeds[i, : counts[i]] for i in members]))
-        labels.append(torch.cat([following[i, : counts[i]] for i in members]))
-        positions.append(torch.cat([torch.arange(counts[i]) for i in members]))
-    return Rows(
-        embeds=pad_sequence(embeds, batch_first=True),
-        labels=pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
-        mask=None,
-        # Padding has position 0 throughout: every token of it is a sample of its own.
-        positions=pad_sequence(positions, batch_first=True).to(spliced.labels.device),
-    )
+        laid = _take(samples, [[part] for part in whole])
+        return laid._replace(mask=_each([[part] for part in whole], _ones).to(laid.embeds.device))
+    width = samples.embeds[0].shape[1]
+    bins = [range(len(whole))] if flat else pack([part.length for part in whole], width=width)
+    rows = [[whole[i] for i in members] for members in bins]
+    laid = _take(samples, rows)
+    # Padding has position 0 throughout: every token of it is a sample of its own.
+    return laid._replace(positions=_each(rows, _positions).to(laid.embeds.device))
 
 
 def lay_out_trees(
-    spliced: Spliced, *, trees: Tensor, shared: Tensor, window: int | None = None
+    samples: Samples, *, trees: Tensor, shared: Tensor, window: int | None = None
 ) -> Rows:
     """Lays trees out in rows, several to a row.
 
@@ -73,32 +77,24 @@ def lay_out_trees(
         shared: int64[B], tokens with which all of the sample's tree begin.
         window: how many positions back a token sees, itself included; None: all.
     """
-    following = _following(spliced)
-    parts = _parts(spliced.mask.sum(dim=1).tolist(), trees.tolist(), shared.tolist())
+    parts = _parts([*map(len, samples.embeds)], trees.tolist(), shared.tolist())
     lengths = [sum(part.length for part in tree) for tree in parts]
-    bins = pack(lengths, width=spliced.embeds.shape[-1])
-    rows = [[(tree, part) for tree in members for part in parts[tree]] for members in bins]
-    device = spliced.labels.device
-
-    def join(pieces: list[list[Tensor]], padding: int = 0) -> Tensor:
-        joined = [torch.cat(row) for row in pieces]
-        return pad_sequence(joined, batch_first=True, padding_value=padding).to(device)
-
-    def of(samples: Tensor) -> list[list[Tensor]]:
-        return [[samples[p.sample, p.start : p.end] for _, p in row] for row in rows]
-
-    numbers = [[torch.full((p.length,), tree) for tree, p in row] for row in rows]
-    branches = [[torch.full((p.length,), p.branch) for _, p in row] for row in rows]
-    positions = join([[torch.arange(p.start, p.end) for _, p in row] for row in rows])
-    seen = _sees(join(numbers, _PADDING), join(branches, _PADDING), positions, window=window)
-    return Rows(
-        embeds=join(of(spliced.embeds)),
-        labels=join(of(following), IGNORE_INDEX),
-        mask=torch.zeros(seen.shape, dtype=spliced.embeds.dtype, device=device).masked_fill(
-            ~seen, torch.finfo(spliced.embeds.dtype).min
-        ),
-        positions=positions,
+    bins = pack(lengths, width=samples.embeds[0].shape[1])
+    rows = [[part for tree in members for part in parts[tree]] for members in bins]
+    laid = _take(samples, rows)
+    device, dtype = laid.embeds.device, laid.embeds.dtype
+    numbers, branches, positions = (
+        _each(rows, values, padding=padding).to(device)
+        for values, padding in (
+            (lambda part: torch.full((part.length,), int(trees[part.sample])), _PADDING),
+            (lambda part: torch.full((part.length,), part.branch), _PADDING),
+            (_positions, 0),
+        )
     )
+    seen = _sees(numbers, branches, positions, window=window)
+    hidden = torch.zeros(seen.shape, dtype=dtype, device=device)
+    mask = hidden.masked_fill(~seen, torch.finfo(dtype).min)
+    return laid._replace(mask=mask, positions=positions)
 
 
 def pack(lengths: Sequence[int], *, width: int) -> list[list[int]]:
@@ -146,11 +142,38 @@ class _Part(NamedTuple):
         return self.end - self.start
 
 
-def _following(spliced: Spliced) -> Tensor:
-    """int64[B, T], what is learned at each token."""
-    following = torch.full_like(spliced.labels, IGNORE_INDEX)
-    following[:, :-1] = spliced.labels[:, 1:]
-    return following
+def _take(samples: Samples, rows: Sequence[Sequence[_Part]]) -> Rows:
+    """Embeddings and labels of rows, without masks and positions yet."""
+    device = samples.embeds[0].device
+    starts = [0, *accumulate(map(len, samples.embeds))]
+    # Behind the last token of all stands what padding is made of.
+    places = _each(rows, lambda part: starts[part.sample] + _positions(part), padding=starts[-1])
+    nothing = samples.embeds[0].new_zeros(1, samples.embeds[0].shape[1])
+    embeds = torch.cat([*samples.embeds, nothing]).index_select(0, places.flatten().to(device))
+    ignored = samples.labels[0].new_full((1,), IGNORE_INDEX)
+    following = [part for own in samples.labels for part in (own[1:], ignored)]
+    return Rows(
+        embeds=embeds.view(*places.shape, -1),
+        labels=torch.cat([*following, ignored])[places.to(ignored.device)].to(device),
+        mask=None,
+        positions=None,
+    )
+
+
+def _each(
+    rows: Sequence[Sequence[_Part]], values: Callable[[_Part], Tensor], *, padding: int = 0
+) -> Tensor:
+    """Puts values int64[part.length] of parts into rows, int64[R, T]."""
+    joined = [torch.cat([values(part) for part in row]) for row in rows]
+    return pad_sequence(joined, batch_first=True, padding_value=padding)
+
+
+def _positions(part: _Part) -> Tensor:
+    return torch.arange(part.start, part.end)
+
+
+def _ones(part: _Part) -> Tensor:
+    return torch.ones(part.length, dtype=torch.int64)
 
 
 def _parts(counts: Sequence[int], trees: Sequence[int], shared: Sequence[int]) -> list[list[_Part]]:
