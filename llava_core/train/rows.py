@@ -4,8 +4,8 @@ Samples stand in rows of their own, padded; or several to a row, packed; or as t
 samples begin with alike stands once in front of their branches. Each sees itself only and counts
 its positions from 0, so that its loss is the one it has alone.
 
-All tokens are taken to their places at once, by their numbers. One sample after the other put into
-a larger tensor, the way back would copy all of that tensor for each of them.
+All tokens are taken to their places at once, by their numbers. Were samples put into a larger
+tensor one after the other, the way back would copy all of that tensor for each of them.
 
 Letters: B samples, R rows, T tokens, D width.
 """
@@ -77,7 +77,8 @@ def lay_out_trees(
         shared: int64[B], tokens with which all of the sample's tree begin.
         window: how many positions back a token sees, itself included; None: all.
     """
-    parts = _parts([*map(len, samples.embeds)], trees.tolist(), shared.tolist())
+    tree_of = trees.tolist()
+    parts = _parts([*map(len, samples.embeds)], tree_of, shared.tolist())
     lengths = [sum(part.length for part in tree) for tree in parts]
     bins = pack(lengths, width=samples.embeds[0].shape[1])
     rows = [[part for tree in members for part in parts[tree]] for members in bins]
@@ -86,7 +87,7 @@ def lay_out_trees(
     numbers, branches, positions = (
         _each(rows, values, padding=padding).to(device)
         for values, padding in (
-            (lambda part: torch.full((part.length,), int(trees[part.sample])), _PADDING),
+            (lambda part: torch.full((part.length,), tree_of[part.sample]), _PADDING),
             (lambda part: torch.full((part.length,), part.branch), _PADDING),
             (_positions, 0),
         )
