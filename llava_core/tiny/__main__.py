@@ -50,7 +50,7 @@ class Budget:
     tower_steps: int = 1800
     tower_batch: int = 64
     counts: Counts = Counts(
-        captions=2_000, readings=72_000, basics=11_500, letters=3_000, drawings=16_000
+        captions=2_000, readings=72_000, basics=11_500, letters=3_000, drawings=24_000
     )
     processes: int = 2
     """Among which the stages are shared."""

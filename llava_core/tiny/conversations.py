@@ -77,7 +77,7 @@ def conversation(drawing: Scene | Sign, random: Random) -> list[Turn]:
 
 def basics(scene: Scene, random: Random) -> list[Turn]:
     """The plainest questions, each alone: which thing has what, how many there are."""
-    asked = [each for each in questions_about(scene, random) if _is_plain(each)]
+    asked = _plain(scene, random)
     random.shuffle(asked)
     return [
         (_instructed(question.text, random), question.answer) for question in asked[:_MOST_ALONE]
@@ -87,9 +87,11 @@ def basics(scene: Scene, random: Random) -> list[Turn]:
 def letters(scene: Scene, random: Random) -> list[Turn]:
     """Questions of one kind, which thing has which color, most with a few options; each alone.
 
+    They are English: with both languages, the step came later.
+
     The step from what is seen to its letter is learned the sooner, the more samples need it.
     """
-    possible = [each for each in questions_about(scene, random) if _is_plain(each)]
+    possible = [each for each in _plain(scene, random) if not each.is_chinese]
     asked = [each for each in possible if each.link[-1] == "color"]
     return [
         _with_letters(question, random, most=_FEW_OPTIONS)
@@ -151,8 +153,8 @@ def _instructed(text: str, random: Random) -> str:
     return f"{text}\n{_WORD}" if random.random() < _SHARE_INSTRUCTED else text
 
 
-def _is_plain(question: Question) -> bool:
-    return bool(question.choices) and not question.is_chinese and not question.is_quality
+def _plain(scene: Scene, random: Random) -> list[Question]:
+    return [each for each in questions_about(scene, random) if each.choices and not each.is_quality]
 
 
 def _is_open(question: Question) -> bool:
