@@ -87,9 +87,8 @@ def basics(scene: Scene, random: Random) -> list[Turn]:
 def letters(scene: Scene, random: Random) -> list[Turn]:
     """Questions of one kind, which thing has which color, most with a few options; each alone.
 
-    They are English: with both languages, the step came later.
-
-    The step from what is seen to its letter is learned the sooner, the more samples need it.
+    The step from what is seen to its letter is learned the sooner, the more samples need it. All
+    are English: with Chinese ones among them it came later.
     """
     possible = [each for each in _plain(scene, random) if not each.is_chinese]
     asked = [each for each in possible if each.link[-1] == "color"]
