@@ -16,7 +16,7 @@ import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
@@ -383,7 +383,9 @@ def _web(arguments: Namespace) -> None:
         )
         # What a service manager sends ends the page as Ctrl-C does, uploads included.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        launch(build(page), listening)
+        # gradio heeds it when it waits, which is a little after the page's first answer.
+        with suppress(KeyboardInterrupt):
+            launch(build(page), listening)
 
 
 def _logins(arguments: Namespace) -> list[tuple[str, str]]:
