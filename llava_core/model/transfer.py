@@ -15,8 +15,8 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on a device; the host goes on at once, and may let go of its own."""
     if tensor.device == device:
         return tensor
-    # On Apple's GPUs such a copy may come too late for what reads it.
-    return pin(tensor, device).to(device, non_blocking=device.type != "mps")
+    # On Apple's GPUs such a copy may come too late for what reads it, and to a host it always may.
+    return pin(tensor, device).to(device, non_blocking=device.type not in ("cpu", "mps"))
 
 
 def pin(tensor: Tensor, device: torch.device) -> Tensor:

@@ -184,7 +184,7 @@ class LlavaTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset[Example] | None = None) -> Sampler[int]:
         records = self.train_dataset.records
-        return EpochSampler(
+        self._sampler = EpochSampler(
             records.modality_lengths.tolist(),
             seed=self._recipe.seed,
             batch_size=self._recipe.per_device_batch,
@@ -192,13 +192,19 @@ class LlavaTrainer(Trainer):
             is_grouped=self._recipe.group_by_modality_length,
             pictures=records.pictures.tolist() if self._recipe.share_pictures else None,
         )
+        return self._sampler
 
-    def _run_epoch(self, *given: Any, **options: Any) -> None:
-        """Takes no step after the last, as the library does that goes on from its checkpoint."""
+    def _run_epoch(self, *, epoch: int, **options: Any) -> None:
+        """Runs an epoch in its own order, from wherever in it a checkpoint was.
+
+        It takes no step after the last, as the library does that goes on from its checkpoint.
+        """
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
-        super()._run_epoch(*given, **options)
+        # What accelerate wraps around it to share and to skip batches does not hand this on.
+        self._sampler.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **options)
 
     def _count(self, batch: Batch) -> None:
         if batch["faults"] and self._recipe.faulty_samples == "fail":

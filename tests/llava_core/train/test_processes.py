@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -127,6 +128,18 @@ def test_two_processes_learn_what_one_learns(recipe, launch, tmp_path):
     made = recipe(**SETTINGS)
     assert launch(made) == ["DistributedDataParallel 2"] * 2
     compare(made.output, alone(recipe, tmp_path))
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_in_the_order_of_a_later_epoch(recipe, launch, tmp_path):
+    made = recipe(save_steps=5, save_total_limit=2, **SETTINGS)
+    launch(made)
+    whole = losses(made.output)
+    assert len(whole) == 8
+    Path(made.output, "config.json").unlink()
+    shutil.rmtree(Path(made.output, "checkpoint-8"))
+    launch(made)
+    assert losses(made.output) == pytest.approx(whole, abs=2e-5)
 
 
 @needs_deepspeed
