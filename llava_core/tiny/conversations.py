@@ -90,8 +90,8 @@ def letters(scene: Scene, random: Random) -> list[Turn]:
     The step from what is seen to its letter is learned the sooner, the more samples need it. All
     are English: with Chinese ones among them it came later.
     """
-    possible = [each for each in _plain(scene, random) if not each.is_chinese]
-    asked = [each for each in possible if each.link[-1] == "color"]
+    possible = _plain(scene, random)
+    asked = [each for each in possible if each.link[-1] == "color" and not each.is_chinese]
     return [
         _with_letters(question, random, most=_FEW_OPTIONS)
         if random.random() < _SHARE_LETTERS

@@ -57,14 +57,16 @@ def lay_out(samples: Samples, *, packing: bool, flat: bool = False) -> Rows:
     """
     whole = [_Part(i, _TRUNK, 0, len(embeds)) for i, embeds in enumerate(samples.embeds)]
     if not packing:
-        laid = _take(samples, [[part] for part in whole])
-        return laid._replace(mask=_each([[part] for part in whole], _ones).to(laid.embeds.device))
+        rows = [[part] for part in whole]
+        mask = _each(rows, lambda part: part.filled(1))
+        laid = _take(samples, rows)
+        return laid._replace(mask=mask.to(laid.embeds.device))
     width = samples.embeds[0].shape[1]
     bins = [range(len(whole))] if flat else pack([part.length for part in whole], width=width)
     rows = [[whole[i] for i in members] for members in bins]
     laid = _take(samples, rows)
     # Padding has position 0 throughout: every token of it is a sample of its own.
-    return laid._replace(positions=_each(rows, _positions).to(laid.embeds.device))
+    return laid._replace(positions=_each(rows, _Part.positions).to(laid.embeds.device))
 
 
 def lay_out_trees(
@@ -84,15 +86,10 @@ def lay_out_trees(
     rows = [[part for tree in members for part in parts[tree]] for members in bins]
     laid = _take(samples, rows)
     device, dtype = laid.embeds.device, laid.embeds.dtype
-    numbers, branches, positions = (
-        _each(rows, values, padding=padding).to(device)
-        for values, padding in (
-            (lambda part: torch.full((part.length,), tree_of[part.sample]), _PADDING),
-            (lambda part: torch.full((part.length,), part.branch), _PADDING),
-            (_positions, 0),
-        )
-    )
-    seen = _sees(numbers, branches, positions, window=window)
+    numbers = _each(rows, lambda part: part.filled(tree_of[part.sample]), padding=_PADDING)
+    branches = _each(rows, lambda part: part.filled(part.branch), padding=_PADDING)
+    positions = _each(rows, _Part.positions).to(device)
+    seen = _sees(numbers.to(device), branches.to(device), positions, window=window)
     hidden = torch.zeros(seen.shape, dtype=dtype, device=device)
     mask = hidden.masked_fill(~seen, torch.finfo(dtype).min)
     return laid._replace(mask=mask, positions=positions)
@@ -142,13 +139,21 @@ class _Part(NamedTuple):
         """Number of tokens."""
         return self.end - self.start
 
+    def positions(self) -> Tensor:
+        """int64[length], where its tokens are in the sample."""
+        return torch.arange(self.start, self.end)
+
+    def filled(self, value: int) -> Tensor:
+        """int64[length] of one value."""
+        return torch.full((self.length,), value)
+
 
 def _take(samples: Samples, rows: Sequence[Sequence[_Part]]) -> Rows:
     """Embeddings and labels of rows, without masks and positions yet."""
     device = samples.embeds[0].device
     starts = [0, *accumulate(map(len, samples.embeds))]
     # Behind the last token of all stands what padding is made of.
-    places = _each(rows, lambda part: starts[part.sample] + _positions(part), padding=starts[-1])
+    places = _each(rows, lambda part: starts[part.sample] + part.positions(), padding=starts[-1])
     nothing = samples.embeds[0].new_zeros(1, samples.embeds[0].shape[1])
     embeds = torch.cat([*samples.embeds, nothing]).index_select(0, places.flatten().to(device))
     ignored = samples.labels[0].new_full((1,), IGNORE_INDEX)
@@ -167,14 +172,6 @@ def _each(
     """Puts values int64[part.length] of parts into rows, int64[R, T]."""
     joined = [torch.cat([values(part) for part in row]) for row in rows]
     return pad_sequence(joined, batch_first=True, padding_value=padding)
-
-
-def _positions(part: _Part) -> Tensor:
-    return torch.arange(part.start, part.end)
-
-
-def _ones(part: _Part) -> Tensor:
-    return torch.ones(part.length, dtype=torch.int64)
 
 
 def _parts(counts: Sequence[int], trees: Sequence[int], shared: Sequence[int]) -> list[list[_Part]]:
