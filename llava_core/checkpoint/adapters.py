@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from llava_core.checkpoint.files import read_file, read_tensors, weight_files
-from llava_core.checkpoint.keys import from_original, to_original
+from llava_core.checkpoint.keys import NEWLINE, PROJECTOR, from_original, to_original
 from llava_core.checkpoint.lazy import LazyTensors
 from llava_core.checkpoint.original import assemble
 from llava_core.checkpoint.parts import Parts, rename
@@ -25,14 +25,12 @@ from llava_core.errors import CheckpointError
 from llava_core.json_files import read_object
 
 LORA_CONFIG = "adapter_config.json"
-PROJECTOR = "mm_projector.bin"
+PROJECTOR_FILE = "mm_projector.bin"
 _LORA_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _NON_LORA = "non_lora_trainables.bin"
 _PEFT = "base_model.model."
 _EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.transformer.wte.weight")
 _HEAD = "language_model.lm_head.weight"
-_PROJECTOR_PREFIX = "projector."
-_NEWLINE = "image_newline"
 # Kinds of adapter that are not read: field of adapter_config.json -> the only value that is.
 _PLAIN = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False,
           "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}  # fmt: skip
@@ -81,12 +79,12 @@ def read_projector_only(folder: Path, *, base: Path, vision_tower: str | None = 
     start and end marks carry, `initialize_vision_tokenizer`.
     """
     tensors = rename(read_tensors(base), from_original)
-    projector = rename(read_file(folder / PROJECTOR), from_original)
+    projector = rename(read_file(folder / PROJECTOR_FILE), from_original)
     config = read_config(folder)
     for name in tensors.keys() & projector.keys() & set(_EMBEDDINGS):
         rows = projector.pop(name)
         tensors |= _with_rows(tensors, name, rows, num_rows=config.vocab_size)
-    files = [*weight_files(base), folder / PROJECTOR]
+    files = [*weight_files(base), folder / PROJECTOR_FILE]
     parts = assemble(folder, config, tensors | projector, files=files, vision_tower=vision_tower)
     return replace(parts, tokenizer=_tokenizer_folder(folder, base))
 
@@ -102,12 +100,12 @@ def projector_names(parts: Parts) -> list[str]:
     Source: LLaVA c121f04, `safe_save_model_for_hf_trainer`.
     """
     config = parts.config
-    names = [name for name in parts.tensors if name.startswith(_PROJECTOR_PREFIX)]
+    names = [name for name in parts.tensors if name.startswith(PROJECTOR)]
     if not names:
         raise CheckpointError(
             f"{parts.name} has no projector: its mm_projector_type is {config.projector_type}"
         )
-    names += [_NEWLINE] if config.has_newline else []
+    names += [NEWLINE] if config.has_newline else []
     return names + [n for n in _EMBEDDINGS if config.use_im_start_end and n in parts.tensors]
 
 

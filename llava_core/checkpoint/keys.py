@@ -13,12 +13,14 @@ LLaVA c121f04 and the files of its published checkpoints.
 
 import re
 
+PROJECTOR = "projector."
+NEWLINE = "image_newline"
 TOWER = "vision_tower.clip."
 LANGUAGE = "language_model."
 
 _RENAMES = (
-    (re.compile(r"^(model|transformer)\.mm_projector\."), "projector."),
-    (re.compile(r"^(model|transformer)\.image_newline$"), "image_newline"),
+    (re.compile(r"^(model|transformer)\.mm_projector\."), PROJECTOR),
+    (re.compile(r"^(model|transformer)\.image_newline$"), NEWLINE),
     (re.compile(r"^(model|transformer)\.vision_tower\.vision_tower\.vision_model\."), TOWER),
 )
 _BACK = (

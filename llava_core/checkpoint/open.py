@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llava_core.checkpoint.adapters import (
     LORA_CONFIG,
-    PROJECTOR,
+    PROJECTOR_FILE,
     need_base,
     read_lora,
     read_projector_only,
@@ -60,6 +60,6 @@ def _reader_of_parts(folder: Path) -> Callable[..., Parts] | None:
     if (folder / LORA_CONFIG).is_file():
         return read_lora
     # Whole checkpoints have a loose projector file as well.
-    if (folder / PROJECTOR).is_file() and not has_weights(folder):
+    if (folder / PROJECTOR_FILE).is_file() and not has_weights(folder):
         return read_projector_only
     return None

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llava_core.checkpoint.adapters import PROJECTOR, write_projector
+from llava_core.checkpoint.adapters import PROJECTOR_FILE, write_projector
 from llava_core.checkpoint.chat_template import chat_template
 from llava_core.checkpoint.extra_tokens import add_extra_tokens
 from llava_core.checkpoint.generation import FILE as GENERATION
@@ -205,7 +205,7 @@ def write_projector_only(parts: Parts, folder: Path, *, dtype: torch.dtype | Non
         del fields["pad_token_id"]
     if parts.config.vision_tower == TOWER_FOLDER:
         _write_tower(parts, folder / TOWER_FOLDER, dtype=dtype)
-    write_projector(parts, folder / PROJECTOR, dtype=dtype)
+    write_projector(parts, folder / PROJECTOR_FILE, dtype=dtype)
     _write_json(folder / "config.json", fields)
 
 

@@ -19,9 +19,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llava_core.checkpoint.adapters import LORA_CONFIG, PROJECTOR
+from llava_core.checkpoint.adapters import LORA_CONFIG, PROJECTOR_FILE
 from llava_core.checkpoint.files import read_file, read_tensors
-from llava_core.checkpoint.keys import LANGUAGE, TOWER, from_original, to_original
+from llava_core.checkpoint.keys import (
+    LANGUAGE,
+    NEWLINE,
+    PROJECTOR,
+    TOWER,
+    from_original,
+    to_original,
+)
 from llava_core.checkpoint.lazy import LazyTensors
 from llava_core.checkpoint.parts import Parts, rename
 from llava_core.checkpoint.save import write_original, write_projector_only
@@ -64,8 +71,8 @@ class Writer:
             CheckpointError: the folder cannot be written.
         """
         if self._adapter_config is not None:
-            self._write_adapters(trained, folder, dtype=dtype)
-        elif all(name.startswith(("projector.", "image_newline")) for name in trained):
+            self._write_adapters(self._beside(trained), folder, dtype=dtype)
+        elif all(name.startswith((PROJECTOR, NEWLINE)) for name in trained):
             write_projector_only(self._merged(trained), folder, dtype=dtype)
         else:
             write_original(self._merged(trained), folder, dtype=dtype)
@@ -80,16 +87,26 @@ class Writer:
             has_tower=has_tower,
         )
 
+    def _beside(self, trained: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What is trained, and what the base need not have of its projector and its tower.
+
+        Readers take a tower from one place only, so one that is trained in part is there whole.
+        """
+        has_tower = any(name.startswith(TOWER) for name in trained)
+        kinds = (PROJECTOR, NEWLINE, *([TOWER] if has_tower else []))
+        kept = [name for name in self._parts.tensors if name.startswith(kinds)]
+        return {name: self._parts.tensors[name] for name in kept} | dict(trained)
+
     def _write_adapters(
-        self, trained: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype | None
+        self, tensors: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype | None
     ) -> None:
-        """Writes adapters as peft does, and what is trained whole beside them.
+        """Writes adapters as peft does, and whole tensors beside them.
 
         Source of the names: LLaVA c121f04, `get_peft_state_non_lora_maybe_zero_3`.
         """
         original = partial(to_original, backbone=self._parts.config.backbone)
         adapters, others = {}, {}
-        for name, tensor in trained.items():
+        for name, tensor in tensors.items():
             own = tensor.detach().cpu().to(dtype or tensor.dtype).contiguous()
             if ADAPTER in name:
                 path = name.removeprefix(LANGUAGE).replace(".default.", ".")
@@ -98,7 +115,7 @@ class Writer:
                 others[f"{_PEFT}{original(name)}"] = own.clone()
         # For its config.json only; the projector goes where the original looks for it with LoRA.
         write_projector_only(replace(self._parts, has_tower=False), folder)
-        (folder / PROJECTOR).unlink()
+        (folder / PROJECTOR_FILE).unlink()
         save_file(adapters, folder / _ADAPTER_FILE, metadata={"format": "pt"})
         with (folder / _NON_LORA).open("wb") as file:
             torch.save(others, file)
@@ -122,8 +139,8 @@ def read_trained(folder: Path) -> dict[str, Tensor]:
             letter, _, rest = side.partition(".")
             found[f"{LANGUAGE}{path}{mark}{letter}.default.{rest}"] = tensor
         return found
-    if (folder / PROJECTOR).is_file():
-        return rename(read_file(folder / PROJECTOR), from_original)
+    if (folder / PROJECTOR_FILE).is_file():
+        return rename(read_file(folder / PROJECTOR_FILE), from_original)
     return rename(read_tensors(folder), from_original)
 
 

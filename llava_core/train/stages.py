@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import is_peft_available
 
-from llava_core.checkpoint.keys import LANGUAGE, TOWER
+from llava_core.checkpoint.keys import LANGUAGE, NEWLINE, PROJECTOR, TOWER
 from llava_core.checkpoint.load import load_model
 from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.placement import choose_placement
@@ -21,9 +21,6 @@ from llava_core.train.recipe import Recipe
 
 ADAPTER = ".lora_"
 """In the name of every tensor of an adapter."""
-_PROJECTOR = "projector."
-# In the original a new line between rows of tiles is part of the language model's side.
-_NEWLINE = "image_newline"
 
 
 class Group(NamedTuple):
@@ -91,7 +88,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[Group]:
     rates = [
         (rate, mark)
         for rate, mark in (
-            (recipe.projector_lr, _PROJECTOR),
+            (recipe.projector_lr, PROJECTOR),
             (recipe.vision_tower_lr, TOWER),
         )
         if rate is not None
@@ -112,12 +109,16 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[Group]:
 
 
 def _is_trained(name: str, model: LlavaModel, recipe: Recipe) -> bool:
-    if name.startswith(_PROJECTOR):
+    if name.startswith(PROJECTOR):
         return "projector" in recipe.tune
     if name.startswith(TOWER):
         return "vision_tower" in recipe.tune and _is_used(name.removeprefix(TOWER), model)
-    is_whole = "language_model" in recipe.tune and not recipe.lora_rank
-    return is_whole and (name == _NEWLINE or name.startswith(LANGUAGE))
+    trains_language = "language_model" in recipe.tune
+    if name == NEWLINE:
+        # As in the original, a part of the language model's side; beside adapters, where that
+        # trains a new one only, it is trained too.
+        return trains_language
+    return trains_language and not recipe.lora_rank and name.startswith(LANGUAGE)
 
 
 def _is_used(name: str, model: LlavaModel) -> bool:

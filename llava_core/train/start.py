@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llava_core.checkpoint.adapters import PROJECTOR
+from llava_core.checkpoint.adapters import PROJECTOR_FILE
 from llava_core.checkpoint.files import read_file, read_tensors, weight_files
 from llava_core.checkpoint.hub import resolve_checkpoint, resolve_vision_tower
-from llava_core.checkpoint.keys import from_original
+from llava_core.checkpoint.keys import NEWLINE, PROJECTOR, from_original
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.original import assemble
 from llava_core.checkpoint.parts import Parts, rename
@@ -26,8 +26,6 @@ from llava_core.json_files import read_object
 from llava_core.model.projector import build_projector
 from llava_core.train.recipe import Recipe
 
-_PROJECTOR = "projector."
-_NEWLINE = "image_newline"
 # Within names of tensors in files of projectors, whoever wrote them.
 _ORIGINAL_PROJECTOR = "mm_projector."
 
@@ -126,9 +124,9 @@ def _new_tensors(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         projector = build_projector(config).state_dict()
-        new = {f"{_PROJECTOR}{name}": tensor for name, tensor in projector.items()}
+        new = {f"{PROJECTOR}{name}": tensor for name, tensor in projector.items()}
         if config.has_newline:
-            new[_NEWLINE] = torch.randn(config.hidden_size) / config.hidden_size**0.5
+            new[NEWLINE] = torch.randn(config.hidden_size) / config.hidden_size**0.5
     return {name: tensor for name, tensor in new.items() if name not in tensors}
 
 
@@ -138,17 +136,17 @@ def _with_projector(parts: Parts, path: Path) -> Parts:
     Raises:
         CheckpointError: there is none, or it is for another base, with all shapes.
     """
-    path = path / PROJECTOR if path.is_dir() else path
+    path = path / PROJECTOR_FILE if path.is_dir() else path
     found: dict[str, Any] = {}
     for name, tensor in read_file(path).items():
         if _ORIGINAL_PROJECTOR in name:
-            found[f"{_PROJECTOR}{name.partition(_ORIGINAL_PROJECTOR)[2]}"] = tensor
-        elif name.endswith(_NEWLINE):
-            found[_NEWLINE] = tensor
+            found[f"{PROJECTOR}{name.partition(_ORIGINAL_PROJECTOR)[2]}"] = tensor
+        elif name.endswith(NEWLINE):
+            found[NEWLINE] = tensor
     if not parts.config.has_newline:
-        found.pop(_NEWLINE, None)
-    own = {name: parts.tensors[name] for name in parts.tensors if name.startswith(_PROJECTOR)}
-    shapes = {name: tuple(tensor.shape) for name, tensor in found.items() if name != _NEWLINE}
+        found.pop(NEWLINE, None)
+    own = {name: parts.tensors[name] for name in parts.tensors if name.startswith(PROJECTOR)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.items() if name != NEWLINE}
     wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
     if shapes != wanted:
         raise CheckpointError(

@@ -10,9 +10,11 @@ import torch
 
 import llava_core
 from llava_core import convert
+from llava_core.checkpoint.keys import LANGUAGE
 from llava_core.errors import CheckpointError, LlavaError
 from llava_core.train.checkpoints import checkpoint_numbers, partial_folder, read_trained
 from llava_core.train.run import run_recipe
+from llava_core.train.stages import build_model
 from llava_core.train.watch import read_log
 
 # Dies, as kill -9 lets it die, in the middle of its second checkpoint.
@@ -105,6 +107,42 @@ def test_adapters_are_written_as_the_original_writes_them(recipe):
     others = torch.load(output / "non_lora_trainables.bin", weights_only=True)
     prefix = "base_model.model.model.mm_projector."
     assert sorted(others) == [f"{prefix}{n}.{kind}" for n in (0, 2) for kind in ("bias", "weight")]
+
+
+TILES = {
+    "image_aspect_ratio": "anyres",
+    "grid_pinpoints": [[56, 28], [28, 56]],
+    "patch_merge_type": "spatial_unpad",
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tune": ["language_model"]},
+        TILES,
+        {"tune": ["projector", "language_model", "vision_tower"]},
+        {**TILES, "tune": ["language_model", "vision_tower"]},
+    ],
+    ids=["a projector that stays", "a new newline", "a trained tower", "both"],
+)
+def test_adapters_have_all_that_their_base_lacks(recipe, base, monkeypatch, tmp_path, settings):
+    built = []
+
+    def build(*words, **options):
+        built.append(build_model(*words, **options))
+        return built[-1]
+
+    monkeypatch.setattr("llava_core.train.run.build_model", build)
+    projector = run_recipe(recipe("pretrain", max_steps=1, output=str(tmp_path / "projector")))
+    made = recipe(lora_rank=4, max_steps=2, projector=str(projector), **settings)
+    opened = llava_core.load(str(run_recipe(made)), base=str(base), device="cpu").model
+    trained, found = (
+        {name: t for name, t in model.state_dict().items() if not name.startswith(LANGUAGE)}
+        for model in (built[-1], opened)
+    )
+    assert trained.keys() == found.keys()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in trained.items())
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")

@@ -57,6 +57,11 @@ def test_adapters_are_on_the_linear_layers_of_the_language_model_only(built):
     assert sorted(set(trained_names(model)) - set(adapters)) == sorted(PROJECTOR)
 
 
+def test_a_newline_is_learned_beside_adapters(built):
+    model, _ = built(lora_rank=4, **TILES)
+    assert "image_newline" in trained_names(model)
+
+
 def test_new_adapters_change_nothing(built):
     torch.manual_seed(1)
     ids = [torch.randint(3, 100, (7,))]
