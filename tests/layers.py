@@ -142,12 +142,13 @@ LLAVA_CORE = {
     "train/__main__": "command data/check templates train/recipe train/run",
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
     "checkpoint/parts checkpoint/save train/stages errors",
+    "train/engine": "errors json_files model/llava train/recipe",
     "train/flops": "data/collate model/llava model/vision tokens",
     "train/loss": "images model/llava tokens train/rows",
     "train/recipe": "errors templates",
     "train/run": "checkpoint/extra_tokens checkpoint/parts data/collate data/dataset "
-    "data/records errors images model/llava templates tokens train/checkpoints train/loss "
-    "train/recipe train/stages train/start train/trainer train/watch",
+    "data/records errors images model/llava templates tokens train/checkpoints train/engine "
+    "train/loss train/recipe train/stages train/start train/trainer train/watch",
     "train/rows": "model/llava tokens",
     "train/stages": "checkpoint/keys checkpoint/load checkpoint/parts checkpoint/placement "
     "errors model/llava train/recipe",

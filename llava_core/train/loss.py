@@ -28,6 +28,7 @@ class LossModel(nn.Module):
         self.llava = llava
         self._packing = packing
         self._shares_pictures = shares_pictures
+        self.register_load_state_dict_post_hook(_need_trained_only)  # type: ignore[no-untyped-call]
 
     @property
     def config(self) -> Any:
@@ -92,3 +93,13 @@ class LossModel(nn.Module):
     def _is_flash(self) -> bool:
         kind = self.llava.language_model.config._attn_implementation
         return "flash" in str(kind)
+
+
+def _need_trained_only(model: nn.Module, incompatible: Any) -> None:
+    """Lets a state dict lack what is frozen, which is where the training began."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    # Beside quantized weights lie their scales.
+    beside = tuple(f"{name}." for name in frozen)
+    missing, unexpected = incompatible
+    missing[:] = [name for name in missing if name not in frozen]
+    unexpected[:] = [name for name in unexpected if not name.startswith(beside)]

@@ -21,6 +21,7 @@ from llava_core.model.llava import LlavaModel
 from llava_core.templates import get_template
 from llava_core.tokens import load_tokenizer
 from llava_core.train.checkpoints import RECIPE, Writer, checkpoint_numbers
+from llava_core.train.engine import check_engine, engine_settings
 from llava_core.train.loss import LossModel
 from llava_core.train.recipe import Recipe, load_recipe
 from llava_core.train.stages import build_model
@@ -28,7 +29,6 @@ from llava_core.train.start import open_start
 from llava_core.train.trainer import LlavaTrainer
 from llava_core.train.watch import Examiner, Watcher, check_tasks, training_bar
 
-_ENGINES = Path(__file__).parent / "deepspeed"
 # Settings that a training may go on with when they have changed.
 _PASSING = {"output", "save_steps", "save_total_limit", "logging_steps", "report_to", "workers",
             "eval_tasks", "eval_data", "eval_limit", "image_folder", "attention", "tf32",
@@ -54,7 +54,7 @@ def run_recipe(recipe: Recipe) -> Path:
     num_processes = _count_processes()
     recipe = recipe.fit_batch(num_processes)
     recipe.need_data()
-    _check_engine(recipe)
+    check_engine(recipe)
     _check_names(recipe)
     check_tasks(recipe.eval_tasks)
     output = Path(recipe.output)
@@ -104,22 +104,12 @@ def _count_processes() -> int:
             f"WORLD_SIZE is {number}, but {', '.join(missing)} is not set, by which processes find "
             "each other; start them with torchrun, `accelerate launch` or deepspeed"
         )
-    return number
-
-
-def _check_engine(recipe: Recipe) -> None:
-    if recipe.engine == "fsdp" and not torch.cuda.is_available():
-        # accelerate would run without it and say nothing.
-        raise ConfigError("engine=fsdp needs GPUs; on a CPU use engine=none, zero2 or zero3")
-    if recipe.engine in ("none", "fsdp"):
-        return
-    from transformers.integrations.deepspeed import is_deepspeed_available
-
-    if not is_deepspeed_available():
-        raise ConfigError(
-            f"engine={recipe.engine} needs the library deepspeed: pip install deepspeed, or "
-            "engine=none"
+    if number == 1 and torch.cuda.device_count() > 1:
+        _logger.warning(
+            "one process uses one of the %d GPUs; start one for each with torchrun",
+            torch.cuda.device_count(),
         )
+    return number
 
 
 def _check_names(recipe: Recipe) -> None:
@@ -201,14 +191,8 @@ def _adapter_fields(model: LlavaModel) -> dict[str, Any] | None:
 
 
 def _settings(recipe: Recipe, model: LlavaModel, *, has_validation: bool) -> TrainingArguments:
-    engine: dict[str, Any] = {}
-    if recipe.engine == "fsdp":
-        engine = {"fsdp": True, "fsdp_config": _fsdp(model)}
-    elif recipe.engine != "none":
-        shipped = _ENGINES / f"{recipe.engine}.json"
-        engine = {"deepspeed": str(shipped if shipped.is_file() else recipe.engine)}
     has_gpu = torch.cuda.is_available()
-    return TrainingArguments(
+    settings = TrainingArguments(
         output_dir=recipe.output,
         per_device_train_batch_size=recipe.per_device_batch,
         per_device_eval_batch_size=recipe.per_device_batch,
@@ -241,17 +225,9 @@ def _settings(recipe: Recipe, model: LlavaModel, *, has_validation: bool) -> Tra
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
         ddp_timeout=_PATIENCE_S,
-        **engine,
+        **engine_settings(recipe, model),
     )
-
-
-def _fsdp(model: LlavaModel) -> dict[str, Any]:
-    named = {*model.language_model._no_split_modules, *model.vision_tower.clip._no_split_modules}
-    # CLIP's names some of its text side too, over which accelerate would stumble.
-    layers = named & {type(module).__name__ for module in model.modules()}
-    return {
-        "version": 2,
-        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "transformer_layer_cls_to_wrap": sorted(layers),
-        "state_dict_type": "FULL_STATE_DICT",
-    }
+    # One process uses one GPU; with all that it sees transformers would begin DataParallel, which
+    # cannot cut up a batch of pictures.
+    settings._n_gpu = min(settings.n_gpu, 1)
+    return settings

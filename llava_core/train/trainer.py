@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -258,6 +259,15 @@ class LlavaTrainer(Trainer):
             partial.rmdir()
             self._rotate()
         self.accelerator.wait_for_everyone()
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            # The frozen weights would be there again, and quantized ones cannot be read so.
+            engine = self.model_wrapped
+            engine.save_checkpoint = partial(
+                type(engine).save_checkpoint, engine, exclude_frozen_parameters=True
+            )
+        super()._save_optimizer_and_scheduler(output_dir)
 
     def _begin_folder(self) -> Path:
         if self.args.should_save:

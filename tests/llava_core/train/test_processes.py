@@ -1,5 +1,6 @@
 """Trainings on two processes: the losses of one, by the engine that was asked for."""
 
+import json
 import os
 import re
 import shutil
@@ -12,8 +13,9 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
-from llava_core.errors import ConfigError
+from llava_core.errors import CheckpointError, ConfigError
 from llava_core.train import run
 from llava_core.train.checkpoints import checkpoint_numbers, read_trained
 from llava_core.train.run import run_recipe
@@ -58,7 +60,7 @@ def begin_with_fsdp(self, *given, fsdp_plugin=None, **options):
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 AcceleratorState.__init__ = begin_with_fsdp
-run._check_engine = lambda recipe: None
+run.check_engine = lambda recipe: None
 """
 SETTINGS = {"epochs": 2, "group_by_modality_length": True, "per_device_batch": 2}
 # Each process drops others.
@@ -152,6 +154,17 @@ def test_deepspeed_learns_the_same_and_goes_on(recipe, launch, tmp_path, engine,
     made = recipe(stage, engine=engine, save_steps=3, **SETTINGS, **mode)
     assert launch(made) == ["DeepSpeedEngine 2"] * 2
     compare(made.output, alone(recipe, tmp_path, stage, **mode))
+    whole = losses(made.output)
+    Path(made.output, "config.json").unlink()
+    launch(made)
+    assert losses(made.output) == pytest.approx(whole, abs=2e-5)
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_a_quantized_model_goes_on_with_deepspeed(recipe, launch):
+    made = recipe(engine="zero2", quantize="4bit", save_steps=3, **SETTINGS, **ADAPTERS)
+    launch(made)
     whole = losses(made.output)
     Path(made.output, "config.json").unlink()
     launch(made)
@@ -315,6 +328,43 @@ def test_processes_that_would_each_train_alone_are_stopped(recipe, two, monkeypa
 def test_an_engine_that_would_do_nothing_here_is_refused(recipe):
     with pytest.raises(ConfigError, match="engine=fsdp needs GPUs; on a CPU use engine=none"):
         run_recipe(recipe(engine="fsdp"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"optimizer": {}}, "optimizer would replace that of the recipe; take the section out"),
+        ({"scheduler": {}}, "scheduler would replace that of the recipe; take the section out"),
+        ({"train_batch_size": 8}, 'train_batch_size is 8, the recipe\'s is 4; make it "auto"'),
+        ({"gradient_clipping": None}, "gradient_clipping is 0.0, the recipe's is 0.5"),
+        (
+            {"zero_optimization": {"stage": 3}},
+            "stage 3 needs zero_optimization.stage3_gather_16bit_weights_on_model_save: true",
+        ),
+    ],
+)
+def test_a_deepspeed_file_that_wins_in_silence_is_refused(recipe, tmp_path, fields, fault):
+    path = tmp_path / "mine.json"
+    given = {"gradient_clipping": "auto", **fields}
+    path.write_text(json.dumps({k: value for k, value in given.items() if value is not None}))
+    with pytest.raises(ConfigError, match=re.escape(f"engine: {path}: {fault}")):
+        run_recipe(recipe(engine=str(path), max_grad_norm=0.5))
+
+
+def test_a_deepspeed_file_that_is_not_there_is_told(recipe):
+    with pytest.raises(CheckpointError, match=r"none\.json cannot be read: No such file"):
+        run_recipe(recipe(engine="none.json"))
+
+
+def test_one_process_uses_one_gpu(recipe, monkeypatch):
+    class OnFour(TrainingArguments):
+        def __post_init__(self):
+            super().__post_init__()
+            self._n_gpu = 4
+
+    monkeypatch.setattr(run, "TrainingArguments", OnFour)
+    settings = run._settings(recipe(), toy_model(toy_config()), has_validation=False)
+    assert (settings.n_gpu, settings.train_batch_size) == (1, 4)
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is not None, reason="deepspeed is installed")
