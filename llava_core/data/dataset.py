@@ -168,3 +168,26 @@ class TrainingData(Dataset[Example]):
             raise DataError(f"sample {sample.id}: {error}") from error
         self._last = name, picture
         return picture
+
+
+class Filled(Dataset[Example]):
+    """Data with so many empty examples behind them that processes get the same number of batches.
+
+    Where they do not, accelerate gives samples of the beginning a second time.
+    """
+
+    def __init__(self, data: Dataset[Example], *, multiple: int) -> None:
+        """Fills data up to a multiple of a number of examples."""
+        self._data = data
+        self._num_own = len(data)  # type: ignore[arg-type]
+        self._length = -(-self._num_own // multiple) * multiple
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Example:
+        """An example of the data, or one of a token of which nothing is learned."""
+        if index < self._num_own:
+            return self._data[index]
+        one, none = torch.zeros(1, dtype=torch.int64), torch.full((1,), IGNORE_INDEX)
+        return Example("", one, none, one + 1, (), 1, False, None)

@@ -160,6 +160,10 @@ class Recipe:
                 self.peak_tflops is not None and self.peak_tflops <= 0,
                 f"peak_tflops is {self.peak_tflops}, expected more than 0",
             ),
+            (
+                self.save_total_limit is not None and self.save_total_limit < 1,
+                f"save_total_limit is {self.save_total_limit}, expected 1 or more, or null for all",
+            ),
             (not self.tune, "tune is empty: nothing would be trained"),
             (self.lora_rank < 0, f"lora_rank is {self.lora_rank}, expected 0 or more"),
             (
@@ -215,6 +219,13 @@ class Recipe:
                 "be cut up; use engine=none or zero2",
             ),
         ]  # fmt: skip
+
+    @property
+    def base(self) -> str | None:
+        """What `--model-base` names with the result; None: it is a whole model."""
+        if self.lora_rank or self.tune == ("projector",):
+            return self.model_base or self.model
+        return None
 
     def fit_batch(self, num_processes: int) -> "Recipe":
         """Makes sure that a step has `global_batch` samples on so many processes.

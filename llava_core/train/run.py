@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import SchedulerType, TrainingArguments
 from transformers.training_args import OptimizerNames
+from transformers.utils import is_torch_tf32_available
 
 from llava_core.checkpoint.extra_tokens import add_extra_tokens
 from llava_core.checkpoint.parts import Parts
@@ -73,7 +74,7 @@ def run_recipe(recipe: Recipe) -> Path:
             f"{num_processes} processes were started, but each would train by itself: they are "
             f"{settings.world_size} to accelerate; start them with torchrun"
         )
-    examiner = Examiner(recipe, needs_base=_needs_base(recipe))
+    examiner = Examiner(recipe)
     with training_bar() as bar:
         trainer = LlavaTrainer(
             LossModel(model, packing=recipe.packing, shares_pictures=recipe.share_pictures),
@@ -85,6 +86,7 @@ def run_recipe(recipe: Recipe) -> Path:
             writer=Writer(parts, adapter_config=_adapter_fields(model)),
             callbacks=[Watcher(output, bar=bar), *([examiner] if recipe.eval_tasks else [])],
         )
+        trainer.need_space()
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     trainer.save_result()
     return output
@@ -181,10 +183,6 @@ def _device(recipe: Recipe) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
-def _needs_base(recipe: Recipe) -> bool:
-    return bool(recipe.lora_rank) or recipe.tune == ("projector",)
-
-
 def _adapter_fields(model: LlavaModel) -> dict[str, Any] | None:
     configs = getattr(model.language_model, "peft_config", None)
     return None if configs is None else configs["default"].to_dict()
@@ -208,7 +206,7 @@ def _settings(recipe: Recipe, model: LlavaModel, *, has_validation: bool) -> Tra
         max_steps=recipe.max_steps,
         bf16=recipe.precision == "bfloat16",
         fp16=recipe.precision == "float16",
-        tf32=True if recipe.tf32 and has_gpu else None,
+        tf32=True if recipe.tf32 and is_torch_tf32_available() else None,
         use_cpu=not has_gpu and not torch.backends.mps.is_available(),
         logging_steps=recipe.logging_steps,
         logging_nan_inf_filter=False,

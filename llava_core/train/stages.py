@@ -166,7 +166,7 @@ def _adapter_config(language_model: nn.Module, recipe: Recipe) -> Any:
         target_modules=sorted(targets - {"lm_head"}),
         bias="none",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=recipe.model,
+        base_model_name_or_path=recipe.base,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llava_core.checkpoint.adapters import PROJECTOR_FILE
+from llava_core.checkpoint.adapters import LORA_CONFIG, PROJECTOR_FILE
 from llava_core.checkpoint.files import read_file, read_tensors, weight_files
 from llava_core.checkpoint.hub import resolve_checkpoint, resolve_vision_tower
 from llava_core.checkpoint.keys import NEWLINE, PROJECTOR, from_original
@@ -41,6 +41,7 @@ def open_start(recipe: Recipe) -> Parts:
     if _is_language_model(folder):
         parts = _from_language_model(folder, recipe)
     else:
+        _refuse_two_bases(folder, recipe)
         parts = open_checkpoint(
             recipe.model, base=recipe.model_base, vision_tower=recipe.vision_tower
         )
@@ -50,6 +51,15 @@ def open_start(recipe: Recipe) -> Parts:
     if recipe.projector is None:
         return parts
     return _with_projector(parts, Path(recipe.projector))
+
+
+def _refuse_two_bases(folder: Path, recipe: Recipe) -> None:
+    if recipe.base is not None and (folder / LORA_CONFIG).is_file():
+        raise ConfigError(
+            f"model: {recipe.model} has adapters, and what is trained on them could not be opened "
+            "without them and their base; make one model of both with `python -m "
+            f"llava_core.convert merge-lora {recipe.model} MERGED --base {recipe.model_base}`"
+        )
 
 
 def _is_language_model(folder: Path) -> bool:

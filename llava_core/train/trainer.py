@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
 from llava_core.data.collate import MODEL_INPUTS, Batch, Collator
-from llava_core.data.dataset import Example, TrainingData
+from llava_core.data.dataset import Example, Filled, TrainingData
 from llava_core.data.sampler import EpochSampler
 from llava_core.errors import CheckpointError, DataError
 from llava_core.memory import in_gib
@@ -63,6 +64,9 @@ class LlavaTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         """Joins model, data and the writer of checkpoints."""
+        if validation is not None:
+            at_once = settings.eval_batch_size * settings.world_size
+            validation = Filled(validation, multiple=at_once)
         super().__init__(
             model=model,
             args=settings,
@@ -150,19 +154,42 @@ class LlavaTrainer(Trainer):
             )
         return loss
 
+    def evaluation_loop(self, *given: Any, **options: Any) -> EvalLoopOutput:
+        """The mean loss of the labelled tokens of all validation data, on any number of processes.
+
+        Raises:
+            DataError: a sample cannot be used and the recipe does not skip it.
+        """
+        self._validated = torch.zeros(3, dtype=torch.float64, device=self.args.device)
+        output = super().evaluation_loop(*given, **options)
+        total, num_labelled, num_skipped = self._summed(self._validated)
+        output.metrics["eval_loss"] = total / max(num_labelled, 1)
+        if num_skipped:
+            output.metrics["eval_skipped"] = int(num_skipped)
+        return output
+
     @torch.no_grad()
     def prediction_step(
         self, model: nn.Module, inputs: Batch, *_: Any, **__: Any
     ) -> tuple[Tensor, None, None]:
-        """The mean loss of one batch of validation data."""
+        """Adds one batch of validation data to the sums; its mean loss."""
+        self._refuse_faults(inputs)
         moved = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
-            return self.compute_loss(model, moved).detach(), None, None
+            total, num_labelled = model(**{name: moved[name] for name in MODEL_INPUTS})
+        self._validated += torch.stack(
+            [
+                total.double(),
+                num_labelled.double(),
+                total.new_tensor(len(inputs["faults"])).double(),
+            ]
+        )
+        return total / num_labelled.clamp(min=1), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds speed, time left and what was left out to what is logged."""
         if "loss" in logs:
-            logs |= self._speed() | {name: n for name, n in self._counts.items() if n}
+            logs |= self._speed()
         super().log(logs, start_time)
 
     def save_result(self) -> None:
@@ -207,12 +234,15 @@ class LlavaTrainer(Trainer):
         self._sampler.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, **options)
 
-    def _count(self, batch: Batch) -> None:
+    def _refuse_faults(self, batch: Batch) -> None:
         if batch["faults"] and self._recipe.faulty_samples == "fail":
             raise DataError(
                 f"{batch['faults'][0]}; `data-check` lists all such samples, and "
                 "faulty_samples=skip goes on without them"
             )
+
+    def _count(self, batch: Batch) -> None:
+        self._refuse_faults(batch)
         self._counts["skipped"] += len(batch["faults"])
         self._counts["cut"] += batch["num_cut"]
         self._since_log.update(
@@ -222,21 +252,30 @@ class LlavaTrainer(Trainer):
             flops=self._work.of(batch),
         )
 
+    def _summed(self, numbers: Tensor) -> list[float]:
+        """Numbers of this process, float64[N], added to those of all others."""
+        return cast(list[float], self.accelerator.reduce(numbers, "sum").tolist())
+
     def _speed(self) -> dict[str, float]:
         now = time.perf_counter()
         seconds, self._log_time = max(now - self._log_time, 1e-9), now
         done, self._since_log = self._since_log, Counter()
         steps = max(done["batches"] / self.args.gradient_accumulation_steps, 1)
+        own = [done["samples"], done["tokens"], *self._counts.values()]
+        numbers = torch.tensor(own, dtype=torch.float64, device=self.args.device)
+        samples, tokens, *counts = self._summed(numbers)
         speed = {
-            "samples_per_s": done["samples"] * self.args.world_size / seconds,
-            "tokens_per_s": done["tokens"] * self.args.world_size / seconds,
+            "samples_per_s": samples / seconds,
+            "tokens_per_s": tokens / seconds,
             "seconds_left": (self.state.max_steps - self.state.global_step) * seconds / steps,
             # Of this process's device.
             "tflops_per_s": done["flops"] / seconds / 1e12,
         }
         if self._peak is not None:
             speed["utilization"] = speed["tflops_per_s"] / self._peak
-        return speed
+        return speed | {
+            name: int(count) for name, count in zip(self._counts, counts, strict=True) if count
+        }
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._folder / PARTIAL if self._is_saving else self._folder)
@@ -276,9 +315,25 @@ class LlavaTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         return self._folder / PARTIAL
 
+    def need_space(self) -> None:
+        """Makes sure, before the first step, that there is room for a checkpoint.
+
+        Raises:
+            CheckpointError: there is not.
+        """
+        if self.args.should_save:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._check_space()
+
     def _check_space(self) -> None:
-        counts = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
-        needed = sum(n * _BYTES_PER_TRAINED for n, is_trained in counts if is_trained)
+        # Of a weight that ZeRO-3 has cut up, `ds_numel` is the whole.
+        counts = [
+            (getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.model.parameters()
+        ]
+        size = _DTYPES[self._recipe.precision].itemsize
+        if not self._is_writing_result:
+            size = _BYTES_PER_TRAINED
+        needed = sum(n * size for n, is_trained in counts if is_trained)
         if self.is_fsdp_enabled and not self._is_writing_result:
             # transformers adds all weights, in float32.
             needed += sum(n * _DTYPES["float32"].itemsize for n, _ in counts)

@@ -4,6 +4,7 @@ Only the first process does; the others would say the same.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from llava_core.errors import CheckpointError, ConfigError
+from llava_core.errors import ConfigError
 from llava_core.json_files import read_object
 from llava_core.train.recipe import Recipe
 
@@ -24,6 +25,8 @@ LOG = "log.jsonl"
 PLOT = "loss.svg"
 _LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 _WIDTH, _HEIGHT, _MARGIN = 800, 400, 50
+
+_logger = logging.getLogger(__name__)
 
 
 class Watcher(TrainerCallback):
@@ -70,20 +73,14 @@ class Watcher(TrainerCallback):
 class Examiner(TrainerCallback):
     """Runs `llava_eval` on every checkpoint, as a command of its own, and logs its scores."""
 
-    def __init__(self, recipe: Recipe, *, needs_base: bool) -> None:
-        """Examines the checkpoints of a recipe's training.
-
-        Args:
-            needs_base: whether checkpoints hold only what was trained.
-        """
+    def __init__(self, recipe: Recipe) -> None:
+        """Examines the checkpoints of a recipe's training."""
         self._recipe = recipe
-        self._needs_base = needs_base
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Scores the checkpoint that was just written.
+        """Scores the checkpoint that was just written, or logs and says why that failed.
 
-        Raises:
-            CheckpointError: the command fails.
+        A training of days does not end for it; the checkpoint can be scored by hand.
         """
         if not state.is_world_process_zero:
             return
@@ -95,10 +92,12 @@ class Examiner(TrainerCallback):
         command += ["--output", str(run)]
         if self._recipe.eval_limit is not None:
             command += ["--limit", str(self._recipe.eval_limit)]
-        if self._needs_base:
-            command += ["--model-base", self._recipe.model]
+        if self._recipe.base is not None:
+            command += ["--model-base", self._recipe.base]
         if fault := _run(command):
-            raise CheckpointError(f"`{' '.join(command[1:])}` failed: {fault}")
+            _logger.warning("`%s` failed: %s", " ".join(command[1:]), fault)
+            append(folder, {"step": state.global_step, "fault": fault})
+            return
         scores = {path.parent.name: _headline(path) for path in run.glob("*/summary.json")}
         append(folder, {"step": state.global_step, "scores": scores})
 

@@ -21,6 +21,7 @@ from llava_core.train.checkpoints import checkpoint_numbers, read_trained
 from llava_core.train.run import run_recipe
 from llava_core.train.watch import read_log
 from tests.llava_core.toy import toy_config, toy_model
+from tests.llava_core.train.conftest import write_data
 
 # Trains, and leaves behind what the model was wrapped in and how many took part.
 SCRIPT = """
@@ -130,6 +131,25 @@ def test_two_processes_learn_what_one_learns(recipe, launch, tmp_path):
     made = recipe(**SETTINGS)
     assert launch(made) == ["DistributedDataParallel 2"] * 2
     compare(made.output, alone(recipe, tmp_path))
+
+
+@pytest.mark.slow
+def test_two_processes_validate_and_count_as_one_does(recipe, launch, tmp_path):
+    data, some = write_data(tmp_path, 8), tmp_path / "some.json"
+    (tmp_path / "2.png").unlink()
+    # Of the last batch of the second process nothing is left.
+    some.write_text(json.dumps(json.loads(data.read_text())[:5]))
+    given = {"data": [str(data)], "validation_data": [str(some)], "faulty_samples": "skip"}
+    made = recipe(**SETTINGS, **given, save_steps=2)
+    launch(made)
+    one = alone(recipe, tmp_path, **given, save_steps=2)
+    for name, last in (("skipped", 2), ("eval_skipped", 1), ("eval_loss", None)):
+        several, single = (
+            [line[name] for line in read_log(Path(output)) if name in line]
+            for output in (made.output, one)
+        )
+        assert several == pytest.approx(single, abs=2e-5)
+        assert several[-1] == (last or several[-1])
 
 
 @pytest.mark.slow

@@ -88,6 +88,7 @@ def test_a_printed_recipe_reads_as_itself(name, tmp_path):
             {"share_pictures": True, "packing": True, "group_by_modality_length": True},
             "share_pictures and group_by_modality_length are two orders: drop one",
         ),
+        ({"save_total_limit": -1}, "save_total_limit is -1, expected 1 or more, or null for all"),
         ({"peak_tflops": 0}, "peak_tflops is 0.0, expected more than 0"),
         ({"warmup_ratio": 3}, r"warmup_ratio is 3.0, expected a fraction in \[0, 1\)"),
         ({"engine": "zero4"}, "engine 'zero4' is unknown.*did you mean zero"),

@@ -6,7 +6,9 @@ import shutil
 import pytest
 import torch
 
+import llava_core
 from llava_core.errors import CheckpointError, ConfigError
+from llava_core.train.run import run_recipe
 from llava_core.train.start import open_start
 
 SHAPES = {"0.weight": (48, 32), "0.bias": (48,), "2.weight": (48, 48), "2.bias": (48,)}
@@ -99,3 +101,21 @@ def test_pictures_are_not_shared_where_layers_see_differently_far(recipe, base, 
     open_start(recipe(**settings))
     with pytest.raises(ConfigError, match="mixed do not; drop share_pictures"):
         open_start(recipe(**settings, share_pictures=True))
+
+
+def test_adapters_on_adapters_are_refused_and_the_whole_model_is_not(recipe, base, tmp_path):
+    adapters = run_recipe(recipe(lora_rank=4, max_steps=1, output=str(tmp_path / "first")))
+    start = {"model": str(adapters), "model_base": str(base), "vision_tower": None}
+    for mode in ({"lora_rank": 4}, {"tune": ["projector"]}):
+        with pytest.raises(ConfigError, match=r"has adapters, .* merge-lora \S+ MERGED"):
+            open_start(recipe(**start, **mode))
+    whole = run_recipe(recipe(max_steps=1, output=str(tmp_path / "second"), **start))
+    llava_core.load(str(whole), device="cpu")
+
+
+def test_what_is_trained_on_a_projector_has_the_base_of_that(recipe, base, tmp_path):
+    first = run_recipe(recipe("pretrain", max_steps=1, output=str(tmp_path / "first")))
+    start = {"model": str(first), "model_base": str(base), "vision_tower": None}
+    made = recipe(lora_rank=4, max_steps=1, output=str(tmp_path / "second"), **start)
+    assert made.base == str(base)
+    llava_core.load(str(run_recipe(made)), base=made.base, device="cpu")

@@ -241,11 +241,40 @@ def test_a_loss_that_is_no_number_ends_the_training_with_its_samples(recipe, mon
     assert all(isinstance(loss, float) and loss < 100 for loss in losses(made))
 
 
-def test_a_full_disk_is_told_before_writing(recipe, monkeypatch):
-    usage = module.shutil.disk_usage(".")._replace(free=1000)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
+@pytest.fixture
+def free(monkeypatch):
+    """Makes a disk look as if it had so many bytes free."""
+
+    def make(num_bytes):
+        usage = module.shutil.disk_usage(".")._replace(free=num_bytes)
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
+
+    return make
+
+
+def test_a_full_disk_is_told_before_the_first_step(recipe, free):
+    free(1000)
+    made = recipe(save_steps=1)
+    with pytest.raises(CheckpointError, match="for a checkpoint and has 0.0 GiB free; make room"):
+        run_recipe(made)
+    assert read_log(Path(made.output)) == []
+
+
+def test_a_disk_that_was_filled_by_something_else_is_told_before_writing(recipe, free, monkeypatch):
+    monkeypatch.setattr(module.LlavaTrainer, "need_space", lambda self: free(1000))
     with pytest.raises(CheckpointError, match="for a checkpoint and has 0.0 GiB free; make room"):
         run_recipe(recipe(save_steps=1))
+
+
+def test_the_room_for_a_checkpoint_is_that_of_weights_and_moments(recipe, free):
+    output = run_recipe(recipe("pretrain", max_steps=1))
+    num_trained = sum(tensor.numel() for tensor in read_trained(output).values())
+    free(12 * num_trained)
+    again = {"precision": "bfloat16", "max_steps": 1}
+    run_recipe(recipe("pretrain", output=f"{output}-again", **again))
+    free(12 * num_trained - 1)
+    with pytest.raises(CheckpointError, match="make room"):
+        run_recipe(recipe("pretrain", output=f"{output}-third", **again))
 
 
 def test_the_oldest_checkpoints_are_removed(recipe):
@@ -270,6 +299,36 @@ def test_names_that_transformers_does_not_know_are_told_before_anything_loads(re
     ]
 
 
-def test_validation_data_have_a_loss_of_their_own(recipe, conversations):
-    made = recipe(validation_data=[str(conversations)], max_steps=2, save_steps=1)
-    assert [line["eval_loss"] for line in read_log(run_recipe(made)) if "eval_loss" in line]
+def validated(recipe, **settings):
+    made = recipe(max_steps=2, save_steps=1, **settings)
+    return [line for line in read_log(run_recipe(made)) if "eval_loss" in line]
+
+
+def test_the_loss_of_validation_data_is_that_of_all_their_tokens(recipe, conversations, tmp_path):
+    several, one = (
+        [
+            line["eval_loss"]
+            for line in validated(
+                recipe,
+                validation_data=[str(conversations)],
+                learning_rate=1e-9,
+                per_device_batch=batch,
+                accumulation=4 // batch,
+                output=str(tmp_path / str(batch)),
+            )
+        ]
+        for batch in (4, 1)
+    )
+    assert several == pytest.approx(one, rel=1e-5)
+
+
+def test_faults_in_validation_data_end_the_training_or_are_counted(recipe, tmp_path):
+    path = write_data(tmp_path, 8)
+    (tmp_path / "2.png").unlink()
+    whole = tmp_path / "whole.json"
+    whole.write_text(json.dumps(json.loads(path.read_text())[4:]))
+    faulty = {"validation_data": [str(path)], "data": [str(whole)]}
+    with pytest.raises(DataError, match="sample sample-2: picture .* is not there; `data-check`"):
+        validated(recipe, **faulty)
+    lines = validated(recipe, faulty_samples="skip", output=str(tmp_path / "skipping"), **faulty)
+    assert [line["eval_skipped"] for line in lines] == [1, 1]
