@@ -48,7 +48,8 @@ LLAVA_CORE = {
     "checkpoint/hugging_face checkpoint/original checkpoint/parts errors",
     "checkpoint/placement": "config errors",
     "checkpoint/spread": "checkpoint/placement memory errors",
-    "checkpoint/fingerprint": "",
+    "checkpoint/fingerprint": "checkpoint/generation checkpoint/parts checkpoint/tokenizer_files "
+    "images",
     "checkpoint/template": "templates config errors",
     "checkpoint/extra_tokens": "config errors",
     "checkpoint/load": "checkpoint/keys checkpoint/lazy checkpoint/parts checkpoint/placement "
