@@ -223,7 +223,7 @@ LLAVA_EVAL = {
     "backends/processes": "backends/worker threads records",
     "backends/ray_crew": "backends/worker records errors",
     "backends/replay": "backends/base store records errors",
-    "run": "backends/base store records errors",
+    "run": "backends/base pictures store records errors",
     "extract": "",
     "metrics/base": "metrics/paired metrics/statistics records",
     "metrics/paired": "metrics/statistics",
