@@ -56,7 +56,7 @@ class Identity:
     model_id: str
     """Last part of the path, or `parent_checkpoint-N`, as LLaVA names models."""
     fingerprint: str
-    """Changes with the weights, the config or the tower; 16 hex digits."""
+    """Changes with the content of any file that the answers depend on; 16 hex digits."""
     conversation: str
     conversation_reason: str
     chat_conversation: str
@@ -452,7 +452,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         processor=load_processor(parts.processor, side=max(parts.config.s2_scales, default=None)),
         identity=Identity(
             model_id=_model_id(path),
-            fingerprint=fingerprint(parts.files),
+            fingerprint=fingerprint(parts),
             conversation=choice.name,
             conversation_reason=choice.reason,
             chat_conversation=choice.chat,

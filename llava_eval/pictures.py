@@ -3,7 +3,10 @@
 They show what a model sees: as there, the EXIF orientation is not applied.
 """
 
+import hashlib
+from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from llava_eval.errors import SampleError
@@ -17,6 +20,9 @@ _UPRIGHT = 1
 # What every browser shows.
 _SHOWN = ("JPEG", "PNG", "GIF", "WEBP")
 _QUALITY = 80
+# Of a large file so much at its beginning, at its middle and at its end is hashed.
+_HASHED_BLOCK = 2**14
+_HASH_DIGITS = 16
 
 
 class Encoded(NamedTuple):
@@ -41,6 +47,31 @@ def read_picture(image: ImageRef) -> bytes:
     if data is None:
         raise SampleError("the benchmark's files hold no picture for it")
     return data
+
+
+def hash_pictures(paths: Sequence[Path]) -> str | None:
+    """16 hex digits over the content of files; None where there are none or one cannot be read.
+
+    Of a large file its size and some places count: a benchmark has many pictures, and to edit one
+    changes its compressed size.
+    """
+    digest = hashlib.sha256()
+    try:
+        for path in paths:
+            digest.update(_sampled(path))
+    except OSError:
+        return None
+    return digest.hexdigest()[:_HASH_DIGITS] if paths else None
+
+
+def _sampled(path: Path) -> bytes:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        sampled = f"{size} ".encode()
+        for start in (0, size // 2, max(0, size - _HASHED_BLOCK)):
+            file.seek(start)
+            sampled += file.read(_HASHED_BLOCK)
+    return sampled
 
 
 def make_small(data: bytes, side_px: int) -> Encoded:

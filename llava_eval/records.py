@@ -117,8 +117,9 @@ class Response:
     model_id: str
     extra: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """image, prompt_hash, stop, prompt_tokens, new_tokens, option_logprobs (text -> natural
-    logarithm) where there were choices; error where the sample failed."""
+    """image, prompt_hash, picture_hash where pictures are files, stop, prompt_tokens, new_tokens,
+    option_logprobs (text -> natural logarithm) where there were choices; error where the sample
+    failed."""
 
     @property
     def error(self) -> str | None:

@@ -1,17 +1,21 @@
 """Prompts in, responses on disk: asks what is not answered yet and merges the files at the end.
 
-A response counts as an answer to a prompt when it carries the prompt's hash, so an interrupted run
-goes on where it stopped and a changed prompt is asked again. So is a sample that failed.
+A response counts as an answer to a prompt when it carries the prompt's hash and that of the picture
+files, so an interrupted run goes on where it stopped, and a changed prompt is asked again, or one
+about a changed picture. So is a sample that failed.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from llava_eval.backends.base import Answer, Backend
 from llava_eval.errors import BackendError
+from llava_eval.pictures import hash_pictures
 from llava_eval.records import Prompt, Response
 from llava_eval.store import TaskStore
 
@@ -56,13 +60,25 @@ def run_task(
         RunError: the run folder is broken or cannot be written.
     """
     known = store.responses()
-    todo = [p for p in prompts if not _is_answer(known.get(p.sample.sample_id), p)]
+    # Many prompts are about one picture.
+    hashed = cache(hash_pictures)
+    todo = [
+        prompt
+        for prompt in prompts
+        if not _is_answer(known.get(prompt.sample.sample_id), prompt, hashed)
+    ]
     waiting = {prompt.sample.sample_id: prompt for prompt in todo}
     failures = []
     with store.appending() as append:
         answers = backend.generate(todo)
         for answer in track(answers, len(prompts), len(prompts) - len(todo)):
-            response = to_response(waiting.pop(answer.sample_id), answer, model_id=backend.model_id)
+            prompt = waiting.pop(answer.sample_id)
+            response = to_response(
+                prompt,
+                answer,
+                model_id=backend.model_id,
+                picture_hash=hashed(_picture_files(prompt)),
+            )
             append(response, busy_s=answer.busy_s)
             if answer.error is not None:
                 failures.append(f"{answer.sample_id}: {answer.error}")
@@ -79,22 +95,38 @@ def run_task(
     )
 
 
-def _is_answer(response: Response | None, prompt: Prompt) -> bool:
-    return (
-        response is not None
-        and response.error is None
-        and response.metadata.get("prompt_hash") == prompt.prompt_hash
-    )
+def _is_answer(
+    response: Response | None, prompt: Prompt, hashed: Callable[[tuple[Path, ...]], str | None]
+) -> bool:
+    if response is None or response.error is not None:
+        return False
+    if response.metadata.get("prompt_hash") != prompt.prompt_hash:
+        return False
+    then = response.metadata.get("picture_hash")
+    # Runs from before there were such hashes have none, and of a lost picture there is none now.
+    return then is None or hashed(_picture_files(prompt)) in (then, None)
 
 
-def to_response(prompt: Prompt, answer: Answer, *, model_id: str) -> Response:
-    """Joins what was asked and what came back."""
+def _picture_files(prompt: Prompt) -> tuple[Path, ...]:
+    return tuple(image.path for image in prompt.sample.images if image.path is not None)
+
+
+def to_response(
+    prompt: Prompt, answer: Answer, *, model_id: str, picture_hash: str | None = None
+) -> Response:
+    """Joins what was asked and what came back.
+
+    Args:
+        picture_hash: of the pictures that are files; None where there are none.
+    """
     sample = prompt.sample
     images = [image.key for image in sample.images]
     metadata: dict[str, Any] = {
         "image": images[0] if len(images) == 1 else images,
         "prompt_hash": prompt.prompt_hash,
     }
+    if picture_hash is not None:
+        metadata["picture_hash"] = picture_hash
     if answer.error is None:
         metadata |= {
             "stop": answer.stop,

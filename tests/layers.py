@@ -48,7 +48,8 @@ LLAVA_CORE = {
     "checkpoint/hugging_face checkpoint/original checkpoint/parts errors",
     "checkpoint/placement": "config errors",
     "checkpoint/spread": "checkpoint/placement memory errors",
-    "checkpoint/fingerprint": "",
+    "checkpoint/fingerprint": "checkpoint/generation checkpoint/parts checkpoint/tokenizer_files "
+    "images",
     "checkpoint/template": "templates config errors",
     "checkpoint/extra_tokens": "config errors",
     "checkpoint/load": "checkpoint/keys checkpoint/lazy checkpoint/parts checkpoint/placement "
@@ -223,7 +224,7 @@ LLAVA_EVAL = {
     "backends/processes": "backends/worker threads records",
     "backends/ray_crew": "backends/worker records errors",
     "backends/replay": "backends/base store records errors",
-    "run": "backends/base store records errors",
+    "run": "backends/base pictures store records errors",
     "extract": "",
     "metrics/base": "metrics/paired metrics/statistics records",
     "metrics/paired": "metrics/statistics",

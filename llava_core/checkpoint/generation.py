@@ -1,5 +1,6 @@
 """What `generation_config.json` says: where an answer ends, and how it is sampled."""
 
+from pathlib import Path
 from typing import Any
 
 from llava_core.checkpoint.parts import Parts
@@ -45,6 +46,11 @@ def generation_fields(
     }
 
 
-def _read(parts: Parts) -> dict[str, Any]:
+def generation_file(parts: Parts) -> list[Path]:
+    """The file, where there is one."""
     path = parts.tokenizer / FILE
-    return read_object(path) if path.is_file() else {}
+    return [path] if path.is_file() else []
+
+
+def _read(parts: Parts) -> dict[str, Any]:
+    return next(map(read_object, generation_file(parts)), {})

@@ -93,7 +93,7 @@ def read_hugging_face(folder: Path, *, vision_tower: str | None = None) -> Parts
         tensors=kept,
         tokenizer=folder,
         processor=folder,
-        files=(path, *weight_files(folder), read_processor(folder)[0]),
+        files=(path, *weight_files(folder)),
         # What a name stands for was published once; this tower may have been trained since.
         has_tower=tower != TOWER_FOLDER or extra.get("has_tower", True),
         spell=lambda name: spelt.get(name) or to_hugging_face(name),

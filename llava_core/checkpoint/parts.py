@@ -30,7 +30,7 @@ class Parts:
     processor: Path
     """Folder of preprocessor_config.json."""
     files: tuple[Path, ...]
-    """Configs and weights: what the answers depend on."""
+    """Configs and weights. Answers depend on them and on the tokenizer's and processor's files."""
     has_tower: bool = True
     """Whether the tower's weights came with the model's, and not from a repository of its own."""
     spell: Callable[[str], str] | None = None

@@ -24,7 +24,7 @@ _SENTENCEPIECE = "tokenizer.model"
 _SERIALIZED = "tokenizer.json"
 # Every file that a tokenizer of transformers may consist of.
 _FILES = (_SETTINGS, _SENTENCEPIECE, _SERIALIZED, "added_tokens.json", "chat_template.jinja",
-          "merges.txt", "special_tokens_map.json", "vocab.json")  # fmt: skip
+          "chat_template.json", "merges.txt", "special_tokens_map.json", "vocab.json")  # fmt: skip
 # Settings that hold for one folder, one layout or one version of transformers only.
 _PASSING = {
     "add_prefix_space", "added_tokens_decoder", "additional_special_tokens", "backend",
@@ -36,11 +36,15 @@ _PROTO = sentencepiece_model_pb2.ModelProto
 _KINDS = {"normal": 1, "unknown": 2, "control": 3, "byte": 6}
 
 
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a folder's tokenizer."""
+    return [folder / name for name in _FILES if (folder / name).is_file()]
+
+
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Copies a tokenizer's files as they are."""
-    for name in _FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+    for path in tokenizer_files(source):
+        shutil.copyfile(path, folder / path.name)
 
 
 def add_layout_tokens(tokenizer: Any, *, needs_pad: bool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from llava_core.conversation import IMAGE_MARK, Template
-from llava_core.data.labels import check_answers, place_pictures
+from llava_core.data.labels import render_sample
 from llava_core.data.records import Records, Sample
 from llava_core.errors import DataError
 
@@ -49,8 +49,7 @@ def check_files(paths: Sequence[Path], *, image_folder: Path, template: Template
             num_with_picture += bool(sample.images)
             for name in sample.images:
                 wanted.setdefault(name, sample.id)
-            check_answers(sample)
-            place_pictures(sample, template)
+            render_sample(sample, template)
         except DataError as error:
             faults.append(str(error))
             continue

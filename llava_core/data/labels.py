@@ -32,9 +32,12 @@ class Labelled(NamedTuple):
     """The id itself where it counts in the loss, else IGNORE_INDEX."""
 
 
-class _Text(NamedTuple):
+class Rendered(NamedTuple):
+    """A conversation as text."""
+
     text: str
     spans: list[tuple[int, int]]
+    """Where what is learned begins and ends, in characters."""
 
 
 def label_sample(
@@ -50,13 +53,11 @@ def label_sample(
         start_end: whether the checkpoint wants a picture between <im_start> and <im_end>.
 
     Raises:
-        DataError: an answer is empty or missing, or the `<image>` marks do not fit the pictures.
+        DataError: as in `render_sample`.
     Source: LLaVA c121f04, `preprocess` and `preprocess_multimodal`; departs from it where its
     masks are wrong: chatml, tokenizers without BOS, `<unk>` or a role's name inside a text.
     """
-    check_answers(sample)
-    turns = place_pictures(sample, template, start_end=start_end)
-    rendered = _plain(turns, sample) if template.style == "plain" else _chat(turns, template)
+    rendered = render_sample(sample, template, start_end=start_end)
     ids, offsets = tokenize_with_offsets(rendered.text, tokenizer, has_marks=bool(sample.images))
     starts, ends = [first for first, _ in offsets], [last for _, last in offsets]
     labels = [IGNORE_INDEX] * len(ids)
@@ -64,6 +65,18 @@ def label_sample(
         first, last = bisect_right(ends, start), bisect_left(starts, end)
         labels[first:last] = ids[first:last]
     return Labelled(ids, labels)
+
+
+def render_sample(sample: Sample, template: Template, *, start_end: bool = False) -> Rendered:
+    """Puts a sample into the words of a template.
+
+    Raises:
+        DataError: an answer is empty or missing, the `<image>` marks do not fit the pictures, or
+            the sample is none that the template takes.
+    """
+    _check_answers(sample)
+    turns = place_pictures(sample, template, start_end=start_end)
+    return _plain(turns, sample) if template.style == "plain" else _chat(turns, template)
 
 
 def place_pictures(
@@ -110,12 +123,8 @@ def _place(text: str, template: Template, *, start_end: bool, moves: bool) -> st
     return place_image_mark(text, start_end=start_end)
 
 
-def check_answers(sample: Sample) -> None:
-    """Makes sure that there is something to learn.
-
-    Raises:
-        DataError: there is no answer, or an empty one.
-    """
+def _check_answers(sample: Sample) -> None:
+    """Makes sure that there is something to learn."""
     answers = [turn for turn in sample.turns if turn.role == "assistant"]
     if not answers:
         raise DataError(f"sample {sample.id}: there is no answer to learn")
@@ -124,7 +133,7 @@ def check_answers(sample: Sample) -> None:
             raise DataError(f"sample {sample.id}: answer {number} is empty")
 
 
-def _chat(turns: Sequence[Message], template: Template) -> _Text:
+def _chat(turns: Sequence[Message], template: Template) -> Rendered:
     text = render(template, turns)
     spans = [
         (start - (text[start - 1 : start] == " "), end)
@@ -132,10 +141,10 @@ def _chat(turns: Sequence[Message], template: Template) -> _Text:
     ]
     # The answers of preset turns were written by nobody whom the model should learn from.
     num_preset = sum(turn.role == "assistant" for turn in template.preset)
-    return _Text(text, spans[num_preset:])
+    return Rendered(text, spans[num_preset:])
 
 
-def _plain(turns: Sequence[Message], sample: Sample) -> _Text:
+def _plain(turns: Sequence[Message], sample: Sample) -> Rendered:
     if len(turns) != len(("user", "assistant")) or not sample.images:
         raise DataError(
             f"sample {sample.id}: the plain template takes a picture and one caption, found "
@@ -143,4 +152,4 @@ def _plain(turns: Sequence[Message], sample: Sample) -> _Text:
         )
     marks = IMAGE_MARK * len(sample.images)
     text = f"{marks}{turns[1].text}\n"
-    return _Text(text, [(len(marks), len(text))])
+    return Rendered(text, [(len(marks), len(text))])

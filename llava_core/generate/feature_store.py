@@ -19,6 +19,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from glob import iglob
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -147,14 +148,21 @@ class FeatureStore:
         for _, size, path in files:
             if self._num_bytes <= _KEPT_SHARE * max_bytes:
                 return
-            path.unlink(missing_ok=True)
-            self._num_bytes -= size
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                message = f"{path} cannot be removed: {error.strerror}"
+                self._tell("remove", f"{message}; features may take more than their bound")
+            else:
+                self._num_bytes -= size
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
         """When each was last used, its size, and where it is; of all towers."""
-        for path in self._root.glob(f"*/*/*{_SUFFIX}"):
-            # Another process may be making room.
-            with suppress(FileNotFoundError):
+        # Another process may be making room, or folders may leave: unlike pathlib's, this glob
+        # passes over what it cannot list.
+        for name in iglob(f"*/*/*{_SUFFIX}", root_dir=self._root):
+            path = self._root / name
+            with suppress(OSError):
                 status = path.stat()
                 yield status.st_mtime, status.st_size, path
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from llava_eval.errors import SampleError
-from llava_eval.pictures import make_shown, make_small, read_picture
+from llava_eval.pictures import hash_pictures, make_shown, make_small, read_picture
 from llava_eval.records import ImageRef
 
 
@@ -78,3 +78,21 @@ def test_a_picture_is_read_from_wherever_the_benchmark_has_it(tmp_path):
         read_picture(ImageRef(key="a"))
     with pytest.raises(SampleError, match="b.jpg cannot be read: No such file"):
         read_picture(ImageRef(key="b", path=tmp_path / "b.jpg"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("place", [(0, 0), (100, 20), (299, 399)])
+def test_an_edit_of_a_picture_changes_its_hash(tmp_path, kind, place):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    paths = [tmp_path / name for name in ("a", "b", "c")]
+    for path in paths[:2]:
+        Image.fromarray(pixels).save(path, kind)
+    pixels[place] = 255 - pixels[place]
+    Image.fromarray(pixels).save(paths[2], kind)
+    first, same, edited = [hash_pictures([path]) for path in paths]
+    assert first == same != edited
+
+
+def test_what_is_not_there_has_no_hash(tmp_path):
+    assert hash_pictures([]) is None
+    assert hash_pictures([tmp_path / "a.jpg"]) is None

@@ -1,5 +1,7 @@
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from llava_eval.backends.base import Answer
 from llava_eval.errors import BackendError
-from llava_eval.records import Prompt
+from llava_eval.records import ImageRef, Prompt
 from llava_eval.run import TaskRun, answer_id, run_task
 from llava_eval.store import TaskStore, read_responses
 from tests.llava_eval.fakes import ScriptedBackend, make_prompt, make_prompts
@@ -63,6 +65,55 @@ def test_a_changed_prompt_is_asked_again(tmp_path: Path) -> None:
     assert backend.asked == ["1"]
     hashes = [r.metadata["prompt_hash"] for r in read_responses(tmp_path / "responses.jsonl")]
     assert hashes == ["0123", "4567"]
+
+
+def about_files(*paths: Path) -> list[Prompt]:
+    """One prompt a picture, and a last one about all of them."""
+    prompts = make_prompts(len(paths) + 1)
+    refs = [ImageRef(key="a.jpg", path=path) for path in paths]
+    shown = [*((ref,) for ref in refs), tuple(refs)]
+    return [
+        replace(prompt, sample=replace(prompt.sample, images=images))
+        for prompt, images in zip(prompts, shown, strict=True)
+    ]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[Path, Path]:
+    paths = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    for path in paths:
+        path.write_bytes(b"picture")
+    return paths
+
+
+def asked_after(change: Callable[[], object], prompts: Sequence[Prompt], folder: Path) -> list[str]:
+    """Which samples are asked again after something has changed."""
+    run(folder, prompts, ScriptedBackend())
+    change()
+    backend = ScriptedBackend()
+    run(folder, prompts, backend)
+    return backend.asked
+
+
+def test_what_is_about_a_changed_picture_is_asked_again(
+    tmp_path: Path, pictures: tuple[Path, Path]
+) -> None:
+    change = partial(pictures[1].write_bytes, b"other!!")
+    prompts = about_files(*pictures)
+    assert asked_after(change, prompts, tmp_path) == ["1", "2"]
+    assert asked_after(pictures[0].touch, prompts, tmp_path) == []
+
+
+def test_an_answer_about_a_lost_picture_is_kept(
+    tmp_path: Path, pictures: tuple[Path, Path]
+) -> None:
+    assert asked_after(pictures[0].unlink, about_files(*pictures), tmp_path) == []
+
+
+def test_an_answer_that_says_nothing_of_its_picture_is_kept(tmp_path: Path) -> None:
+    picture = tmp_path / "a.jpg"
+    change = partial(picture.write_bytes, b"picture")
+    assert asked_after(change, about_files(picture), tmp_path) == []
 
 
 def test_a_sample_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:

@@ -55,6 +55,18 @@ def test_everything_that_is_wrong_is_listed(tmp_path):
     assert report.stray == ("stray",)
 
 
+def test_what_a_template_does_not_take_is_listed(tmp_path):
+    toy_image(0).save(tmp_path / "a.jpg")
+    records = [
+        record("caption", "a.jpg"),
+        record("talk", "a.jpg", QUESTION, ANSWER, {"from": "human", "value": "why"}, ANSWER),
+        record("text", None, {"from": "human", "value": "what"}, ANSWER),
+    ]
+    assert check(tmp_path, records, template="v1").faults == ()
+    told = [fault.split(":")[0] for fault in check(tmp_path, records, template="plain").faults]
+    assert told == ["sample talk", "sample text"]
+
+
 def test_a_file_that_is_no_json_ends_the_check(tmp_path):
     (tmp_path / "data.json").write_text("{")
     with pytest.raises(DataError, match="broken or cut off"):

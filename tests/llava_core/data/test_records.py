@@ -72,6 +72,15 @@ def test_words_are_counted_as_the_original_counts_them():
         ({"id": 1, "conversations": [TURNS[0], TURNS[0]]}, "turns 1 and 2 are both user's"),
         ({"id": 1, "conversations": TURNS, "image": [3]}, "expected names of files"),
         ({"id": 1, "conversations": TURNS, "image": 5}, "expected names of files"),
+        (
+            {"id": 1, "conversations": [TURNS[0], {"from": "gpt", "value": "x \ud83d"}]},
+            r"sample 1: turn 2 holds '\\ud83d', half of a character",
+        ),
+        (
+            {"id": 1, "conversations": TURNS, "image": "\udc00"},
+            r"sample 1: `image` holds '\\udc00'",
+        ),
+        ({"id": "\ud800", "conversations": TURNS}, r"sample 0: `id` holds '\\ud800'"),
     ],
 )
 def test_what_is_no_conversation_is_told(fields, message):

@@ -177,6 +177,37 @@ def test_the_least_recently_used_files_leave(tmp_path):
     assert [path.stem for path in files(tmp_path)] == ["aa", "da", "ea"]
 
 
+def test_what_cannot_be_removed_costs_the_bound_and_not_the_run(tmp_path, caplog):
+    stuck = tmp_path / "tower/aa/aa.safetensors"
+    stuck.mkdir(parents=True)
+    os.utime(stuck, (0, 0))
+    store = FeatureStore(tmp_path, "tower", max_bytes=1)
+    for key in ("ba", "ca"):
+        store.put(key, FEATURES)
+    assert files(tmp_path) == [stuck]
+    (record,) = caplog.records
+    assert record.message == (
+        f"{stuck} cannot be removed: Is a directory; features may take more than their bound"
+    )
+
+
+def test_what_cannot_be_looked_at_does_not_count(tmp_path, monkeypatch):
+    FeatureStore(tmp_path, "gone").put("aa", FEATURES)
+    loop = tmp_path / "gone/aa/ab.safetensors"
+    loop.symlink_to(loop)
+    store = FeatureStore(tmp_path, "tower", max_bytes=1)
+    scan = os.scandir
+
+    def scan_the_rest(path):
+        if "gone" in os.fspath(path):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan_the_rest)
+    store.put("ba", FEATURES)
+    assert not list((tmp_path / "tower/ba").iterdir())
+
+
 def test_a_folder_that_cannot_be_written_costs_the_cache_and_not_the_run(store, tmp_path, caplog):
     (tmp_path / "tower/ab").write_text("in the way")
     store.put("abcd", FEATURES)

@@ -108,6 +108,19 @@ def test_the_same_command_goes_on(monkeypatch) -> None:
     assert len(backend.asked) == 2
 
 
+def test_questions_about_a_changed_picture_are_asked_again(monkeypatch) -> None:
+    write_mini(Path("data"))
+    use_backend(monkeypatch)
+    assert command(data="data") == 0
+    lines = Path("runs/scripted-data-limit4/gqa/responses.jsonl").read_bytes().splitlines()
+    image = json.loads(lines[0])["metadata"]["image"]
+    about = [json.loads(line)["sample_id"] for line in lines if image.encode() in line]
+    Path("data/gqa/data/images", image).write_bytes(b"another")
+    backend = use_backend(monkeypatch)
+    assert command(data="data") == 0
+    assert backend.asked == about
+
+
 def test_two_runs_have_the_same_bytes(monkeypatch) -> None:
     names = ("responses.jsonl", "scores.jsonl", "summary.json")
     written = []
