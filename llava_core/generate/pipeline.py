@@ -5,8 +5,9 @@ gives out the answers of the batch before, and another thread reads what comes a
 for Python runs one thread at a time, and the GPU would wait for both.
 """
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import chain
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ from llava_core.generate.stopwatch import Stopwatch
 
 Window = TypeVar("Window", bound=Sequence[object])
 """Requests that are planned together, as they were read."""
+# How long an answer is kept back for requests that are still being read.
+_PATIENCE_S = 0.05
 
 
 class Pipeline:
@@ -53,22 +56,27 @@ class Pipeline:
             prepare: gives what can be answered of it, and features float[T_i, D] by key.
             fail: is told of a request for which alone memory does not suffice.
         """
-        held: Sequence[Finished] = []
+        held: deque[Finished] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="requests") as reader:
             following = reader.submit(read)
-            while window := following.result():
-                with self._stopwatch.working():
-                    steps = self._schedule.run(*prepare(window), fail=fail)
-                    begun = next(steps, []) if self._is_at_work else []
-                following = reader.submit(read)
-                for finished in chain([begun], self._timed(steps)):
-                    if self._is_at_work is None:
-                        yield from finished
-                        continue
-                    with self._stopwatch.beside(self._is_at_work):
-                        yield from held
-                    held = finished
-        yield from held
+            try:
+                while window := (yield from _awaited(following, held)):
+                    with self._stopwatch.working():
+                        steps = self._schedule.run(*prepare(window), fail=fail)
+                        begun = next(steps, []) if self._is_at_work else []
+                    following = reader.submit(read)
+                    for finished in chain([begun], self._timed(steps)):
+                        if self._is_at_work is not None:
+                            with self._stopwatch.beside(self._is_at_work):
+                                yield from _given_out(held)
+                        held.extend(finished)
+                        if self._is_at_work is None:
+                            yield from _given_out(held)
+            except Exception:
+                # These answers are good, whatever has failed behind them.
+                yield from _given_out(held)
+                raise
+        yield from _given_out(held)
 
     def _timed(self, steps: Iterator[list[Finished]]) -> Iterator[list[Finished]]:
         while True:
@@ -77,3 +85,15 @@ class Pipeline:
             if step is None:
                 return
             yield step
+
+
+def _awaited(following: Future[Window], held: deque[Finished]) -> Generator[Finished, None, Window]:
+    """Waits for a window; what is held back is not kept waiting for a slow source too."""
+    if held and not wait([following], timeout=_PATIENCE_S).done:
+        yield from _given_out(held)
+    return following.result()
+
+
+def _given_out(held: deque[Finished]) -> Iterator[Finished]:
+    while held:
+        yield held.popleft()

@@ -1,6 +1,7 @@
 """The order in which the host does its work, by a device that notes when it is given some."""
 
 import threading
+from collections import Counter
 from itertools import chain
 
 import pytest
@@ -91,6 +92,55 @@ def test_what_fails_in_reading_fails_here():
     device.read = lambda: 1 // 0
     with pytest.raises(ZeroDivisionError):
         list(answers(device, is_at_work=bool))
+
+
+class Breaking(Device):
+    """Fails in one of its parts with the second window."""
+
+    def __init__(self, windows, part):
+        super().__init__(windows)
+        self._part = part
+        self._calls = Counter()
+
+    def read(self):
+        self._do("read")
+        return super().read()
+
+    def prepare(self, window):
+        self._do("prepare")
+        return super().prepare(window)
+
+    def run(self, batches, features, *, fail):
+        self._do("run")
+        yield from super().run(batches, features, fail=fail)
+
+    def _do(self, part):
+        self._calls[part] += 1
+        if part == self._part and self._calls[part] == 2:
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("part", ["read", "prepare", "run"])
+def test_what_is_held_is_given_out_before_a_failure(part):
+    taken = []
+    with pytest.raises(ZeroDivisionError):
+        taken.extend(answers(Breaking(WINDOWS, part), is_at_work=bool))
+    assert taken == ["a", "b"]
+
+
+def test_what_is_held_does_not_wait_for_a_slow_source():
+    device = Device(WINDOWS)
+    read, is_given_out = device.read, threading.Event()
+
+    def read_slowly():
+        if "read 0" in device.events:
+            assert is_given_out.wait(10), "the answers before were kept back"
+        return read()
+
+    device.read = read_slowly
+    for answer in answers(device, is_at_work=bool):
+        if answer == "b":
+            is_given_out.set()
 
 
 def test_whoever_takes_no_more_leaves_no_thread_behind():
