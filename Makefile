@@ -26,7 +26,12 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest
 
-test-slow: setup
+# DeepSpeed compiles parts of itself when it is first used, which needs a C++ compiler.
+$(VENV)/.deepspeed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[deepspeed]'
+	touch $@
+
+test-slow: $(VENV)/.deepspeed
 	$(BIN)/python -m pytest -m slow
 
 tiny: setup

@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -160,10 +160,10 @@ class LlavaTrainer(Trainer):
         Raises:
             DataError: a sample cannot be used and the recipe does not skip it.
         """
-        self._validated = torch.zeros(3, dtype=torch.float64, device=self.args.device)
+        self._validated = {"loss": 0.0, "labelled": 0, "skipped": 0}
         output = super().evaluation_loop(*given, **options)
-        total, num_labelled, num_skipped = self._summed(self._validated)
-        output.metrics["eval_loss"] = total / max(num_labelled, 1)
+        loss, num_labelled, num_skipped = self._summed(self._validated.values())
+        output.metrics["eval_loss"] = loss / max(num_labelled, 1)
         if num_skipped:
             output.metrics["eval_skipped"] = int(num_skipped)
         return output
@@ -177,13 +177,9 @@ class LlavaTrainer(Trainer):
         moved = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
             total, num_labelled = model(**{name: moved[name] for name in MODEL_INPUTS})
-        self._validated += torch.stack(
-            [
-                total.double(),
-                num_labelled.double(),
-                total.new_tensor(len(inputs["faults"])).double(),
-            ]
-        )
+        self._validated["loss"] += float(total)
+        self._validated["labelled"] += int(num_labelled)
+        self._validated["skipped"] += len(inputs["faults"])
         return total / num_labelled.clamp(min=1), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -252,18 +248,22 @@ class LlavaTrainer(Trainer):
             flops=self._work.of(batch),
         )
 
-    def _summed(self, numbers: Tensor) -> list[float]:
-        """Numbers of this process, float64[N], added to those of all others."""
-        return cast(list[float], self.accelerator.reduce(numbers, "sum").tolist())
+    def _summed(self, numbers: Iterable[float]) -> list[float]:
+        """Numbers of this process added to those of all others."""
+        device = self.args.device
+        # Metal has no float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        own = torch.tensor(list(numbers), dtype=dtype, device=device)
+        return cast(list[float], self.accelerator.reduce(own, "sum").tolist())
 
     def _speed(self) -> dict[str, float]:
         now = time.perf_counter()
         seconds, self._log_time = max(now - self._log_time, 1e-9), now
         done, self._since_log = self._since_log, Counter()
         steps = max(done["batches"] / self.args.gradient_accumulation_steps, 1)
-        own = [done["samples"], done["tokens"], *self._counts.values()]
-        numbers = torch.tensor(own, dtype=torch.float64, device=self.args.device)
-        samples, tokens, *counts = self._summed(numbers)
+        samples, tokens, *counts = self._summed(
+            [done["samples"], done["tokens"], *self._counts.values()]
+        )
         speed = {
             "samples_per_s": samples / seconds,
             "tokens_per_s": tokens / seconds,
