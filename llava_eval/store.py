@@ -45,11 +45,14 @@ def locked(folder: Path) -> Iterator[None]:
     The system itself drops the lock of a process that dies, however it dies.
 
     Raises:
-        RunError: another process writes there, or the folder cannot be made.
+        RunError: another process writes there, or nothing can be written there.
     """
     path = folder / _LOCK
     descriptor = _acquire(path)
     try:
+        with _writing(path):
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -82,8 +85,6 @@ def _acquire(path: Path) -> int:
             )
         # The owner before us may have removed the file between our open and our lock.
         if os.fstat(descriptor).st_nlink:
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
             return descriptor
         os.close(descriptor)
 
