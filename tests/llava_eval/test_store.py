@@ -44,6 +44,12 @@ def append(store: TaskStore, *responses: Response) -> None:
             add(response)
 
 
+def part_of(folder: Path, name: str = "responses") -> Path:
+    """The only part that is there."""
+    (part,) = folder.glob(f"{name}.part-*.jsonl")
+    return part
+
+
 def test_a_line_has_the_keys_of_llavas_record_in_its_order() -> None:
     extra = {"round_id": 0, "options": ["cat", "dog"], "option_char": ["A", "B"]}
     record = json.loads(response_line(replace(respond("1"), extra=extra)))
@@ -84,12 +90,14 @@ def test_whole_lines_are_read_back_and_a_torn_one_is_dropped(
     assert read_responses(path) == responses
 
 
-def test_a_torn_line_is_cut_off_before_the_next_is_appended(tmp_path: Path) -> None:
+def test_a_torn_line_is_left_behind_in_its_part(tmp_path: Path) -> None:
     store = TaskStore(tmp_path)
-    part = tmp_path / "responses.part-0.jsonl"
-    part.write_bytes(response_line(respond("1")) + b'{"sample_id": "2", "que')
+    append(store, respond("1"))
+    with part_of(tmp_path).open("ab") as part:
+        part.write(b'{"sample_id": "2", "que')
     append(store, respond("3"))
-    assert part.read_bytes() == response_line(respond("1")) + response_line(respond("3"))
+    store.finish(["1", "2", "3"])
+    assert store.finished.read_bytes() == response_line(respond("1")) + response_line(respond("3"))
 
 
 @pytest.mark.parametrize(
@@ -121,12 +129,30 @@ def test_a_line_is_on_disk_as_soon_as_it_is_appended(tmp_path: Path) -> None:
         assert store.responses() == {"1": respond("1")}
 
 
+def test_two_runs_that_no_lock_keeps_apart_write_to_parts_of_their_own(tmp_path: Path) -> None:
+    one, other = TaskStore(tmp_path), TaskStore(tmp_path)
+    with one.appending() as add_to_one, other.appending() as add_to_other:
+        add_to_one(respond("2"))
+        add_to_other(respond("0"))
+        add_to_one(respond("1"))
+    parts = [[r.sample_id for r in read_responses(path)] for path in tmp_path.glob("responses.*")]
+    assert sorted(parts) == [["0"], ["2", "1"]]
+    assert len(list(tmp_path.glob("timing.*"))) == 2
+
+
 def test_the_finished_file_is_in_task_order_and_the_parts_are_gone(tmp_path: Path) -> None:
-    append(TaskStore(tmp_path, process=0), respond("2"), respond("1"))
-    append(TaskStore(tmp_path, process=1), respond("0"))
+    append(TaskStore(tmp_path), respond("2"), respond("1"))
+    append(TaskStore(tmp_path), respond("0"))
     TaskStore(tmp_path).finish(["0", "1", "2", "3"])
     assert [r.sample_id for r in read_responses(tmp_path / "responses.jsonl")] == ["0", "1", "2"]
     assert {path.name for path in tmp_path.iterdir()} == {"responses.jsonl", "timing.jsonl"}
+
+
+def test_what_a_later_part_says_counts(tmp_path: Path) -> None:
+    (tmp_path / "responses.part-0.jsonl").write_bytes(response_line(respond("1", "0")))
+    for number in range(1, 12):
+        append(TaskStore(tmp_path), respond("1", str(number)))
+        assert TaskStore(tmp_path).responses()["1"].text == str(number)
 
 
 def test_a_later_line_about_a_sample_counts(tmp_path: Path) -> None:
@@ -141,20 +167,30 @@ def test_a_later_line_about_a_sample_counts(tmp_path: Path) -> None:
 def test_merging_again_after_a_crash_between_its_steps_changes_nothing(tmp_path: Path) -> None:
     store = TaskStore(tmp_path)
     append(store, respond("1"))
-    part = (tmp_path / "responses.part-0.jsonl").read_bytes()
+    parts = {path: path.read_bytes() for path in tmp_path.iterdir()}
     store.finish(["1"])
-    finished = store.finished.read_bytes()
-    (tmp_path / "responses.part-0.jsonl").write_bytes(part)
+    finished = files_of(tmp_path)
+    for path, data in parts.items():
+        path.write_bytes(data)
     store.finish(["1"])
-    assert store.finished.read_bytes() == finished
+    assert files_of(tmp_path) == finished
 
 
 def test_clock_times_go_to_a_file_of_their_own(tmp_path: Path) -> None:
     append(TaskStore(tmp_path), respond("1"))
+    assert b"elapsed" not in part_of(tmp_path).read_bytes()
+    TaskStore(tmp_path).finish(["1"])
     record = json.loads((tmp_path / "timing.jsonl").read_bytes())
     assert record["sample_id"] == "1"
     assert record["metadata"]["timing"]["elapsed_s"] >= 0
-    assert b"elapsed" not in (tmp_path / "responses.part-0.jsonl").read_bytes()
+
+
+def test_times_of_all_runs_are_kept_but_for_a_torn_line(tmp_path: Path) -> None:
+    (tmp_path / "timing.jsonl").write_bytes(b"{}\n{")
+    append(TaskStore(tmp_path), respond("1"))
+    line = part_of(tmp_path, "timing").read_bytes()
+    TaskStore(tmp_path).finish(["1"])
+    assert (tmp_path / "timing.jsonl").read_bytes() == b"{}\n" + line
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +198,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match=r"part-0\.jsonl: cannot be written: No space left"):
+    with pytest.raises(RunError, match=r"part-\S+\.jsonl: cannot be written: No space left"):
         append(TaskStore(tmp_path), respond("1"))
 
 
