@@ -36,7 +36,7 @@ _TIMING = "timing.jsonl"
 _PARTS = ("responses.part-*.jsonl", "timing.part-*.jsonl")
 _SCORES = ("scores.jsonl", "summary.json")
 _REPORT = ("leaderboard.*", "report.json", "samples")
-_ASIDE = "old-"
+_ASIDE, _MOVING = "old-", ".old"
 _FIELDS = ("sample_id", "question_id", "prompt", "text", "answer_id", "model_id", "metadata")
 
 
@@ -111,6 +111,8 @@ def set_aside(folder: Path, tasks: Iterable[str]) -> Path | None:
     """Makes room for another run: what a run wrote moves to `old-N`, itself a run folder.
 
     Other files stay, and so do reviews: those of an answer that comes again are not paid twice.
+    The files gather in a hidden folder, which gets its name last: when a killed process left it
+    there, the next call brings the rest.
 
     Returns:
         The new folder; None where nothing was written.
@@ -122,17 +124,26 @@ def set_aside(folder: Path, tasks: Iterable[str]) -> Path | None:
     names = [MANIFEST, *_REPORT]
     names += [f"{task}/{name}" for task in tasks for name in files]
     paths = [path for name in names for path in sorted(folder.glob(name))]
-    if not paths:
-        return None
-    aside = next(
-        place for number in count(1) if not (place := folder / f"{_ASIDE}{number}").exists()
-    )
-    with _writing(aside):
-        for path in paths:
-            place = aside / path.relative_to(folder)
+    moving = folder / _MOVING
+    places = [moving / path.relative_to(folder) for path in paths]
+    with _writing(moving):
+        if any(place.exists() for place in places):
+            # Another command wrote here since: what it wrote is another run's.
+            _name_aside(moving)
+        for path, place in zip(paths, places, strict=True):
             place.parent.mkdir(parents=True, exist_ok=True)
             path.rename(place)
-    return aside
+        return _name_aside(moving) if moving.exists() else None
+
+
+def _name_aside(moving: Path) -> Path:
+    places = (moving.with_name(f"{_ASIDE}{number}") for number in count(1))
+    return moving.rename(next(place for place in places if not place.exists()))
+
+
+def is_half_aside(folder: Path) -> bool:
+    """Whether a process was killed while it set a run aside."""
+    return (folder / _MOVING).exists()
 
 
 @contextmanager

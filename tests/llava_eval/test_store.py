@@ -1,14 +1,17 @@
 import errno
 import fcntl
+import itertools
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial, partialmethod
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +21,7 @@ from llava_eval.errors import RunError
 from llava_eval.records import Response
 from llava_eval.store import (
     TaskStore,
+    is_half_aside,
     locked,
     read_responses,
     response_line,
@@ -305,6 +309,44 @@ def test_a_run_that_is_set_aside_keeps_every_byte(tmp_path: Path) -> None:
     assert files_of(tmp_path / "old-2") == run
     left = {name for name in files_of(tmp_path) if not name.startswith("old-2/")}
     assert left == {"notes.txt", "gqa/notes.txt", "gqa/reviews.jsonl"}
+
+
+RUN_FILES = ("manifest.json", "leaderboard.md", "gqa/responses.jsonl", "gqa/summary.json")
+
+
+@pytest.mark.parametrize("steps", range(2 * len(RUN_FILES) + 1))
+def test_a_run_that_was_half_set_aside_ends_up_in_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """Each file takes two steps, and the folder's name the last."""
+    (tmp_path / "gqa").mkdir()
+    for name in RUN_FILES:
+        (tmp_path / name).write_text(name)
+    run, calls = files_of(tmp_path), itertools.count()
+
+    def interrupted(do: Callable[..., Any], *given: Any, **more: Any) -> Any:
+        if next(calls) == steps:
+            raise KeyboardInterrupt
+        return do(*given, **more)
+
+    with monkeypatch.context() as patched:
+        for step in (Path.mkdir, Path.rename):
+            patched.setattr(Path, step.__name__, partialmethod(partial(interrupted, step)))
+        with pytest.raises(KeyboardInterrupt):
+            set_aside(tmp_path, ["gqa"])
+    assert is_half_aside(tmp_path) == (steps > 0)
+    assert set_aside(tmp_path, ["gqa"]) == tmp_path / "old-1"
+    assert files_of(tmp_path / "old-1") == run
+    assert not [name for name in files_of(tmp_path) if not name.startswith("old-1/")]
+
+
+def test_what_is_written_beside_a_half_set_aside_run_is_another_run(tmp_path: Path) -> None:
+    for folder in (".old", ".", "old-1"):
+        (tmp_path / folder / "gqa").mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "gqa/summary.json").write_text(folder)
+    assert set_aside(tmp_path, ["gqa"]) == tmp_path / "old-3"
+    assert (tmp_path / "old-2/gqa/summary.json").read_text() == ".old"
+    assert (tmp_path / "old-3/gqa/summary.json").read_text() == "."
 
 
 def test_where_nothing_was_written_nothing_is_set_aside(tmp_path: Path) -> None:
