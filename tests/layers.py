@@ -302,7 +302,7 @@ LLAVA_EVAL = {
     "records review/judge review/ledger review/requests review/session review/tasks sources/open "
     "spec verdicts",
     "commands/run": "commands/arguments commands/backend commands/task_judge review/tasks "
-    "backends/base baseline errors manifest "
+    "backends/base baseline errors manifest metrics/__init__ "
     "plan progress registry report results run score store table spec records",
     "commands/score": "commands/arguments answers ensemble prompts records registry score "
     "sources/open table spec errors mme_results metrics/__init__ verdicts",
