@@ -120,13 +120,14 @@ LLAVA_CORE = {
     "serve/roster serve/worker",
     "serve/conversation_log": "errors",
     "serve/example_pictures": "",
-    "serve/forward": "serve/refusal serve/roster",
+    "serve/forward": "serve/presence serve/refusal serve/roster",
     "serve/heartbeat": "serve/roster",
     "serve/metrics": "",
     "serve/original": "conversation errors generate/request serve/access serve/pictures "
     "serve/refusal serve/roster serve/schema serve/worker",
     "serve/picture_modes": "errors images serve/pictures",
     "serve/pictures": "errors images",
+    "serve/presence": "serve/refusal",
     "serve/refusal": "errors",
     "serve/replies": "stream",
     "serve/roster": "",
@@ -138,7 +139,7 @@ LLAVA_CORE = {
     "serve/web_tab": "errors serve/answering serve/example_pictures serve/picture_modes "
     "serve/talk serve/web_client",
     "serve/worker": "errors generate/request stream serve/access serve/batcher serve/metrics "
-    "serve/pictures serve/refusal serve/replies serve/schema",
+    "serve/pictures serve/presence serve/refusal serve/replies serve/schema",
     "train/__main__": "command data/check templates train/recipe train/run",
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
     "checkpoint/parts checkpoint/save train/stages errors",

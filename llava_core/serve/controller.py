@@ -83,7 +83,7 @@ def _add_openai(app: FastAPI, roster: Roster, client: httpx2.AsyncClient, *, gua
 
         @app.post(path, dependencies=guarded, name=path)
         async def complete(body: ModelBody, request: Request, path: str = path) -> Response:
-            sent = Sent(path, body.model, await request.body())
+            sent = Sent(path, body.model, await request.body(), request)
             return await forward(sent, roster=roster, client=client)
 
     @app.get("/v1/models", dependencies=guarded)
@@ -141,7 +141,7 @@ def _add_original(
     @app.post("/worker_generate_stream", dependencies=guarded)
     async def generate(body: ModelBody, request: Request) -> Response:
         broken = chunk("the worker broke off; ask again", UNREACHABLE)
-        sent = Sent("/worker_generate_stream", body.model, await request.body())
+        sent = Sent("/worker_generate_stream", body.model, await request.body(), request)
         try:
             return await forward(sent, roster=roster, client=client, broken=broken)
         except Refusal as error:

@@ -245,6 +245,23 @@ def test_a_client_that_waits_no_longer_frees_its_place(client, worker):
     until(lambda: worker.batcher.num_running == 0, timeout_s=2)
 
 
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_while_it_waits_frees_its_place(tiny, stream):
+    worker = make_worker(tiny, max_waiting=1, max_running=1)
+    with (
+        serving(make_app(worker, access=Access())) as address,
+        connect(address) as client,
+        ask(client, user("Hi"), max_tokens=50, stream=True) as running,
+    ):
+        next(iter(running))
+        with pytest.raises(openai.APITimeoutError):
+            ask(client.with_options(timeout=0.3), user("Hello"), stream=stream)
+        until(lambda: worker.batcher.num_waiting == 0, timeout_s=2)
+        assert worker.batcher.num_running == 1
+    worker.batcher.close()
+
+
 def test_a_full_queue_is_refused_with_the_time_to_come_back(tiny):
     worker = make_worker(tiny, max_waiting=1, max_running=1)
     with serving(make_app(worker, access=Access())) as address, connect(address) as client:
