@@ -340,6 +340,7 @@ def picture(url):
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
 HI = [{"role": "user", "content": "Hi"}]
+TALK = [{"role": role, "content": "a" * 200_000} for role in ("user", "assistant")]
 MALFORMED = {
     "no messages": ({"messages": []}, "messages"),
     "no such field": ({"messages": HI, "tools": []}, "tools"),
@@ -373,6 +374,7 @@ MALFORMED = {
     "file": ({"messages": picture("file:///etc/passwd")}, "expected data"),
     "loopback": ({"messages": picture("http://127.0.0.1:1/a.png")}, "private"),
     "metadata": ({"messages": picture("http://169.254.169.254/latest")}, "private"),
+    "long conversation": ({"messages": [*TALK * 3, *HI]}, "1,200,002 characters"),
     "17 pictures": ({"messages": picture("eA==") * 17}, "17 pictures|alternate"),
 }
 
