@@ -109,15 +109,15 @@ LLAVA_CORE = {
     "data/sampler": "",
     "data/trees": "data/dataset tokens",
     "serve/__main__": "command errors predict serve/access serve/batcher serve/chat "
-    "serve/controller serve/heartbeat serve/original serve/pictures serve/roster serve/web "
-    "serve/web_client serve/worker",
+    "serve/controller serve/heartbeat serve/original serve/patience serve/pictures serve/roster "
+    "serve/web serve/web_client serve/worker",
     "serve/access": "serve/refusal",
     "serve/answering": "errors serve/conversation_log serve/picture_modes serve/pictures "
     "serve/talk serve/web_client",
     "serve/batcher": "errors generate/request predict stream",
     "serve/chat": "conversation errors generate/request images predict serve/pictures stream",
-    "serve/controller": "errors serve/access serve/forward serve/original serve/refusal "
-    "serve/roster serve/worker",
+    "serve/controller": "errors serve/access serve/forward serve/original serve/patience "
+    "serve/refusal serve/roster serve/worker",
     "serve/conversation_log": "errors",
     "serve/example_pictures": "",
     "serve/forward": "serve/presence serve/refusal serve/roster",
@@ -125,6 +125,7 @@ LLAVA_CORE = {
     "serve/metrics": "",
     "serve/original": "conversation errors generate/request serve/access serve/pictures "
     "serve/refusal serve/roster serve/schema serve/worker",
+    "serve/patience": "serve/refusal",
     "serve/picture_modes": "errors images serve/pictures",
     "serve/pictures": "errors images",
     "serve/presence": "serve/refusal",
@@ -139,7 +140,7 @@ LLAVA_CORE = {
     "serve/web_tab": "errors serve/answering serve/example_pictures serve/picture_modes "
     "serve/talk serve/web_client",
     "serve/worker": "errors generate/request stream serve/access serve/batcher serve/metrics "
-    "serve/pictures serve/presence serve/refusal serve/replies serve/schema",
+    "serve/patience serve/pictures serve/presence serve/refusal serve/replies serve/schema",
     "train/__main__": "command data/check templates train/recipe train/run",
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
     "checkpoint/parts checkpoint/save train/stages errors",

@@ -33,9 +33,10 @@ from llava_core.serve.original import (
     StatusBody,
     chunk,
 )
+from llava_core.serve.patience import LimitedBody
 from llava_core.serve.refusal import Refusal
 from llava_core.serve.roster import Roster, Status
-from llava_core.serve.worker import LimitedBody, model_entry
+from llava_core.serve.worker import model_entry
 
 _EXPIRY_PERIOD_S = 5.0
 _STATUS_TIMEOUT_S = 5.0

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from llava_core.errors import DataError
 from llava_core.generate.request import Request as Question
@@ -21,6 +21,7 @@ from llava_core.serve import refusal
 from llava_core.serve.access import Access
 from llava_core.serve.batcher import Batcher, Busy, EngineFault, Ticket
 from llava_core.serve.metrics import Metrics
+from llava_core.serve.patience import LimitedBody
 from llava_core.serve.pictures import PicturePolicy, open_pictures
 from llava_core.serve.presence import while_there
 from llava_core.serve.refusal import Refusal, error_body
@@ -204,28 +205,6 @@ def make_app(
 
     extend(app)
     return LimitedBody(app, max_bytes=worker.settings.max_body_bytes)
-
-
-class LimitedBody:
-    """Refuses bodies that are too large, before they are in memory."""
-
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
-        """Stands in front of an app."""
-        self._app, self._max_bytes = app, max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Counts what a client sends."""
-        num_bytes = 0
-
-        async def counted() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > self._max_bytes:
-                raise refusal.too_large(self._max_bytes)
-            return message
-
-        await self._app(scope, counted, send)
 
 
 def model_entry(name: str) -> dict[str, Any]:
