@@ -22,7 +22,7 @@ from llava_eval.errors import DataError, RunError
 from llava_eval.records import Origin
 from llava_eval.results import read_manifest
 from llava_eval.spec import TaskSpec
-from llava_eval.store import MANIFEST, TaskStore, write_atomically
+from llava_eval.store import MANIFEST, TaskStore, is_half_aside, write_atomically
 
 _PACKAGES = (
     "llava-eval",
@@ -88,6 +88,8 @@ def check_folder(folder: Path, manifest: Mapping[str, Any]) -> None:
     """
     old = read_manifest(folder)
     way_out = "choose another --output, or --fresh to start anew"
+    if is_half_aside(folder):
+        raise RunError(f"{folder}: --fresh was cut off while it set the run aside; {way_out}")
     if not old and any(TaskStore(folder / task).responses() for task in manifest["tasks"]):
         raise RunError(f"{folder} holds answers but no manifest.json to tell whose; {way_out}")
     there, here = _decisive(old), _decisive(manifest)

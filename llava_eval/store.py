@@ -1,10 +1,11 @@
 """The run folder on disk: responses appended line by line, then merged into one file in task order.
 
-While a task runs, each process appends whole lines to a part of its own
-(`responses.part-<process>.jsonl`), so a killed process loses at most the line it was writing. At
-the end the parts, and what an earlier run had finished, become `responses.jsonl` in one step. Clock
-times go to `timing.jsonl` alone: all other files have the same bytes whenever the inputs are the
-same.
+While a task runs, its lines are appended whole to a part that no other run writes to
+(`responses.part-<number>-<random>.jsonl`), so a killed run loses at most the line it was writing,
+and two that start where locks do not reach (some network file systems) spoil nothing of each
+other's. At the end the parts, and what an earlier run had finished, become `responses.jsonl` in one
+step. Clock times go to `timing.jsonl` alone, in the same way: all other files have the same bytes
+whenever the inputs are the same.
 """
 
 import fcntl
@@ -15,8 +16,9 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Protocol
 
 from llava_eval.errors import RunError
@@ -30,11 +32,11 @@ _logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
 _FINISHED = "responses.jsonl"
-_PARTS = "responses.part-*.jsonl"
 _TIMING = "timing.jsonl"
+_PARTS = ("responses.part-*.jsonl", "timing.part-*.jsonl")
 _SCORES = ("scores.jsonl", "summary.json")
 _REPORT = ("leaderboard.*", "report.json", "samples")
-_ASIDE = "old-"
+_ASIDE, _MOVING = "old-", ".old"
 _FIELDS = ("sample_id", "question_id", "prompt", "text", "answer_id", "model_id", "metadata")
 
 
@@ -45,11 +47,14 @@ def locked(folder: Path) -> Iterator[None]:
     The system itself drops the lock of a process that dies, however it dies.
 
     Raises:
-        RunError: another process writes there, or the folder cannot be made.
+        RunError: another process writes there, or nothing can be written there.
     """
     path = folder / _LOCK
     descriptor = _acquire(path)
     try:
+        with _writing(path):
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -82,8 +87,6 @@ def _acquire(path: Path) -> int:
             )
         # The owner before us may have removed the file between our open and our lock.
         if os.fstat(descriptor).st_nlink:
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
             return descriptor
         os.close(descriptor)
 
@@ -108,6 +111,8 @@ def set_aside(folder: Path, tasks: Iterable[str]) -> Path | None:
     """Makes room for another run: what a run wrote moves to `old-N`, itself a run folder.
 
     Other files stay, and so do reviews: those of an answer that comes again are not paid twice.
+    The files gather in a hidden folder, which gets its name last: when a killed process left it
+    there, the next call brings the rest.
 
     Returns:
         The new folder; None where nothing was written.
@@ -115,20 +120,30 @@ def set_aside(folder: Path, tasks: Iterable[str]) -> Path | None:
     Raises:
         RunError: a file cannot be moved; none is lost.
     """
+    files = (_FINISHED, _TIMING, *_PARTS, *_SCORES)
     names = [MANIFEST, *_REPORT]
-    names += [f"{task}/{name}" for task in tasks for name in (_FINISHED, _PARTS, _TIMING, *_SCORES)]
+    names += [f"{task}/{name}" for task in tasks for name in files]
     paths = [path for name in names for path in sorted(folder.glob(name))]
-    if not paths:
-        return None
-    aside = next(
-        place for number in count(1) if not (place := folder / f"{_ASIDE}{number}").exists()
-    )
-    with _writing(aside):
-        for path in paths:
-            place = aside / path.relative_to(folder)
+    moving = folder / _MOVING
+    places = [moving / path.relative_to(folder) for path in paths]
+    with _writing(moving):
+        if any(place.exists() for place in places):
+            # Another command wrote here since: what it wrote is another run's.
+            _name_aside(moving)
+        for path, place in zip(paths, places, strict=True):
             place.parent.mkdir(parents=True, exist_ok=True)
             path.rename(place)
-    return aside
+        return _name_aside(moving) if moving.exists() else None
+
+
+def _name_aside(moving: Path) -> Path:
+    places = (moving.with_name(f"{_ASIDE}{number}") for number in count(1))
+    return moving.rename(next(place for place in places if not place.exists()))
+
+
+def is_half_aside(folder: Path) -> bool:
+    """Whether a process was killed while it set a run aside."""
+    return (folder / _MOVING).exists()
 
 
 @contextmanager
@@ -139,15 +154,24 @@ def _writing(path: Path) -> Iterator[None]:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def _parts(whole: Path) -> list[Path]:
+    """The parts of a file, the oldest first; runs once called the only one `part-0`."""
+    return sorted(whole.parent.glob(f"{whole.stem}.part-*{whole.suffix}"))
+
+
+def _new_part(whole: Path) -> Path:
+    number = len(_parts(whole)) + 1
+    return whole.with_stem(f"{whole.stem}.part-{number:06}-{token_hex(4)}")
+
+
 class _Log:
-    """A file of lines that grows; half a line that a killed process left is cut off first."""
+    """A file of lines that grows."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
-            self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
+            self._file = path.open("xb")
         self._synced = time.monotonic()
 
     def add(self, line: bytes) -> None:
@@ -173,16 +197,14 @@ class Append(Protocol):
 class TaskStore:
     """The files of one task in a run folder."""
 
-    def __init__(self, folder: Path, *, process: int = 0) -> None:
+    def __init__(self, folder: Path) -> None:
         """Names the files; touches none.
 
         Args:
             folder: `runs/<name>/<task>`.
-            process: number of the part file that this process appends to.
         """
-        self.folder = folder
         self.finished = folder / _FINISHED
-        self._part = folder / _PARTS.replace("*", str(process))
+        self._timing = folder / _TIMING
 
     def responses(self) -> dict[str, Response]:
         """All that is answered so far, by sample id; the last line about a sample counts.
@@ -190,20 +212,20 @@ class TaskStore:
         Raises:
             RunError: a line other than a torn last one is not a response.
         """
-        paths = [self.finished] if self.finished.exists() else []
-        paths += sorted(self.folder.glob(_PARTS))
-        return {response.sample_id: response for path in paths for response in read_responses(path)}
+        return _latest(_written(self.finished))
 
     @contextmanager
     def appending(self) -> Iterator[Append]:
-        """Opens this process's part; gives the function that adds one response to it.
+        """Opens a new part; gives the function that adds one response to it.
 
         Raises:
             RunError: a file cannot be written (a full disk, say).
         """
         start = time.monotonic()
-        timing_path = self.folder / _TIMING
-        with closing(_Log(self._part)) as answers, closing(_Log(timing_path)) as timings:
+        with (
+            closing(_Log(_new_part(self.finished))) as answers,
+            closing(_Log(_new_part(self._timing))) as timings,
+        ):
 
             def append(response: Response, *, busy_s: float = 0.0) -> None:
                 answers.add(response_line(response))
@@ -227,11 +249,24 @@ class TaskStore:
         Raises:
             RunError: a part is broken, or the file cannot be written.
         """
-        known = self.responses()
+        paths, timings = _written(self.finished), _written(self._timing)
+        known = _latest(paths)
         lines = (response_line(known[sample_id]) for sample_id in order if sample_id in known)
         write_atomically(self.finished, lines)
-        for part in self.folder.glob(_PARTS):
-            part.unlink()
+        # A run that was killed right after this left every time twice.
+        times = dict.fromkeys(chain.from_iterable(map(_lines, timings)))
+        write_atomically(self._timing, (line + b"\n" for line in times))
+        for path in {*paths, *timings} - {self.finished, self._timing}:
+            path.unlink(missing_ok=True)
+
+
+def _written(whole: Path) -> list[Path]:
+    """What there is of a file: what was finished, then the parts."""
+    return [*([whole] if whole.exists() else []), *_parts(whole)]
+
+
+def _latest(paths: Iterable[Path]) -> dict[str, Response]:
+    return {response.sample_id: response for path in paths for response in read_responses(path)}
 
 
 def response_line(response: Response) -> bytes:
@@ -267,12 +302,16 @@ def read_responses(path: Path) -> list[Response]:
     Raises:
         RunError: the file is missing, or another line is no response (named as `file:line`).
     """
+    name = str(path)
+    return [_parse(line, f"{name}:{number}") for number, line in enumerate(_lines(path), start=1)]
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Those that end."""
     try:
-        whole = path.read_bytes().split(b"\n")[:-1]
+        return path.read_bytes().split(b"\n")[:-1]
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-    name = str(path)
-    return [_parse(line, f"{name}:{number}") for number, line in enumerate(whole, start=1)]
 
 
 def _parse(line: bytes, where: str) -> Response:

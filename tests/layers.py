@@ -110,24 +110,26 @@ LLAVA_CORE = {
     "data/sampler": "",
     "data/trees": "data/dataset tokens",
     "serve/__main__": "command errors predict serve/access serve/batcher serve/chat "
-    "serve/controller serve/heartbeat serve/original serve/pictures serve/roster serve/web "
-    "serve/web_client serve/worker",
+    "serve/controller serve/heartbeat serve/original serve/patience serve/pictures serve/roster "
+    "serve/web serve/web_client serve/worker",
     "serve/access": "serve/refusal",
     "serve/answering": "errors serve/conversation_log serve/picture_modes serve/pictures "
     "serve/talk serve/web_client",
     "serve/batcher": "errors generate/request predict stream",
     "serve/chat": "conversation errors generate/request images predict serve/pictures stream",
-    "serve/controller": "errors serve/access serve/forward serve/original serve/refusal "
-    "serve/roster serve/worker",
+    "serve/controller": "errors serve/access serve/forward serve/original serve/patience "
+    "serve/refusal serve/roster serve/worker",
     "serve/conversation_log": "errors",
     "serve/example_pictures": "",
-    "serve/forward": "serve/refusal serve/roster",
+    "serve/forward": "serve/presence serve/refusal serve/roster",
     "serve/heartbeat": "serve/roster",
     "serve/metrics": "",
     "serve/original": "conversation errors generate/request serve/access serve/pictures "
     "serve/refusal serve/roster serve/schema serve/worker",
+    "serve/patience": "serve/refusal",
     "serve/picture_modes": "errors images serve/pictures",
     "serve/pictures": "errors images",
+    "serve/presence": "serve/refusal",
     "serve/refusal": "errors",
     "serve/replies": "stream",
     "serve/roster": "",
@@ -139,7 +141,7 @@ LLAVA_CORE = {
     "serve/web_tab": "errors serve/answering serve/example_pictures serve/picture_modes "
     "serve/talk serve/web_client",
     "serve/worker": "errors generate/request stream serve/access serve/batcher serve/metrics "
-    "serve/pictures serve/refusal serve/replies serve/schema",
+    "serve/patience serve/pictures serve/presence serve/refusal serve/replies serve/schema",
     "train/__main__": "command data/check templates train/recipe train/run",
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
     "checkpoint/parts checkpoint/save train/stages errors",
@@ -215,8 +217,10 @@ LLAVA_EVAL = {
     "backends/base": "records errors",
     "backends/local": "backends/base leases records errors",
     "backends/pace": "",
-    "backends/endpoint": "backends/pace errors",
-    "backends/openai": "pictures backends/base backends/endpoint leases records errors",
+    "backends/completion": "",
+    "backends/endpoint": "backends/completion backends/pace errors",
+    "backends/openai": "pictures backends/base backends/completion backends/endpoint leases "
+    "records errors",
     "backends/worker": "backends/base records errors",
     "backends/board": "backends/base records",
     "backends/launched": "backends/base backends/board backends/worker leases records errors",
@@ -261,7 +265,7 @@ LLAVA_EVAL = {
     "ci": "gate leaderboard",
     "review/agreement": "",
     "review/grader": "errors review/requests",
-    "review/judge": "backends/pace errors",
+    "review/judge": "backends/completion backends/pace errors",
     "review/ledger": "errors records review/prompt review/verdict store",
     "review/price": "",
     "review/prompt": "review/rules",
@@ -302,7 +306,7 @@ LLAVA_EVAL = {
     "records review/judge review/ledger review/requests review/session review/tasks sources/open "
     "spec verdicts",
     "commands/run": "commands/arguments commands/backend commands/task_judge review/tasks "
-    "backends/base baseline errors manifest "
+    "backends/base baseline errors manifest metrics/__init__ "
     "plan progress registry report results run score store table spec records",
     "commands/score": "commands/arguments answers ensemble prompts records registry score "
     "sources/open table spec errors mme_results metrics/__init__ verdicts",

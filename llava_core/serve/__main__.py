@@ -143,8 +143,11 @@ def _keys(variable: str | None) -> list[str]:
 def _serve(app: "ASGIApp", arguments: Namespace) -> None:
     import uvicorn
 
+    from llava_core.serve.patience import Connection
+
     uvicorn.run(
         app,
+        http=Connection,
         host=arguments.host,
         port=arguments.port,
         root_path=arguments.root_path,

@@ -204,11 +204,10 @@ class Batcher:
 
     def _admit(self, stream: Stream) -> None:
         with self._changed:
-            tickets: list[Ticket] = []
-            while self._waiting and self.num_running + len(tickets) < self._max_running:
-                ticket = self._waiting.popleft()
-                if not ticket.has_left:
-                    tickets.append(ticket)
+            # Those who have left make room for others, whether or not anybody begins.
+            self._waiting = deque(ticket for ticket in self._waiting if not ticket.has_left)
+            num_free = self._max_running - self.num_running
+            tickets = [self._waiting.popleft() for _ in range(min(num_free, len(self._waiting)))]
         if not tickets:
             return
         named = {self._num_begun + place: ticket for place, ticket in enumerate(tickets)}

@@ -33,9 +33,10 @@ from llava_core.serve.original import (
     StatusBody,
     chunk,
 )
+from llava_core.serve.patience import LimitedBody
 from llava_core.serve.refusal import Refusal
 from llava_core.serve.roster import Roster, Status
-from llava_core.serve.worker import LimitedBody, model_entry
+from llava_core.serve.worker import model_entry
 
 _EXPIRY_PERIOD_S = 5.0
 _STATUS_TIMEOUT_S = 5.0
@@ -83,7 +84,7 @@ def _add_openai(app: FastAPI, roster: Roster, client: httpx2.AsyncClient, *, gua
 
         @app.post(path, dependencies=guarded, name=path)
         async def complete(body: ModelBody, request: Request, path: str = path) -> Response:
-            sent = Sent(path, body.model, await request.body())
+            sent = Sent(path, body.model, await request.body(), request)
             return await forward(sent, roster=roster, client=client)
 
     @app.get("/v1/models", dependencies=guarded)
@@ -141,7 +142,7 @@ def _add_original(
     @app.post("/worker_generate_stream", dependencies=guarded)
     async def generate(body: ModelBody, request: Request) -> Response:
         broken = chunk("the worker broke off; ask again", UNREACHABLE)
-        sent = Sent("/worker_generate_stream", body.model, await request.body())
+        sent = Sent("/worker_generate_stream", body.model, await request.body(), request)
         try:
             return await forward(sent, roster=roster, client=client, broken=broken)
         except Refusal as error:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import anyio
 import httpx2
+from fastapi import Request
 from fastapi.responses import StreamingResponse
 
+from llava_core.serve.presence import while_there
 from llava_core.serve.refusal import Refusal, error_body
 from llava_core.serve.roster import Member, Roster
 
@@ -33,6 +35,8 @@ class Sent(NamedTuple):
     model: str
     body: bytes
     """JSON; the worker says what is wrong with it."""
+    request: Request
+    """Of the client; when that leaves, so does this one from the worker."""
 
 
 def open_client(key: str | None) -> httpx2.AsyncClient:
@@ -62,7 +66,7 @@ async def forward(
         broken: what ends a stream that a worker broke off; None: an error event of OpenAI's API.
 
     Raises:
-        Refusal: 404 no worker has the model, 503 the worker broke off.
+        Refusal: 404 no worker has the model, 499 the client left, 503 the worker broke off.
     """
     tried: list[str] = []
     while member := roster.choose(sent.model, besides=tried):
@@ -71,7 +75,8 @@ async def forward(
             "POST", member.address + sent.path, content=sent.body, headers=_HEADERS
         )
         try:
-            response = await _unless_gone(client.send(request, stream=True), member)
+            sending = _unless_gone(client.send(request, stream=True), member)
+            response = await while_there(sending, sent.request)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             _drop(roster, member, error)
             continue

@@ -43,7 +43,7 @@ class PicturePolicy:
     max_bytes: int = 20 * 2**20
     """Of one picture's file, when it is fetched; others are limited by the body."""
     max_pixels: int = 50_000_000
-    """Of one picture, before it is decoded."""
+    """Of all pictures of one request together, before any is decoded."""
 
 
 async def open_pictures(sources: Sequence[str], policy: PicturePolicy) -> list[Image.Image]:
@@ -57,7 +57,18 @@ async def open_pictures(sources: Sequence[str], policy: PicturePolicy) -> list[I
             f"the request has {len(sources)} pictures, at most {policy.max_pictures} are read"
         )
     files = [await _read(source, policy) for source in sources]
-    return [await asyncio.to_thread(decode_picture, file, policy) for file in files]
+    # All in one thread: requests that wait for a thread hold files, and no pixels.
+    return await asyncio.to_thread(_decode_all, files, policy)
+
+
+def _decode_all(files: Sequence[bytes], policy: PicturePolicy) -> list[Image.Image]:
+    num_pixels = sum(width * height for width, height in map(_size, files))
+    if len(files) > 1 and num_pixels > policy.max_pixels:
+        raise DataError(
+            f"the {len(files)} pictures have {num_pixels:,} pixels together, at most "
+            f"{policy.max_pixels:,} are read"
+        )
+    return [decode_picture(file, policy) for file in files]
 
 
 def decode_picture(file: bytes, policy: PicturePolicy) -> Image.Image:
@@ -66,10 +77,20 @@ def decode_picture(file: bytes, policy: PicturePolicy) -> Image.Image:
     Raises:
         DataError: it is broken, too large, or in a format that is not read.
     """
+    width, height = _size(file)
+    if width * height > policy.max_pixels:
+        raise DataError(
+            f"a picture has {width} x {height} pixels, at most {policy.max_pixels:,} are read"
+        )
+    return open_image(file)
+
+
+def _size(file: bytes) -> tuple[int, int]:
+    """Width and height, without decoding."""
     try:
-        # Its warning of a large picture is superseded by the limit below.
+        # Its warning of a large picture is superseded by our limit.
         with warnings.catch_warnings(), Image.open(io.BytesIO(file), formats=_FORMATS) as image:
-            width, height = image.size
+            return image.size
     except UnidentifiedImageError as error:
         names = ", ".join(_FORMATS)
         raise DataError(f"a picture is broken or in another format than {names}") from error
@@ -78,11 +99,6 @@ def decode_picture(file: bytes, policy: PicturePolicy) -> Image.Image:
     # Pillow's decoders report broken files by all of these.
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"a picture cannot be read: {error}") from error
-    if width * height > policy.max_pixels:
-        raise DataError(
-            f"a picture has {width} x {height} pixels, at most {policy.max_pixels:,} are read"
-        )
-    return open_image(file)
 
 
 async def _read(source: str, policy: PicturePolicy) -> bytes:

@@ -67,6 +67,12 @@ def too_large(max_bytes: int) -> HTTPException:
     return HTTPException(413, f"the body has more than {max_bytes:,} bytes")
 
 
+def too_slow(max_seconds: float) -> HTTPException:
+    """What a body that does not come gets; of the same class, and for the same reason."""
+    message = f"the body did not come within {max_seconds:.0f} s"
+    return HTTPException(408, message, headers={"Connection": "close"})
+
+
 def _response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse(error_body(status, message), status_code=status, headers=headers)
 

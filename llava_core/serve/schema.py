@@ -15,7 +15,9 @@ from llava_core.conversation import IMAGE_MARK
 _SEED_BITS = 63
 # Of an answer to a text, where nothing else is asked for.
 _TEXT_TOKENS = 16
-Text = Annotated[str, Field(max_length=1_000_000)]
+# All others wait while a prompt is read into tokens, a second or so for as many.
+_MAX_CHARACTERS = 1_000_000
+Text = Annotated[str, Field(max_length=_MAX_CHARACTERS)]
 Neutral = Annotated[float, Field(ge=0, le=0)]
 
 
@@ -151,6 +153,15 @@ class ChatBody(Body):
     def _ends_with_a_question(self) -> "ChatBody":
         if self.messages[-1].role != "user":
             raise ValueError("the last message is the assistant's, expected the user's")
+        return self
+
+    @model_validator(mode="after")
+    def _is_short_enough(self) -> "ChatBody":
+        length = sum(len(turn.text) for turn in self.messages)
+        if length > _MAX_CHARACTERS:
+            raise ValueError(
+                f"the messages have {length:,} characters, at most {_MAX_CHARACTERS:,} are read"
+            )
         return self
 
     @property

@@ -112,6 +112,12 @@ def _told(reason: str) -> gr.Error:
     return gr.Error(reason, print_exception=False)
 
 
+def _check(round_: Round) -> None:
+    """Refuses what is about a conversation that there is not: the server began anew since."""
+    if not round_.talks:
+        raise _told("The server does not have the conversation any more; load the page again.")
+
+
 def _visitor(request: gr.Request) -> str:
     return request.client.host if request.client else ""
 
@@ -234,6 +240,7 @@ class Tab:
     async def _ask_again(
         self, request: gr.Request, before: Round, hide: bool, *chosen: Any
     ) -> AsyncGenerator[_Updates, None]:
+        _check(before)
         _, wish = _read(chosen[: -len(self.models)], request)
         models, hidden = await self._choose(before, hide, chosen[-len(self.models) :])
         round_ = Round(talks=begin_again(before.talks, models=models), hidden=hidden)
@@ -277,6 +284,7 @@ class Tab:
 
     def _voter(self, kind: str) -> Callable[..., _Updates]:
         def vote(request: gr.Request, round_: Round) -> _Updates:
+            _check(round_)
             try:
                 self._page.desk.vote(
                     kind, round_.talks, visitor=_visitor(request), hidden=round_.hidden

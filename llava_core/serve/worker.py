@@ -1,21 +1,19 @@
 """The HTTP face of one model: OpenAI's API in front of a batcher.
 
-A client that goes away frees its place: a stream notices when it cannot write, and while an answer
-is awaited as a whole the connection is watched beside it.
+A client that goes away frees its place, while it waits for an answer and while it reads one.
 """
 
-import asyncio
 import json
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from llava_core.errors import DataError
 from llava_core.generate.request import Request as Question
@@ -23,7 +21,9 @@ from llava_core.serve import refusal
 from llava_core.serve.access import Access
 from llava_core.serve.batcher import Batcher, Busy, EngineFault, Ticket
 from llava_core.serve.metrics import Metrics
+from llava_core.serve.patience import LimitedBody
 from llava_core.serve.pictures import PicturePolicy, open_pictures
+from llava_core.serve.presence import while_there
 from llava_core.serve.refusal import Refusal, error_body
 from llava_core.serve.replies import CHAT, TEXT, Form, choice, event, heading, usage
 from llava_core.serve.schema import Body, ChatBody, TextBody
@@ -207,67 +207,18 @@ def make_app(
     return LimitedBody(app, max_bytes=worker.settings.max_body_bytes)
 
 
-class LimitedBody:
-    """Refuses bodies that are too large, before they are in memory."""
-
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
-        """Stands in front of an app."""
-        self._app, self._max_bytes = app, max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Counts what a client sends."""
-        num_bytes = 0
-
-        async def counted() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > self._max_bytes:
-                raise refusal.too_large(self._max_bytes)
-            return message
-
-        await self._app(scope, counted, send)
-
-
 def model_entry(name: str) -> dict[str, Any]:
     """A model as `/v1/models` lists it."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "llava"}
 
 
-async def last_of(partials: AsyncGenerator[Partial, None], request: Request) -> Partial:
-    """Waits for the whole answer, as long as the client does.
-
-    Raises:
-        Refusal: 499, which nobody reads.
-    """
-
-    async def drain() -> Partial | None:
-        last = None
-        async with aclosing(partials) as opened:
-            async for partial in opened:
-                last = partial
-        return last
-
-    answer = asyncio.ensure_future(drain())
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise Refusal(499, "the client went away")
-        last = answer.result()
-        assert last is not None
-        return last
-    finally:
-        for task in (answer, gone):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await gone
-        await asyncio.wait({answer})
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+async def _last_of(partials: AsyncGenerator[Partial, None]) -> Partial:
+    last = None
+    async with aclosing(partials) as opened:
+        async for partial in opened:
+            last = partial
+    assert last is not None
+    return last
 
 
 async def _reply(
@@ -275,23 +226,23 @@ async def _reply(
 ) -> Response:
     partials = worker.answer(question)
     if body.stream:
-        return await _stream(worker, body, partials, form)
-    last = await last_of(partials, request)
+        # What is wrong shows with the first token; after it, the status cannot change any more.
+        first = await while_there(anext(partials), request)
+        return _stream(worker, body, first, partials, form)
+    last = await while_there(_last_of(partials), request)
     fields = choice(form.whole(worker.readable(last)), ended=last)
     top = heading(form, worker.settings.model_id, is_piece=False)
     return JSONResponse({**top, "choices": [fields], "usage": usage(last)})
 
 
-async def _stream(
-    worker: Worker, body: Body, partials: AsyncGenerator[Partial, None], form: Form
+def _stream(
+    worker: Worker, body: Body, first: Partial, rest: AsyncGenerator[Partial, None], form: Form
 ) -> StreamingResponse:
-    # What is wrong shows with the first token; after it, the status cannot change any more.
-    first = await anext(partials)
     top = heading(form, worker.settings.model_id, is_piece=True)
 
     async def events() -> AsyncIterator[str]:
         counts: dict[str, Any] = {}
-        async with aclosing(partials) as rest:
+        async with aclosing(rest):
             try:
                 if form.begin is not None:
                     yield event({**top, "choices": [choice(form.begin)]})

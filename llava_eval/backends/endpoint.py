@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from llava_eval.backends.completion import Completion, read_completion
 from llava_eval.backends.pace import Pace, backoff_s, retry_after_s
 from llava_eval.errors import BackendError, ModelError, SampleError
 
 if TYPE_CHECKING:
     from openai import APIStatusError
-    from openai.types.chat import ChatCompletion
 
 _TIMEOUT_S = 600.0
 # For one prompt; those that were refused for being too many do not count.
@@ -77,7 +77,7 @@ class Endpoint:
 
     def complete(
         self, messages: Sequence[Mapping[str, Any]], *, max_tokens: int, stopped: Event
-    ) -> "ChatCompletion":
+    ) -> Completion:
         """Asks until there is an answer, greedily decoded.
 
         Args:
@@ -104,26 +104,19 @@ class Endpoint:
             elif stopped.wait(wait_s):
                 raise SampleError(f"interrupted after: {completion.reason}")
 
-    def _try(
-        self, messages: Sequence[Mapping[str, Any]], max_tokens: int
-    ) -> "ChatCompletion | _Refusal":
-        from openai import APIConnectionError, APIError, APIStatusError
+    def _try(self, messages: Sequence[Mapping[str, Any]], max_tokens: int) -> Completion | _Refusal:
+        from openai import APIConnectionError, APIStatusError
 
-        ask: Any = self._client.chat.completions.create
+        ask: Any = self._client.chat.completions.with_raw_response.create
         try:
-            completion = ask(
-                model=self._model, messages=messages, max_tokens=max_tokens, temperature=0
-            )
+            reply = ask(model=self._model, messages=messages, max_tokens=max_tokens, temperature=0)
+            return read_completion(reply.content)
         except APIStatusError as error:
             return self._refusal(error)
         except APIConnectionError as error:
             return _Refusal(reason=self._told(f"no connection ({error.__cause__ or error})"))
-        # A body that is no JSON.
-        except (APIError, ValueError) as error:
-            return _Refusal(reason=self._told(f"an answer that cannot be read ({error})"))
-        if not getattr(completion, "choices", None):
-            return _Refusal(reason=self._told("an answer without choices"))
-        return completion
+        except ValueError as error:
+            return _Refusal(reason=self._told(f"an answer that cannot be used ({error})"))
 
     def _refusal(self, error: "APIStatusError") -> _Refusal:
         """What to make of a status; raises where waiting would not help."""

@@ -11,19 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
 from llava_eval.backends.base import Answer
+from llava_eval.backends.completion import Completion
 from llava_eval.backends.endpoint import Endpoint
 from llava_eval.errors import EvalError, SampleError
 from llava_eval.leases import by_picture
 from llava_eval.pictures import read_picture
 from llava_eval.records import ImageRef, Prompt
-
-if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletion
 
 # Formats that every endpoint reads, by their first bytes; others are sent as PNG.
 _FORMATS = ((rb"\xff\xd8\xff", "jpeg"), (rb"\x89PNG\r\n", "png"), (rb"RIFF.{4}WEBP", "webp"))
@@ -148,14 +146,13 @@ def _data_url(image: ImageRef) -> str:
     return f"data:image/png;base64,{b64encode(png.getvalue()).decode()}"
 
 
-def _read(completion: "ChatCompletion", *, sample_id: str) -> Answer:
-    choice, usage = completion.choices[0], completion.usage
-    if choice.finish_reason == "content_filter":
+def _read(completion: Completion, *, sample_id: str) -> Answer:
+    if completion.finish == "content_filter":
         raise SampleError("the endpoint's content filter withheld the answer")
     return Answer(
         sample_id=sample_id,
-        text=(choice.message.content or "").strip(),
-        stop=_STOPS.get(choice.finish_reason or ""),
-        prompt_tokens=usage.prompt_tokens if usage else None,
-        new_tokens=usage.completion_tokens if usage else None,
+        text=(completion.text or "").strip(),
+        stop=_STOPS.get(completion.finish or ""),
+        prompt_tokens=completion.prompt_tokens,
+        new_tokens=completion.new_tokens,
     )

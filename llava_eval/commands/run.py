@@ -27,6 +27,7 @@ from llava_eval.commands.task_judge import (
     open_task_judge,
 )
 from llava_eval.errors import FlagsError, RunError
+from llava_eval.metrics import FAMILIES
 from llava_eval.plan import TaskPlan, plan_tasks
 from llava_eval.progress import track
 from llava_eval.records import Response, Summary
@@ -45,6 +46,7 @@ HELP = "ask a model the questions of some tasks, score its answers, write the re
 # Flags that go into the manifest as they were given.
 _SETTINGS = ("data", "limit", "scoring", *SETTINGS, *JUDGE_SETTINGS)
 _SCORINGS = ("generation", "likelihood")
+_SCORED = ("responses.jsonl", "scores.jsonl", "summary.json")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -196,9 +198,17 @@ def _measure(
     console = Console(stderr=True)
     runs, summaries = {}, []
     for plan in plans:
-        asked = runs[plan.spec.name] = _ask(plan, folder, backend=backend, console=console)
-        summaries.append(_score(plan, folder, unchanged=asked.num_asked == 0))
+        before = _judged_responses(plan, folder)
+        runs[plan.spec.name] = _ask(plan, folder, backend=backend, console=console)
+        summaries.append(_score(plan, folder, before=before))
     return runs, summaries
+
+
+def _judged_responses(plan: TaskPlan, folder: Path) -> dict[str, Response]:
+    """The answers that a judge may have read; empty where none is needed, or nothing is scored."""
+    needs_judge = FAMILIES[plan.spec.metric].grade is not None
+    files = (folder / plan.spec.name / name for name in _SCORED)
+    return _responses(plan, folder) if needs_judge and all(map(Path.exists, files)) else {}
 
 
 def _ask(plan: TaskPlan, folder: Path, *, backend: Backend, console: Console) -> TaskRun:
@@ -216,13 +226,21 @@ def _ask(plan: TaskPlan, folder: Path, *, backend: Backend, console: Console) ->
     )
 
 
-def _score(plan: TaskPlan, folder: Path, *, unchanged: bool) -> Summary:
-    """Scores from what is on disk, as `score` would; of unchanged answers verdicts are kept."""
-    old = folder / plan.spec.name
-    if not (unchanged and (old / "scores.jsonl").exists() and (old / "summary.json").exists()):
+def _score(plan: TaskPlan, folder: Path, *, before: Mapping[str, Response]) -> Summary:
+    """Scores from what is on disk, as `score` would; of unchanged answers verdicts are kept.
+
+    Args:
+        before: the answers that the scores on disk were made of.
+    """
+    if not before:
         return _score_with(plan, folder, verdicts={}, judge=None)
-    verdicts = {score.sample_id: score.verdicts for score in read_scores(old / "scores.jsonl")}
-    judge = read_summary(old / "summary.json").judge
+    old, now = folder / plan.spec.name, _responses(plan, folder)
+    verdicts = {
+        score.sample_id: score.verdicts
+        for score in read_scores(old / "scores.jsonl")
+        if score.verdicts and now.get(score.sample_id) == before.get(score.sample_id)
+    }
+    judge = read_summary(old / "summary.json").judge if verdicts else None
     return _score_with(plan, folder, verdicts=verdicts, judge=judge)
 
 

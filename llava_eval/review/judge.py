@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llava_eval.backends.completion import Completion, read_completion
 from llava_eval.backends.pace import backoff_s, retry_after_s
 from llava_eval.errors import JudgeError, ReviewError
 
@@ -107,12 +108,11 @@ class Judge:
                 if attempt < MAX_ATTEMPTS and not outcome.is_settled:
                     await self._pause(attempt, outcome)
                 continue
-            usage = outcome.usage
             return Reply(
-                text=_text(outcome),
-                model=str(outcome.model or self.model),
-                prompt_tokens=usage.prompt_tokens if usage else None,
-                new_tokens=usage.completion_tokens if usage else None,
+                text=outcome.text or "",
+                model=outcome.model or self.model,
+                prompt_tokens=outcome.prompt_tokens,
+                new_tokens=outcome.new_tokens,
                 attempts=attempt,
             )
         raise ReviewError(f"{reason}, {MAX_ATTEMPTS} times")
@@ -130,21 +130,23 @@ class Judge:
             self._not_before_s = max(self._not_before_s, until_s)
         await self._sleep(wait_s)
 
-    async def _try(self, messages: Sequence[Mapping[str, str]], settings: dict[str, Any]) -> Any:
+    async def _try(
+        self, messages: Sequence[Mapping[str, str]], settings: dict[str, Any]
+    ) -> "Completion | _Failure":
         """One request: the completion, or why there is none yet."""
-        from openai import APIConnectionError, APIError, APIStatusError
+        from openai import APIConnectionError, APIStatusError
 
-        create: Any = self._client.chat.completions.create
+        create: Any = self._client.chat.completions.with_raw_response.create
         try:
-            completion = await create(model=self.model, messages=list(messages), **settings)
+            reply = await create(model=self.model, messages=list(messages), **settings)
+            completion = read_completion(reply.content)
         except APIStatusError as error:
             return self._refusal(error, settings)
         except APIConnectionError as error:
             return _Failure(self._told(f"no answer from it ({error.__cause__ or error})"))
-        # A body that is no JSON.
-        except (APIError, ValueError) as error:
-            return _Failure(self._told(f"a reply that cannot be read ({error})"))
-        if not _has_text(completion):
+        except ValueError as error:
+            return _Failure(self._told(f"a reply that cannot be used ({error})"))
+        if completion.text is None:
             return _Failure(self._told("a reply without text"))
         return completion
 
@@ -182,19 +184,3 @@ class _Failure:
     """What the endpoint asked to wait."""
     is_settled: bool = False
     """Whether the next attempt is another request, so that nothing is to be waited for."""
-
-
-def _has_text(completion: Any) -> bool:
-    choices = getattr(completion, "choices", None)
-    message = getattr(choices[0], "message", None) if choices else None
-    return isinstance(_said(message), str)
-
-
-def _text(completion: Any) -> str:
-    return str(_said(completion.choices[0].message))
-
-
-def _said(message: Any) -> Any:
-    """The text of a message; of a refusal its reason, in which no score will be found."""
-    content = getattr(message, "content", None)
-    return getattr(message, "refusal", None) if content is None else content

@@ -42,6 +42,11 @@ def ask(folder: Path, backend: Backend) -> None:
     )
 
 
+def count_lines(task: Path) -> int:
+    """That a task's parts have together."""
+    return sum(part.read_bytes().count(b"\n") for part in task.glob("responses.part-*.jsonl"))
+
+
 if __name__ == "__main__":
     folder, processes = [*sys.argv[1:], "1"][:2]
     main(Path(folder), delay_s=DELAY_S * int(processes), processes=int(processes))

@@ -131,6 +131,12 @@ def test_answers_of_nobody_are_refused(tmp_path: Path) -> None:
         check_folder(tmp_path, manifest())
 
 
+def test_a_run_that_was_half_set_aside_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".old").mkdir()
+    with pytest.raises(RunError, match="--fresh was cut off while .*, or --fresh to start anew"):
+        check_folder(tmp_path, manifest())
+
+
 def test_a_folder_without_a_run_may_be_used(tmp_path: Path) -> None:
     check_folder(tmp_path / "new", manifest())
 

@@ -1,14 +1,17 @@
 import errno
 import fcntl
+import itertools
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial, partialmethod
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +21,7 @@ from llava_eval.errors import RunError
 from llava_eval.records import Response
 from llava_eval.store import (
     TaskStore,
+    is_half_aside,
     locked,
     read_responses,
     response_line,
@@ -42,6 +46,12 @@ def append(store: TaskStore, *responses: Response) -> None:
     with store.appending() as add:
         for response in responses:
             add(response)
+
+
+def part_of(folder: Path, name: str = "responses") -> Path:
+    """The only part that is there."""
+    (part,) = folder.glob(f"{name}.part-*.jsonl")
+    return part
 
 
 def test_a_line_has_the_keys_of_llavas_record_in_its_order() -> None:
@@ -84,12 +94,14 @@ def test_whole_lines_are_read_back_and_a_torn_one_is_dropped(
     assert read_responses(path) == responses
 
 
-def test_a_torn_line_is_cut_off_before_the_next_is_appended(tmp_path: Path) -> None:
+def test_a_torn_line_is_left_behind_in_its_part(tmp_path: Path) -> None:
     store = TaskStore(tmp_path)
-    part = tmp_path / "responses.part-0.jsonl"
-    part.write_bytes(response_line(respond("1")) + b'{"sample_id": "2", "que')
+    append(store, respond("1"))
+    with part_of(tmp_path).open("ab") as part:
+        part.write(b'{"sample_id": "2", "que')
     append(store, respond("3"))
-    assert part.read_bytes() == response_line(respond("1")) + response_line(respond("3"))
+    store.finish(["1", "2", "3"])
+    assert store.finished.read_bytes() == response_line(respond("1")) + response_line(respond("3"))
 
 
 @pytest.mark.parametrize(
@@ -121,12 +133,30 @@ def test_a_line_is_on_disk_as_soon_as_it_is_appended(tmp_path: Path) -> None:
         assert store.responses() == {"1": respond("1")}
 
 
+def test_two_runs_that_no_lock_keeps_apart_write_to_parts_of_their_own(tmp_path: Path) -> None:
+    one, other = TaskStore(tmp_path), TaskStore(tmp_path)
+    with one.appending() as add_to_one, other.appending() as add_to_other:
+        add_to_one(respond("2"))
+        add_to_other(respond("0"))
+        add_to_one(respond("1"))
+    parts = [[r.sample_id for r in read_responses(path)] for path in tmp_path.glob("responses.*")]
+    assert sorted(parts) == [["0"], ["2", "1"]]
+    assert len(list(tmp_path.glob("timing.*"))) == 2
+
+
 def test_the_finished_file_is_in_task_order_and_the_parts_are_gone(tmp_path: Path) -> None:
-    append(TaskStore(tmp_path, process=0), respond("2"), respond("1"))
-    append(TaskStore(tmp_path, process=1), respond("0"))
+    append(TaskStore(tmp_path), respond("2"), respond("1"))
+    append(TaskStore(tmp_path), respond("0"))
     TaskStore(tmp_path).finish(["0", "1", "2", "3"])
     assert [r.sample_id for r in read_responses(tmp_path / "responses.jsonl")] == ["0", "1", "2"]
     assert {path.name for path in tmp_path.iterdir()} == {"responses.jsonl", "timing.jsonl"}
+
+
+def test_what_a_later_part_says_counts(tmp_path: Path) -> None:
+    (tmp_path / "responses.part-0.jsonl").write_bytes(response_line(respond("1", "0")))
+    for number in range(1, 12):
+        append(TaskStore(tmp_path), respond("1", str(number)))
+        assert TaskStore(tmp_path).responses()["1"].text == str(number)
 
 
 def test_a_later_line_about_a_sample_counts(tmp_path: Path) -> None:
@@ -141,20 +171,30 @@ def test_a_later_line_about_a_sample_counts(tmp_path: Path) -> None:
 def test_merging_again_after_a_crash_between_its_steps_changes_nothing(tmp_path: Path) -> None:
     store = TaskStore(tmp_path)
     append(store, respond("1"))
-    part = (tmp_path / "responses.part-0.jsonl").read_bytes()
+    parts = {path: path.read_bytes() for path in tmp_path.iterdir()}
     store.finish(["1"])
-    finished = store.finished.read_bytes()
-    (tmp_path / "responses.part-0.jsonl").write_bytes(part)
+    finished = files_of(tmp_path)
+    for path, data in parts.items():
+        path.write_bytes(data)
     store.finish(["1"])
-    assert store.finished.read_bytes() == finished
+    assert files_of(tmp_path) == finished
 
 
 def test_clock_times_go_to_a_file_of_their_own(tmp_path: Path) -> None:
     append(TaskStore(tmp_path), respond("1"))
+    assert b"elapsed" not in part_of(tmp_path).read_bytes()
+    TaskStore(tmp_path).finish(["1"])
     record = json.loads((tmp_path / "timing.jsonl").read_bytes())
     assert record["sample_id"] == "1"
     assert record["metadata"]["timing"]["elapsed_s"] >= 0
-    assert b"elapsed" not in (tmp_path / "responses.part-0.jsonl").read_bytes()
+
+
+def test_times_of_all_runs_are_kept_but_for_a_torn_line(tmp_path: Path) -> None:
+    (tmp_path / "timing.jsonl").write_bytes(b"{}\n{")
+    append(TaskStore(tmp_path), respond("1"))
+    line = part_of(tmp_path, "timing").read_bytes()
+    TaskStore(tmp_path).finish(["1"])
+    assert (tmp_path / "timing.jsonl").read_bytes() == b"{}\n" + line
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +202,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match=r"part-0\.jsonl: cannot be written: No space left"):
+    with pytest.raises(RunError, match=r"part-\S+\.jsonl: cannot be written: No space left"):
         append(TaskStore(tmp_path), respond("1"))
 
 
@@ -236,6 +276,21 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         pass
 
 
+def test_a_disk_too_full_for_the_owner_of_the_lock_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with (
+        pytest.raises(RunError, match=r"\.lock: cannot be written: No space left"),
+        locked(tmp_path / "run"),
+    ):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     paths = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
@@ -254,6 +309,44 @@ def test_a_run_that_is_set_aside_keeps_every_byte(tmp_path: Path) -> None:
     assert files_of(tmp_path / "old-2") == run
     left = {name for name in files_of(tmp_path) if not name.startswith("old-2/")}
     assert left == {"notes.txt", "gqa/notes.txt", "gqa/reviews.jsonl"}
+
+
+RUN_FILES = ("manifest.json", "leaderboard.md", "gqa/responses.jsonl", "gqa/summary.json")
+
+
+@pytest.mark.parametrize("steps", range(2 * len(RUN_FILES) + 1))
+def test_a_run_that_was_half_set_aside_ends_up_in_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """Each file takes two steps, and the folder's name the last."""
+    (tmp_path / "gqa").mkdir()
+    for name in RUN_FILES:
+        (tmp_path / name).write_text(name)
+    run, calls = files_of(tmp_path), itertools.count()
+
+    def interrupted(do: Callable[..., Any], *given: Any, **more: Any) -> Any:
+        if next(calls) == steps:
+            raise KeyboardInterrupt
+        return do(*given, **more)
+
+    with monkeypatch.context() as patched:
+        for step in (Path.mkdir, Path.rename):
+            patched.setattr(Path, step.__name__, partialmethod(partial(interrupted, step)))
+        with pytest.raises(KeyboardInterrupt):
+            set_aside(tmp_path, ["gqa"])
+    assert is_half_aside(tmp_path) == (steps > 0)
+    assert set_aside(tmp_path, ["gqa"]) == tmp_path / "old-1"
+    assert files_of(tmp_path / "old-1") == run
+    assert not [name for name in files_of(tmp_path) if not name.startswith("old-1/")]
+
+
+def test_what_is_written_beside_a_half_set_aside_run_is_another_run(tmp_path: Path) -> None:
+    for folder in (".old", ".", "old-1"):
+        (tmp_path / folder / "gqa").mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "gqa/summary.json").write_text(folder)
+    assert set_aside(tmp_path, ["gqa"]) == tmp_path / "old-3"
+    assert (tmp_path / "old-2/gqa/summary.json").read_text() == ".old"
+    assert (tmp_path / "old-3/gqa/summary.json").read_text() == "."
 
 
 def test_where_nothing_was_written_nothing_is_set_aside(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from llava_core.serve.heartbeat import beating
 from llava_core.serve.original import add_worker_routes, worker_status
 from llava_core.serve.roster import Roster, Status
 from llava_core.serve.worker import Worker, WorkerSettings, make_app
+from llava_core.stream import Stream
 from tests.llava_core.serve.live import (
     ROOT,
     Process,
@@ -218,6 +219,28 @@ def test_the_shortest_queue_by_speed_is_chosen_and_a_lottery_goes_by_speed():
     lottery.register("a", Status(model_names=("m",)), has_heart_beat=False)
     lottery.register("b", Status(model_names=("m",), speed=2), has_heart_beat=False)
     assert [lottery.choose("m").address for _ in range(3)] == ["a", "b", "b"]
+
+
+def test_a_client_that_waits_no_longer_frees_its_place_at_the_worker(stack, tiny, monkeypatch):
+    step = Stream.step
+
+    def slowly(stream):
+        time.sleep(0.2)
+        return step(stream)
+
+    monkeypatch.setattr(Stream, "step", slowly)
+    controller = begin_controller(stack)
+    worker = begin_worker(stack, tiny, controller)
+    until(lambda: models(controller))
+    client = stack.enter_context(connect(controller)).with_options(timeout=0.3)
+    with pytest.raises(openai.APITimeoutError):
+        ask(client, max_tokens=50)
+    assert queue_length(worker) == 1
+    until(lambda: queue_length(worker) == 0, timeout_s=2)
+
+
+def queue_length(worker):
+    return httpx2.post(f"{worker}/worker_get_status").json()["queue_length"]
 
 
 def test_a_killed_worker_hurts_nobody_who_asks_again(stack, tiny):

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from llava_core.errors import DataError
 from llava_core.serve import pictures
@@ -68,6 +69,13 @@ def test_a_trusted_host_is_read(site):
 def test_bare_base64_is_read():
     (image,) = read(base64.b64encode(PNG).decode())
     assert image.tobytes() == toy_image(0).tobytes()
+
+
+def test_pixels_of_all_pictures_of_a_request_are_limited_together():
+    sources = [data_url(Image.new("RGB", (10, width))) for width in (3, 7)]
+    assert len(read(*sources, policy=PicturePolicy(max_pixels=100))) == 2
+    with pytest.raises(DataError, match="the 2 pictures have 100 pixels together, at most 99 are"):
+        read(*sources, policy=PicturePolicy(max_pixels=99))
 
 
 def test_a_redirect_within_policy_is_followed(site):

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -387,6 +388,27 @@ def test_regenerating_voting_and_beginning_anew(site, visit, tmp_path):
     button(page, "New chat").click()
     page.get_by_text("Choose a picture and ask.").first.wait_for()
     assert answers(page) == []
+
+
+@pytest.mark.parametrize("name", ["Regenerate", "Upvote"])
+def test_what_is_about_a_conversation_that_the_server_has_lost_is_refused(site, name):
+    """As after it began anew, when a page that is still open has the buttons."""
+    log = site.folder / "page.log"
+    before = log.read_text()
+    assert "does not have the conversation any more; load the page again" in pressed(site, name)
+    assert "Traceback" not in log.read_text().removeprefix(before)
+
+
+def pressed(site, name):
+    """What the server says to a button of a visitor that it does not know."""
+    config = httpx2.get(f"{site.url}/config").json()
+    values = {each["id"]: each["props"].get("value") for each in config["components"]}
+    button = next(number for number, value in values.items() if value == name)
+    call = next(each for each in config["dependencies"] if [button, "click"] in each["targets"])
+    visitor = {"session_hash": secrets.token_hex()}
+    body = {"fn_index": call["id"], "data": [values.get(number) for number in call["inputs"]]}
+    httpx2.post(f"{site.url}/gradio_api/queue/join", json=body | visitor).raise_for_status()
+    return httpx2.get(f"{site.url}/gradio_api/queue/data", params=visitor, timeout=20).text
 
 
 @pytest.mark.slow

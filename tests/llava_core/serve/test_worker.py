@@ -245,6 +245,23 @@ def test_a_client_that_waits_no_longer_frees_its_place(client, worker):
     until(lambda: worker.batcher.num_running == 0, timeout_s=2)
 
 
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_while_it_waits_frees_its_place(tiny, stream):
+    worker = make_worker(tiny, max_waiting=1, max_running=1)
+    with (
+        serving(make_app(worker, access=Access())) as address,
+        connect(address) as client,
+        ask(client, user("Hi"), max_tokens=50, stream=True) as running,
+    ):
+        next(iter(running))
+        with pytest.raises(openai.APITimeoutError):
+            ask(client.with_options(timeout=0.3), user("Hello"), stream=stream)
+        until(lambda: worker.batcher.num_waiting == 0, timeout_s=2)
+        assert worker.batcher.num_running == 1
+    worker.batcher.close()
+
+
 def test_a_full_queue_is_refused_with_the_time_to_come_back(tiny):
     worker = make_worker(tiny, max_waiting=1, max_running=1)
     with serving(make_app(worker, access=Access())) as address, connect(address) as client:
@@ -323,6 +340,7 @@ def picture(url):
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
 HI = [{"role": "user", "content": "Hi"}]
+TALK = [{"role": role, "content": "a" * 200_000} for role in ("user", "assistant")]
 MALFORMED = {
     "no messages": ({"messages": []}, "messages"),
     "no such field": ({"messages": HI, "tools": []}, "tools"),
@@ -356,6 +374,7 @@ MALFORMED = {
     "file": ({"messages": picture("file:///etc/passwd")}, "expected data"),
     "loopback": ({"messages": picture("http://127.0.0.1:1/a.png")}, "private"),
     "metadata": ({"messages": picture("http://169.254.169.254/latest")}, "private"),
+    "long conversation": ({"messages": [*TALK * 3, *HI]}, "1,200,002 characters"),
     "17 pictures": ({"messages": picture("eA==") * 17}, "17 pictures|alternate"),
 }
 

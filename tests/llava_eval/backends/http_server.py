@@ -48,7 +48,7 @@ class Server:
                 self._running -= 1
 
 
-def completion(text: str | None, *, finish: str = "stop", **more: Any) -> Reply:
+def completion(text: str | None, *, finish: str | None = "stop", **more: Any) -> Reply:
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": text},

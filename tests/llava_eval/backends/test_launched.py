@@ -22,6 +22,7 @@ from llava_eval.errors import BackendError
 from llava_eval.records import Prompt
 from tests.llava_eval import launched_run, slow_run
 from tests.llava_eval.fakes import ScriptedBackend, make_prompt
+from tests.llava_eval.slow_run import count_lines
 
 ROOT = Path(__file__).parents[3]
 VARIABLES = {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
@@ -184,9 +185,9 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
-def wait_for_lines(part: Path, count: int) -> None:
+def wait_for_lines(task: Path, count: int) -> None:
     end_s = time.monotonic() + 120
-    while not part.exists() or part.read_bytes().count(b"\n") < count:
+    while count_lines(task) < count:
         assert time.monotonic() < end_s, "the run does not get on"
         time.sleep(0.02)
 
@@ -203,7 +204,7 @@ def test_ranks_go_on_when_one_is_killed(tmp_path: Path, undisturbed: bytes) -> N
         }
         command = [sys.executable, "-m", "tests.llava_eval.launched_run", str(tmp_path / "run")]
         ranks.append(subprocess.Popen(command, cwd=ROOT, env=environment))
-    wait_for_lines(tmp_path / "run/task/responses.part-0.jsonl", 5)
+    wait_for_lines(tmp_path / "run/task", 5)
     ranks[2].kill()
     assert [rank.wait(120) for rank in ranks] == [0, 0, -signal.SIGKILL]
     assert (tmp_path / "run/task/responses.jsonl").read_bytes() == undisturbed
@@ -218,7 +219,7 @@ def test_torchrun_starts_all_again_and_nothing_is_lost(
     flags = ["--master-port", free_port(), "--max-restarts", "2", "-m"]
     module = ["tests.llava_eval.launched_run", str(tmp_path / "run")]
     with subprocess.Popen([*torchrun, *flags, *module], cwd=ROOT) as run:
-        wait_for_lines(tmp_path / "run/task/responses.part-0.jsonl", 5)
+        wait_for_lines(tmp_path / "run/task", 5)
         psutil.Process(int((tmp_path / f"{rank}.pid").read_text())).kill()
         assert run.wait(200) == 0
     assert (tmp_path / "run/task/responses.jsonl").read_bytes() == undisturbed

@@ -149,6 +149,9 @@ def test_requests_at_a_time_are_bounded() -> None:
         Reply(body=b'{"choices": ', cut=True),
         completion("", choices=[]),
         completion("", choices=None),
+        completion("", choices=[{"message": None}]),
+        completion("ye", finish="abort"),
+        completion("ye", finish="error"),
     ],
 )
 def test_trouble_that_passes_is_asked_through(trouble: Reply) -> None:
@@ -166,6 +169,26 @@ def test_trouble_that_stays_with_one_prompt_costs_that_one() -> None:
         got = {answer.sample_id: answer.error for answer in backend.generate(asked)}
     assert got.pop("0") == f"{server.url}: 500 it crashed, 6 times"
     assert set(got.values()) == {None}
+
+
+def test_an_answer_that_is_always_broken_costs_its_own_sample() -> None:
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        poisoned = "poison" in json.dumps(body["messages"])
+        return completion("", choices=[{"message": None}]) if poisoned else completion("yes")
+
+    with asking(script) as (server, backend):
+        asked = [replace(prompt("0"), text="poison"), *prompts(5)[1:]]
+        got = {answer.sample_id: answer.error for answer in backend.generate(asked)}
+    reason = "an answer that cannot be used (choices.0.message is null), 6 times"
+    assert got.pop("0") == f"{server.url}: {reason}"
+    assert set(got.values()) == {None}
+
+
+def test_a_withheld_answer_is_not_asked_for_again() -> None:
+    with asking(then(completion("ye", finish="content_filter"))) as (server, backend):
+        (answer,) = backend.generate([prompt("0")])
+    assert (answer.text, answer.error) == ("", "the endpoint's content filter withheld the answer")
+    assert len(server.requests) == 1
 
 
 def test_a_prompt_that_is_refused_costs_that_one_at_once() -> None:
@@ -239,6 +262,7 @@ def test_a_storm_without_any_answer_ends_at_last(monkeypatch: pytest.MonkeyPatch
     [
         (completion("long", finish="length"), "length", None),
         (completion(None), "eos", None),
+        (completion("x", finish=None), None, None),
         (completion("x", finish="content_filter"), None, "content filter withheld"),
     ],
 )

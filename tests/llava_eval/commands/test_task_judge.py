@@ -92,6 +92,46 @@ def test_a_rerun_pays_nothing_and_one_without_a_judge_keeps_the_verdicts(
     assert summary_of("mm_vet")["judge"].startswith("m-dated told in the wording 'own'")
 
 
+def verdicts_of(task: str) -> dict[str, list]:
+    lines = (RUN / task / "scores.jsonl").read_text().splitlines()
+    return {score["sample_id"]: score["verdicts"] for score in map(json.loads, lines)}
+
+
+def test_without_a_judge_verdicts_of_unchanged_answers_are_kept(server, monkeypatch) -> None:
+    backend = use_backend(monkeypatch)
+    command(tasks="mm_vet")
+    first, *others = backend.asked
+    use_backend(monkeypatch, errors={first: "a.jpg is broken"})
+    judged_run(server, "--fresh", tasks="mm_vet")
+    use_backend(monkeypatch)
+    assert command(tasks="mm_vet") == 0
+    assert verdicts_of("mm_vet") == {first: [], **dict.fromkeys(others, [[0.5]])}
+    assert summary_of("mm_vet")["counts"]["unscored"] == {"not_judged": 1}
+    assert summary_of("mm_vet")["judge"].startswith("m-dated")
+
+
+def change_prompts(task: str, sample_ids: list[str]) -> None:
+    """As if they had been others when the answers were given."""
+    path = RUN / task / "responses.jsonl"
+    responses = [json.loads(line) for line in path.read_text().splitlines()]
+    for response in responses:
+        if response["sample_id"] in sample_ids:
+            response["metadata"]["prompt_hash"] = "0123"
+    path.write_text("".join(f"{json.dumps(response)}\n" for response in responses))
+
+
+def test_verdicts_of_changed_answers_are_dropped_after_a_cut_too(server, monkeypatch) -> None:
+    backend = use_backend(monkeypatch)
+    judged_run(server, tasks="mm_vet")
+    changed, others = backend.asked[:2], backend.asked[2:]
+    change_prompts("mm_vet", changed)
+    use_backend(monkeypatch, stop_after=1)
+    assert command(tasks="mm_vet") == 130
+    use_backend(monkeypatch)
+    assert command(tasks="mm_vet") == 0
+    assert verdicts_of("mm_vet") == dict.fromkeys(changed, []) | dict.fromkeys(others, [[0.5]])
+
+
 @pytest.mark.parametrize("task", ["llava_bench_wild", "mm_vet"])
 def test_the_reviews_of_a_run_can_be_scored_again(task, server, monkeypatch, capsys) -> None:
     use_backend(monkeypatch)

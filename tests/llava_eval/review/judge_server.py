@@ -15,7 +15,18 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 Answer = Callable[[dict[str, Any]], str]
 
-FAULTS = ("429", "429 later", "500", "slow", "cut", "garbage", "no choices", "no content")
+FAULTS = (
+    "429",
+    "429 later",
+    "500",
+    "slow",
+    "cut",
+    "garbage",
+    "no choices",
+    "no message",
+    "no content",
+    "given up",
+)
 
 
 @dataclass(kw_only=True)
@@ -114,6 +125,8 @@ def application(by_number: dict[int, Judged]) -> FastAPI:
             "garbage": Response(b"<html>Bad gateway", media_type="application/json"),
             "html": Response(b"<html>Welcome", media_type="text/html"),
             "no choices": JSONResponse(completion("x", body) | {"choices": []}),
+            "no message": JSONResponse(completion("x", body) | {"choices": [{"message": None}]}),
+            "given up": JSONResponse(given_up(body)),
             "no content": JSONResponse(completion(None, body)),
             "refuse": JSONResponse(refused(body)),
             "401": refusal(401, "invalid_api_key", f"Incorrect API key provided: {key}"),
@@ -128,6 +141,11 @@ def application(by_number: dict[int, Judged]) -> FastAPI:
             "temperature": refusal(400, "unsupported_value", "'temperature' does not support 0.2"),
         }
         return simple[fault]
+
+    def given_up(body: dict[str, Any]) -> dict[str, Any]:
+        told = completion("8 6\nFi", body)
+        told["choices"][0]["finish_reason"] = "abort"
+        return told
 
     def refused(body: dict[str, Any]) -> dict[str, Any]:
         told = completion(None, body)
