@@ -148,7 +148,7 @@ def open_backend(arguments: Namespace) -> Iterator[Backend]:
         with closing(_ray_crew(arguments)) as crew:
             yield TeamBackend(crew)
     elif launch is not None:
-        with connected() as store:
+        with connected(launch.rank) as store:
             yield LaunchedBackend(_launched_model(launch, arguments), store, size=launch.size)
     elif arguments.processes > 1:
         num_threads = threads_per_process(arguments.processes)
@@ -177,7 +177,7 @@ def assist_rank_0(arguments: Namespace, tasks: Sequence[Sequence[Prompt]]) -> bo
     launch = find_launch(os.environ)
     if launch is None or launch.rank == 0:
         return False
-    with connected() as store:
+    with connected(launch.rank) as store:
         assist(tasks, _launched_model(launch, arguments), store, rank=launch.rank)
     return True
 

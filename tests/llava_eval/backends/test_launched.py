@@ -16,11 +16,18 @@ from torch.distributed import HashStore
 from llava_eval import cli
 from llava_eval.backends import board, launched
 from llava_eval.backends.base import Answer
-from llava_eval.backends.board import Board, Watch, pulse
-from llava_eval.backends.launched import Launch, LaunchedBackend, assist, connected, find_launch
+from llava_eval.backends.board import Board, Watch, enlist, pulse
+from llava_eval.backends.launched import (
+    Launch,
+    LaunchedBackend,
+    assist,
+    connected,
+    find_launch,
+    joined,
+)
 from llava_eval.errors import BackendError
 from llava_eval.records import Prompt
-from tests.llava_eval import launched_run, slow_run
+from tests.llava_eval import launched_run
 from tests.llava_eval.fakes import ScriptedBackend, make_prompt
 
 ROOT = Path(__file__).parents[3]
@@ -103,9 +110,46 @@ def test_an_answer_of_a_rank_that_was_taken_for_dead_does_not_count_twice() -> N
     late = [Answer(sample_id=str(number), text="late") for number in range(60)]
     answers = first.generate(prompts(60))
     got = [next(answers)]
-    Board(store, 0).post(1, late)
+    Board(store, 0).post(enlist(store), late)
     got += answers
     assert ids(iter(got)) == wanted(60)
+
+
+def test_a_rank_that_is_started_again_works_beside_what_it_left() -> None:
+    store, tasks = HashStore(), [prompts(60)]
+    board = Board(store, 0)
+    first = LaunchedBackend(ScriptedBackend(delay_s=0.01), store, size=2)
+    answers = first.generate(tasks[0])
+    got = [next(answers)]
+    with pulse(store, died := enlist(store)):
+        assert board.claim(died) is not None
+        board.post(died, [Answer(sample_id="59", text="before it died")])
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(assist, tasks, ScriptedBackend(), store, rank=1)
+        got += answers
+        assert other.result(10) is None
+    assert ids(iter(got)) == wanted(60)
+
+
+def test_what_an_earlier_start_wrote_is_not_looked_at() -> None:
+    store, tasks = HashStore(), [prompts(200), prompts(60)]
+    with joined(store, 0) as part:
+        list(LaunchedBackend(ScriptedBackend(), part, size=2).generate(tasks[0]))
+    backends = [ScriptedBackend(delay_s=0.002) for _ in range(2)]
+
+    def work_as_rank_1() -> None:
+        with joined(store, 1) as part:
+            assist(tasks, backends[1], part, rank=1)
+
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(work_as_rank_1)
+        time.sleep(0.1)
+        with joined(store, 0) as part:
+            first = LaunchedBackend(backends[0], part, size=2)
+            assert [ids(first.generate(task)) for task in tasks] == [wanted(200), wanted(60)]
+            assert other.result(10) is None
+    assert sum(len(backend.asked) for backend in backends) == 260
+    assert min(len(backend.asked) for backend in backends) > 0
 
 
 def test_what_the_own_model_left_out_is_not_waited_for() -> None:
@@ -150,7 +194,7 @@ def test_signs_of_life_end_with_the_block() -> None:
 def test_processes_within_processes_are_refused(capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LLAVA_EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("llava_eval.commands.backend.connected", lambda: pulse(HashStore(), 1))
+    monkeypatch.setattr("llava_eval.commands.backend.connected", lambda rank: pulse(HashStore(), 1))
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
     flags = ["--model", "tiny", "--data", "mini", "--tasks", "gqa", "--processes", "2"]
@@ -167,15 +211,19 @@ def test_a_store_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         yield
 
     monkeypatch.setattr(sys.modules["torch.distributed.rendezvous"], "rendezvous", unreachable)
-    with pytest.raises(BackendError, match=r"lost each other \(connection refused\)"), connected():
+    with pytest.raises(BackendError, match=r"lost each other \(connection refused\)"), connected(1):
         pass
 
 
+def written(folder: Path) -> list[bytes]:
+    return [(folder / task / "responses.jsonl").read_bytes() for task in launched_run.TASKS]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    slow_run.main(folder, delay_s=0)
-    return (folder / "task" / "responses.jsonl").read_bytes()
+    launched_run.ask_all(folder, ScriptedBackend())
+    return written(folder)
 
 
 def free_port() -> str:
@@ -192,7 +240,7 @@ def wait_for_lines(part: Path, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_ranks_go_on_when_one_is_killed(tmp_path: Path, undisturbed: bytes) -> None:
+def test_ranks_go_on_when_one_is_killed(tmp_path: Path, undisturbed: list[bytes]) -> None:
     """Without an agent that ends all when one is gone."""
     port, ranks = free_port(), []
     for rank in range(3):
@@ -203,25 +251,30 @@ def test_ranks_go_on_when_one_is_killed(tmp_path: Path, undisturbed: bytes) -> N
         }
         command = [sys.executable, "-m", "tests.llava_eval.launched_run", str(tmp_path / "run")]
         ranks.append(subprocess.Popen(command, cwd=ROOT, env=environment))
-    wait_for_lines(tmp_path / "run/task/responses.part-0.jsonl", 5)
+    wait_for_lines(tmp_path / "run/first/responses.part-0.jsonl", 5)
     ranks[2].kill()
     assert [rank.wait(120) for rank in ranks] == [0, 0, -signal.SIGKILL]
-    assert (tmp_path / "run/task/responses.jsonl").read_bytes() == undisturbed
+    assert written(tmp_path / "run") == undisturbed
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("rank", "lines"), [(0, 5), (1, 300)])
 def test_torchrun_starts_all_again_and_nothing_is_lost(
-    tmp_path: Path, undisturbed: bytes, rank: int
+    tmp_path: Path, undisturbed: list[bytes], rank: int, lines: int
 ) -> None:
+    """Though torchrun keeps what the processes before wrote into its store."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    flags = ["--master-port", free_port(), "--max-restarts", "2", "-m"]
+    flags = ["--master-port", free_port(), "--max-restarts", "1", "-m"]
     module = ["tests.llava_eval.launched_run", str(tmp_path / "run")]
     with subprocess.Popen([*torchrun, *flags, *module], cwd=ROOT) as run:
-        wait_for_lines(tmp_path / "run/task/responses.part-0.jsonl", 5)
+        wait_for_lines(tmp_path / "run/first/responses.part-0.jsonl", lines)
         psutil.Process(int((tmp_path / f"{rank}.pid").read_text())).kill()
-        assert run.wait(200) == 0
-    assert (tmp_path / "run/task/responses.jsonl").read_bytes() == undisturbed
-    asked = sum(int(path.read_text()) for path in tmp_path.glob("*.asked"))
-    assert asked <= slow_run.NUM_PROMPTS - 5
-    assert launched_run.DELAY_S * slow_run.NUM_PROMPTS > 1
+        try:
+            assert run.wait(60) == 0
+        finally:
+            run.terminate()
+    assert written(tmp_path / "run") == undisturbed
+    asked = [int((tmp_path / f"{rank}.asked").read_text()) for rank in range(2)]
+    assert sum(asked) <= sum(map(len, launched_run.TASKS.values())) - lines
+    assert min(asked) > 0
+    assert launched_run.DELAY_S * (launched_run.NUM_PROMPTS - lines) > 1
