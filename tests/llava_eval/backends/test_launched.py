@@ -191,15 +191,27 @@ def test_signs_of_life_end_with_the_block() -> None:
     assert watch.silent_s(1) >= 7
 
 
-def test_processes_within_processes_are_refused(capsys, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("rank", ["0", "3"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--processes", "2"],
+        ["--ray", "auto"],
+        ["--backend", "openai", "--base-url", "http://localhost:1/v1"],
+    ],
+)
+def test_other_workers_are_refused_before_anybody_waits(
+    capsys, tmp_path, monkeypatch, rank, more
+) -> None:
     monkeypatch.setenv("LLAVA_EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("llava_eval.commands.backend.connected", lambda rank: pulse(HashStore(), 1))
-    for name, value in VARIABLES.items():
+    monkeypatch.setattr("llava_eval.commands.backend.connected", lambda rank: pytest.fail("waits"))
+    for name, value in {**VARIABLES, "RANK": rank}.items():
         monkeypatch.setenv(name, value)
-    flags = ["--model", "tiny", "--data", "mini", "--tasks", "gqa", "--processes", "2"]
+    flags = ["--model", "tiny", "--data", "mini", "--tasks", "gqa", *more]
     assert cli.main(["run", *flags]) == 2
-    assert "8 processes were launched already" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{' '.join(more[:2])}: 8 processes were launched already" in line
 
 
 def test_a_store_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
