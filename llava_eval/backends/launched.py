@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from uuid import uuid4
 
 from llava_eval.backends.base import Answer, Backend
 from llava_eval.backends.board import (
@@ -36,7 +37,7 @@ SILENT_S = 30.0
 # Between two looks at what others have written.
 _LOOK_S = 0.2
 
-_MODEL, _STARTS = "model", "starts"
+_MODEL, _STARTS, _LAUNCH = "model", "starts", "launch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,9 @@ def joined(store: Store, rank: int) -> Iterator[Store]:
         yield _part(store, _living(store))
         return
     part = _part(store, store.add(_STARTS, 1))
+    if not store.check([_LAUNCH]):
+        store.set(_LAUNCH, uuid4().hex)
+    part.set(_LAUNCH, store.get(_LAUNCH).decode())
     with pulse(part, 0):
         yield part
 
@@ -143,8 +147,15 @@ class LaunchedBackend:
         store.set(_MODEL, json.dumps(asdict(describe_backend(backend))))
 
     def describe(self) -> Mapping[str, str]:
-        """What the model of rank 0 is, which all must have, and how many ranks there are."""
-        return {**self._backend.describe(), "processes": str(self._size)}
+        """What the model of rank 0 is, which all must have, how many ranks there are, which launch.
+
+        The launch stays the same when the launcher starts all again.
+        """
+        return {
+            **self._backend.describe(),
+            "processes": str(self._size),
+            "launch": self._store.get(_LAUNCH).decode(),
+        }
 
     def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
         """Answers every prompt, each by one rank.

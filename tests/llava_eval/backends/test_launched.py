@@ -152,6 +152,16 @@ def test_what_an_earlier_start_wrote_is_not_looked_at() -> None:
     assert min(len(backend.asked) for backend in backends) > 0
 
 
+def test_all_starts_of_a_launch_are_one_launch() -> None:
+    launches, one, other = [], HashStore(), HashStore()
+    for store in (one, one, other):
+        with joined(store, 0) as part:
+            facts = LaunchedBackend(ScriptedBackend(), part, size=2).describe()
+        assert facts["processes"] == "2"
+        launches.append(facts["launch"])
+    assert launches[0] == launches[1] != launches[2]
+
+
 def test_what_the_own_model_left_out_is_not_waited_for() -> None:
     class Lazy(ScriptedBackend):
         def generate(self, asked: Sequence[Prompt]) -> Iterator[Answer]:
