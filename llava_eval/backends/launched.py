@@ -37,7 +37,7 @@ SILENT_S = 30.0
 # Between two looks at what others have written.
 _LOOK_S = 0.2
 
-_MODEL, _STARTS, _LAUNCH = "model", "starts", "launch"
+_MODEL, _STARTS, _ENDED, _LAUNCH = "model", "starts", "ended", "launch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,17 +97,20 @@ def joined(store: Store, rank: int) -> Iterator[Store]:
     part.set(_LAUNCH, store.get(_LAUNCH).decode())
     with pulse(part, 0):
         yield part
+    part.set(_ENDED, "1")
 
 
 def _living(store: Store) -> int:
-    """Number of the last start of rank 0; waits until that is not one that has died already."""
+    """Number of the last start of rank 0; waits while that is one that died before its end."""
 
-    def heard() -> tuple[int, int]:
+    def heard() -> tuple[int, int, bool]:
         start = store.add(_STARTS, 0)
-        return start, num_beats(_part(store, start), 0)
+        part = _part(store, start)
+        return start, num_beats(part, 0), part.check([_ENDED])
 
     before = heard()
-    _wait(lambda: heard() != before)
+    if not before[2]:
+        _wait(lambda: heard() != before)
     return heard()[0]
 
 

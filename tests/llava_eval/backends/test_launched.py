@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from torch.distributed import HashStore
 from llava_eval import cli
 from llava_eval.backends import board, launched
 from llava_eval.backends.base import Answer
-from llava_eval.backends.board import Board, Watch, enlist, pulse
+from llava_eval.backends.board import Board, Store, Watch, enlist, pulse
 from llava_eval.backends.launched import (
     Launch,
     LaunchedBackend,
@@ -133,14 +134,18 @@ def test_a_rank_that_is_started_again_works_beside_what_it_left() -> None:
 
 def test_what_an_earlier_start_wrote_is_not_looked_at() -> None:
     store, tasks = HashStore(), [prompts(200), prompts(60)]
-    with joined(store, 0) as part:
-        list(LaunchedBackend(ScriptedBackend(), part, size=2).generate(tasks[0]))
     backends = [ScriptedBackend(delay_s=0.002) for _ in range(2)]
+
+    def die_after_a_task(part: Store) -> None:
+        list(LaunchedBackend(ScriptedBackend(), part, size=2).generate(tasks[0]))
+        raise BackendError("died")
 
     def work_as_rank_1() -> None:
         with joined(store, 1) as part:
             assist(tasks, backends[1], part, rank=1)
 
+    with pytest.raises(BackendError, match="died"), joined(store, 0) as part:
+        die_after_a_task(part)
     with ThreadPoolExecutor() as pool:
         other = pool.submit(work_as_rank_1)
         time.sleep(0.1)
@@ -150,6 +155,22 @@ def test_what_an_earlier_start_wrote_is_not_looked_at() -> None:
             assert other.result(10) is None
     assert sum(len(backend.asked) for backend in backends) == 260
     assert min(len(backend.asked) for backend in backends) > 0
+
+
+def test_a_rank_that_comes_when_all_is_done_has_nothing_to_do() -> None:
+    store, backend = HashStore(), ScriptedBackend()
+    with joined(store, 0) as part:
+        list(LaunchedBackend(ScriptedBackend(), part, size=2).generate(prompts(60)))
+
+    def work_as_rank_1() -> None:
+        with joined(store, 1) as part:
+            assist([prompts(60)], backend, part, rank=1)
+
+    other = Thread(target=work_as_rank_1, daemon=True)
+    other.start()
+    other.join(5)
+    assert not other.is_alive()
+    assert backend.asked == []
 
 
 def test_all_starts_of_a_launch_are_one_launch() -> None:
