@@ -5,6 +5,7 @@ starts workers and carries messages is a crew: processes of this machine, or act
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -14,7 +15,8 @@ from llava_eval.errors import BackendError, EvalError
 from llava_eval.leases import Leases
 from llava_eval.records import Prompt
 
-# Deaths in a row without an answer between them that are not bad luck any more.
+# Deaths of one worker without an answer of anybody between them that are not bad luck any more.
+# Many die together where a node leaves a cluster, but each of them once.
 _MAX_FRUITLESS = 3
 
 _logger = logging.getLogger(__name__)
@@ -51,7 +53,8 @@ class TeamBackend:
         """
         self._crew = crew
         self._idle: set[int] = set()
-        self._num_fruitless = 0
+        self._num_fruitless: Counter[int] = Counter()
+        """Worker -> its deaths since the last answer of any."""
         self._ready: Ready | None = None
         nothing = Leases([], num_workers=1)
         while self._ready is None:
@@ -82,7 +85,7 @@ class TeamBackend:
                 if not isinstance(message, Answer):
                     self._note(worker, message, leases)
                 elif leases.answered(worker, message.sample_id):
-                    self._num_fruitless = 0
+                    self._num_fruitless.clear()
                     yield message
 
     def _lend(self, leases: Leases) -> None:
@@ -111,12 +114,12 @@ class TeamBackend:
         self._idle.add(worker)
 
     def _mourn(self, worker: int, reason: str, *, num_left: int) -> None:
-        self._num_fruitless += 1
-        if self._num_fruitless > _MAX_FRUITLESS:
+        self._num_fruitless[worker] += 1
+        if self._num_fruitless[worker] > _MAX_FRUITLESS:
             raise BackendError(
-                f"{self._num_fruitless} workers in a row died before they answered anything, the "
-                f"last one by {reason}; too little memory is the usual cause: try fewer "
-                "--processes, or one to see its error"
+                f"worker {worker} died {self._num_fruitless[worker]} times before any worker "
+                f"answered anything, the last time by {reason}; too little memory is the usual "
+                "cause: try fewer --processes, or one to see its error"
             )
         _logger.warning(
             "worker %d died (%s) with %d prompts unanswered; another takes its place",

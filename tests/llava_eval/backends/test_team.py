@@ -1,5 +1,5 @@
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -20,12 +20,15 @@ def ready(**facts: str) -> Ready:
 class FakeCrew:
     """Workers that answer what they are lent, one message a turn, and die when the script says."""
 
-    size = 2
-
-    def __init__(self, *, deaths: Sequence[int] = (), first: Message | None = None) -> None:
+    def __init__(
+        self, *, deaths: Collection[int] = (), first: Message | None = None, size: int = 2
+    ) -> None:
+        self.size = size
         self.asked: list[str] = []
         self.replaced: list[int] = []
-        self._said: dict[int, deque[Message]] = {n: deque([first or ready()]) for n in range(2)}
+        self._said: dict[int, deque[Message]] = {
+            worker: deque([first or ready()]) for worker in range(size)
+        }
         self._deaths = set(deaths)
         self._num_messages = 0
 
@@ -91,8 +94,15 @@ def test_a_death_is_told_and_the_worker_replaced(caplog: pytest.LogCaptureFixtur
 
 def test_workers_that_only_die_end_the_run() -> None:
     crew = FakeCrew(deaths=range(3, 1000))
-    with pytest.raises(BackendError, match=r"4 workers in a row died .* SIGKILL.*--processes"):
+    with pytest.raises(BackendError, match=r"worker 0 died 4 times .* SIGKILL.*--processes"):
         texts(TeamBackend(crew), 60)
+
+
+def test_many_workers_may_leave_together() -> None:
+    """As those of a node that leaves a cluster do."""
+    crew = FakeCrew(size=8, deaths=range(17, 23))
+    assert len(texts(TeamBackend(crew), 400)) == 400
+    assert crew.replaced == list(range(6))
 
 
 def test_a_model_that_cannot_be_loaded_is_the_workers_own_error() -> None:
