@@ -20,7 +20,7 @@ _PULSE_S = 1.0
 # Answers that came within this time travel together.
 _POST_S = 0.2
 
-_WORKERS, _PULSE = "workers", "pulse"
+_WORKERS, _RANK, _PULSE = "workers", "rank", "pulse"
 
 Asked = tuple[str, str]
 """Id of a sample, and hash of its prompt."""
@@ -125,9 +125,16 @@ def asked(prompt: Prompt) -> Asked:
     return prompt.sample.sample_id, prompt.prompt_hash
 
 
-def enlist(store: Store) -> int:
+def enlist(store: Store, rank: int) -> int:
     """Gives a worker its number; rank 0 is none and has the number 0."""
-    return store.add(_WORKERS, 1)
+    worker = store.add(_WORKERS, 1)
+    store.set(f"{_RANK}/{worker}", str(rank))
+    return worker
+
+
+def rank_of(store: Store, worker: int) -> int:
+    """The rank of a worker that has put answers there."""
+    return int(store.get(f"{_RANK}/{worker}"))
 
 
 def num_workers(store: Store) -> int:

@@ -26,8 +26,9 @@ from llava_eval.backends.board import (
     num_beats,
     num_workers,
     pulse,
+    rank_of,
 )
-from llava_eval.backends.worker import Ready, describe_backend, refuse_another
+from llava_eval.backends.worker import Ready, describe_backend, refuse_another, refuse_missing
 from llava_eval.errors import BackendError
 from llava_eval.leases import Leases
 from llava_eval.records import Prompt
@@ -164,7 +165,7 @@ class LaunchedBackend:
         """Answers every prompt, each by one rank.
 
         Raises:
-            BackendError: the model failed.
+            BackendError: the model failed, or another rank lacks pictures.
         """
         board = Board(self._store, self._num_tasks)
         self._num_tasks += 1
@@ -206,7 +207,9 @@ class LaunchedBackend:
     def _gathered(self, board: Board) -> Iterator[Answer]:
         self._looked_at = self._clock()
         for worker in range(1, num_workers(self._store) + 1):
-            yield from board.gather(worker)
+            for answer in board.gather(worker):
+                refuse_missing(answer, worker=f"rank {rank_of(self._store, worker)}")
+                yield answer
 
     def _is_orphan(self, holder: int | None, *, idle_since: float) -> bool:
         """Whether nobody works on a loan that is taken and not finished."""
@@ -233,7 +236,7 @@ def assist(tasks: Iterable[Sequence[Prompt]], backend: Backend, store: Store, *,
     Raises:
         BackendError: the model failed, or model or data differ from those of rank 0.
     """
-    worker = enlist(store)
+    worker = enlist(store, rank)
     with pulse(store, worker):
         _wait(lambda: store.check([_MODEL]))
         first = Ready(**json.loads(store.get(_MODEL)))

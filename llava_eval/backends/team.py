@@ -10,7 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from llava_eval.backends.base import Answer
-from llava_eval.backends.worker import Died, Finished, Message, Ready, refuse_another
+from llava_eval.backends.worker import (
+    Died,
+    Finished,
+    Message,
+    Ready,
+    refuse_another,
+    refuse_missing,
+)
 from llava_eval.errors import BackendError, EvalError
 from llava_eval.leases import Leases
 from llava_eval.records import Prompt
@@ -76,7 +83,7 @@ class TeamBackend:
         """Answers every prompt, each by one worker.
 
         Raises:
-            BackendError: a model failed, workers keep dying, or their models differ.
+            BackendError: a model failed, workers keep dying, or their models or pictures differ.
         """
         leases = Leases(prompts, num_workers=self._crew.size)
         while not leases.finished:
@@ -86,6 +93,7 @@ class TeamBackend:
                     self._note(worker, message, leases)
                 elif leases.answered(worker, message.sample_id):
                     self._num_fruitless.clear()
+                    refuse_missing(message, worker=f"worker {worker}")
                     yield message
 
     def _lend(self, leases: Leases) -> None:

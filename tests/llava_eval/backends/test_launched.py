@@ -111,7 +111,7 @@ def test_an_answer_of_a_rank_that_was_taken_for_dead_does_not_count_twice() -> N
     late = [Answer(sample_id=str(number), text="late") for number in range(60)]
     answers = first.generate(prompts(60))
     got = [next(answers)]
-    Board(store, 0).post(enlist(store), late)
+    Board(store, 0).post(enlist(store, 1), late)
     got += answers
     assert ids(iter(got)) == wanted(60)
 
@@ -122,7 +122,7 @@ def test_a_rank_that_is_started_again_works_beside_what_it_left() -> None:
     first = LaunchedBackend(ScriptedBackend(delay_s=0.01), store, size=2)
     answers = first.generate(tasks[0])
     got = [next(answers)]
-    with pulse(store, died := enlist(store)):
+    with pulse(store, died := enlist(store, 1)):
         assert board.claim(died) is not None
         board.post(died, [Answer(sample_id="59", text="before it died")])
     with ThreadPoolExecutor() as pool:
@@ -207,6 +207,16 @@ def test_other_data_are_refused() -> None:
     other = [replace(prompt, prompt_hash="4567") for prompt in prompts(5)]
     with pytest.raises(BackendError, match="rank 1 does not have 5 of the prompts .* --data"):
         assist([other], ScriptedBackend(), store, rank=1)
+
+
+def test_a_rank_without_pictures_that_rank_0_has_is_named(tmp_path: Path) -> None:
+    store = HashStore()
+    answers = LaunchedBackend(ScriptedBackend(delay_s=0.01), store, size=2).generate(prompts(60))
+    next(answers)
+    failed = Answer(sample_id="59", text="", error="no picture", missing=str(tmp_path))
+    Board(store, 0).post(enlist(store, 3), [failed])
+    with pytest.raises(BackendError, match=f"rank 3 has no {tmp_path}, which is here; give all"):
+        list(answers)
 
 
 def test_signs_of_life_end_with_the_block() -> None:

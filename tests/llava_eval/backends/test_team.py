@@ -1,5 +1,6 @@
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -115,6 +116,22 @@ def test_a_worker_with_another_model_is_refused() -> None:
     crew.replace = lambda worker: crew._said[worker].append(ready(fingerprint="g"))  # type: ignore[method-assign]
     with pytest.raises(BackendError, match="another model: fingerprint g, not f"):
         texts(TeamBackend(crew), 60)
+
+
+def texts_without(path: Path) -> list[str]:
+    failed = Answer(sample_id="0", text="", error="no picture", missing=str(path))
+    crew = FakeCrew()
+    crew.lend = lambda worker, asked: crew._said[worker].extend([failed, Finished()])  # type: ignore[method-assign]
+    return texts(TeamBackend(crew), 1)
+
+
+def test_a_worker_without_a_picture_that_is_here_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=f"worker 0 has no {tmp_path}, which is here; give all"):
+        texts_without(tmp_path)
+
+
+def test_a_picture_that_is_nowhere_costs_its_own_sample(tmp_path: Path) -> None:
+    assert texts_without(tmp_path / "gone.jpg") == [""]
 
 
 def test_workers_may_sit_on_different_devices() -> None:
