@@ -1,11 +1,12 @@
 """One source of answers made of many workers, which may die.
 
-What a dead worker leaves unanswered goes to the others, and another worker takes its place. What
-starts workers and carries messages is a crew: processes of this machine, or actors on a cluster.
+What a dead worker leaves unanswered goes to the others, and another worker takes its place. A
+prompt that several died of is answered with that as its error. What starts workers and carries
+messages is a crew: processes of this machine, or actors on a cluster.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from llava_eval.backends.worker import (
     refuse_missing,
 )
 from llava_eval.errors import BackendError, EvalError
-from llava_eval.leases import Leases
+from llava_eval.leases import MAX_DEATHS, Leases
 from llava_eval.records import Prompt
 
 # Deaths of one worker without an answer of anybody between them that are not bad luck any more.
@@ -62,6 +63,7 @@ class TeamBackend:
         self._idle: set[int] = set()
         self._num_fruitless: Counter[int] = Counter()
         """Worker -> its deaths since the last answer of any."""
+        self._failed: deque[Answer] = deque()
         self._ready: Ready | None = None
         nothing = Leases([], num_workers=1)
         while self._ready is None:
@@ -95,6 +97,8 @@ class TeamBackend:
                     self._num_fruitless.clear()
                     refuse_missing(message, worker=f"worker {worker}")
                     yield message
+            while self._failed:
+                yield self._failed.popleft()
 
     def _lend(self, leases: Leases) -> None:
         for worker in sorted(self._idle):
@@ -112,7 +116,9 @@ class TeamBackend:
                 self._idle.add(worker)
             case Died(reason=reason):
                 self._idle.discard(worker)
-                self._mourn(worker, reason, num_left=leases.release(worker))
+                left = leases.release(worker)
+                self._failed += [_failure(prompt, reason) for prompt in left.lost]
+                self._mourn(worker, reason, num_left=len(left.prompts))
             case EvalError():
                 raise message
 
@@ -136,3 +142,8 @@ class TeamBackend:
             num_left,
         )
         self._crew.replace(worker)
+
+
+def _failure(prompt: Prompt, reason: str) -> Answer:
+    error = f"{MAX_DEATHS} workers died while they had it, the last one by {reason}"
+    return Answer(sample_id=prompt.sample.sample_id, text="", error=error)

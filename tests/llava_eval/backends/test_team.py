@@ -79,7 +79,7 @@ def test_workers_share_the_prompts_of_every_task() -> None:
         assert sorted(crew.asked, key=int) == [str(number) for number in range(count)]
 
 
-@given(deaths=st.lists(st.integers(3, 200), max_size=3))
+@given(deaths=st.lists(st.integers(3, 200), max_size=2))
 def test_deaths_lose_nothing_and_repeat_no_answer(deaths: list[int]) -> None:
     crew = FakeCrew(deaths=deaths)
     answers = texts(TeamBackend(crew), 60)
@@ -97,6 +97,32 @@ def test_workers_that_only_die_end_the_run() -> None:
     crew = FakeCrew(deaths=range(3, 1000))
     with pytest.raises(BackendError, match=r"worker 0 died 4 times .* SIGKILL.*--processes"):
         texts(TeamBackend(crew), 60)
+
+
+class PoisonedCrew(FakeCrew):
+    """Its workers die of some prompts, and answer those that were lent before them."""
+
+    poison = frozenset({"7", "30"})
+
+    def lend(self, worker: int, prompts: Sequence[Prompt]) -> None:
+        for prompt in prompts:
+            if prompt.sample.sample_id in self.poison:
+                self._said[worker].append(Died(reason="SIGSEGV"))
+                return
+            super().lend(worker, [prompt])
+            self._said[worker].pop()
+        self._said[worker].append(Finished())
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_what_workers_die_of_fails_and_the_others_are_answered(size: int) -> None:
+    crew = PoisonedCrew(size=size)
+    answers = {answer.sample_id: answer for answer in TeamBackend(crew).generate(prompts(60))}
+    assert len(answers) == 60
+    failed = {name: answer.error for name, answer in answers.items() if answer.error}
+    reason = "3 workers died while they had it, the last one by SIGSEGV"
+    assert failed == dict.fromkeys(crew.poison, reason)
+    assert len(crew.replaced) <= 6
 
 
 def test_many_workers_may_leave_together() -> None:
