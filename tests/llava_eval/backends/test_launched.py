@@ -310,24 +310,48 @@ def test_ranks_go_on_when_one_is_killed(tmp_path: Path, undisturbed: list[bytes]
     assert written(tmp_path / "run") == undisturbed
 
 
+def torchrun(folder: Path, *flags: str) -> list[str]:
+    module = ["-m", "tests.llava_eval.launched_run", str(folder / "run")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--max-restarts", "1"]
+    return [*launcher, *flags, *module]
+
+
+def kill_and_wait(
+    agents: Sequence["subprocess.Popen[bytes]"], folder: Path, *, rank: int, lines: int
+) -> None:
+    """Kills a rank when so many lines of the first task are written; the agents start it again."""
+    try:
+        wait_for_lines(folder / "run/first/responses.part-0.jsonl", lines)
+        psutil.Process(int((folder / f"{rank}.pid").read_text())).kill()
+        assert [agent.wait(60) for agent in agents] == [0] * len(agents)
+    finally:
+        for agent in agents:
+            agent.terminate()
+    asked = [int((folder / f"{rank}.asked").read_text()) for rank in range(2)]
+    assert sum(asked) <= sum(map(len, launched_run.TASKS.values())) - lines
+    assert min(asked) > 0
+    assert launched_run.DELAY_S * (launched_run.NUM_PROMPTS - lines) > 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("rank", "lines"), [(0, 5), (1, 300)])
 def test_torchrun_starts_all_again_and_nothing_is_lost(
     tmp_path: Path, undisturbed: list[bytes], rank: int, lines: int
 ) -> None:
     """Though torchrun keeps what the processes before wrote into its store."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    flags = ["--master-port", free_port(), "--max-restarts", "1", "-m"]
-    module = ["tests.llava_eval.launched_run", str(tmp_path / "run")]
-    with subprocess.Popen([*torchrun, *flags, *module], cwd=ROOT) as run:
-        wait_for_lines(tmp_path / "run/first/responses.part-0.jsonl", lines)
-        psutil.Process(int((tmp_path / f"{rank}.pid").read_text())).kill()
-        try:
-            assert run.wait(60) == 0
-        finally:
-            run.terminate()
+    command = torchrun(tmp_path, "--nproc-per-node", "2", "--master-port", free_port())
+    with subprocess.Popen(command, cwd=ROOT) as agent:
+        kill_and_wait([agent], tmp_path, rank=rank, lines=lines)
     assert written(tmp_path / "run") == undisturbed
-    asked = [int((tmp_path / f"{rank}.asked").read_text()) for rank in range(2)]
-    assert sum(asked) <= sum(map(len, launched_run.TASKS.values())) - lines
-    assert min(asked) > 0
-    assert launched_run.DELAY_S * (launched_run.NUM_PROMPTS - lines) > 1
+
+
+@pytest.mark.slow
+def test_a_death_on_one_machine_starts_all_again_on_both(
+    tmp_path: Path, undisturbed: list[bytes]
+) -> None:
+    """Though only the one where it was counts it as a restart."""
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"]
+    command = torchrun(tmp_path, "--nnodes", "2", "--nproc-per-node", "1", *meeting)
+    agents = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
+    kill_and_wait(agents, tmp_path, rank=1, lines=200)
+    assert written(tmp_path / "run") == undisturbed
