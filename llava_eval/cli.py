@@ -25,6 +25,7 @@ from llava_eval.commands import (
     tasks,
     view,
 )
+from llava_eval.commands.arguments import way_on
 from llava_eval.errors import EvalError
 
 
@@ -72,11 +73,12 @@ def main(arguments: Sequence[str]) -> int:
     except EvalError as error:
         if parsed.debug:
             traceback.print_exc()
-        for line in str(error).splitlines():
+        for line in way_on(str(error), parsed).splitlines():
             sys.stderr.write(f"llava-eval: error: {line}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("llava-eval: interrupted; the same command goes on from here\n")
+        message = way_on("interrupted; the same command goes on from here", parsed)
+        sys.stderr.write(f"llava-eval: {message}\n")
         return _INTERRUPTED
     except BrokenPipeError:
         # `head` and its like have left; what Python still flushes at its end goes nowhere.

@@ -304,7 +304,14 @@ def manifest_differences(
     ]
 
 
-_NOT_COMPARED = ("created", "command", "tasks", "settings.output", "settings.limit")
+_NOT_COMPARED = (
+    "created",
+    "command",
+    "tasks",
+    "model.launch",
+    "settings.output",
+    "settings.limit",
+)
 
 
 def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:

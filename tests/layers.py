@@ -327,9 +327,9 @@ LLAVA_EVAL = {
     "review/summary review/tables sources/open",
     "commands/judging": "errors review/judge review/price review/session store",
     "commands/summarize": "errors review/page review/summary review/tables sources/files",
-    "cli": "commands/check commands/compare commands/run commands/score commands/report "
-    "commands/submit commands/tasks commands/data commands/gpt_review commands/summarize "
-    "commands/view errors",
+    "cli": "commands/arguments commands/check commands/compare commands/run commands/score "
+    "commands/report commands/submit commands/tasks commands/data commands/gpt_review "
+    "commands/summarize commands/view errors",
     "__main__": "cli",
 }
 

@@ -25,6 +25,8 @@ class Answer:
     """Seconds that the device computed since the answer before; 0 where the backend cannot know."""
     error: str | None = None
     """Why this sample could not be asked, one line; the others go on."""
+    missing: str | None = None
+    """Path of the picture that was not there, where that is why."""
 
 
 class Backend(Protocol):

@@ -1,7 +1,8 @@
 """What processes that were launched together write for each other into a key-value store.
 
 Every call ends at once; nobody waits inside the store, so no process can hold up another. Numbers
-of loans are handed out by the store's counter, which gives none twice.
+of loans and of workers are handed out by the store's counters, which give none twice: a rank that
+is started again is another worker.
 """
 
 import json
@@ -18,6 +19,8 @@ from llava_eval.records import Prompt
 _PULSE_S = 1.0
 # Answers that came within this time travel together.
 _POST_S = 0.2
+
+_WORKERS, _RANK, _PULSE = "workers", "rank", "pulse"
 
 Asked = tuple[str, str]
 """Id of a sample, and hash of its prompt."""
@@ -62,12 +65,12 @@ class Board:
             self._store.set(f"{self._name}/loan/{number}", json.dumps([asked(p) for p in loan]))
         self._store.set(f"{self._name}/size", str(len(loans)))
 
-    def claim(self, rank: int) -> int | None:
-        """Takes a loan for a rank and gives its number; None where none is left."""
+    def claim(self, worker: int) -> int | None:
+        """Takes a loan for a worker and gives its number; None where none is left."""
         number = self._store.add(f"{self._name}/next", 1) - 1
         if number >= int(self._store.get(f"{self._name}/size")):
             return None
-        self._store.set(f"{self._name}/holder/{number}", str(rank))
+        self._store.set(f"{self._name}/holder/{number}", str(worker))
         return number
 
     def loan(self, number: int) -> list[Asked]:
@@ -88,30 +91,30 @@ class Board:
         """Whether all answers of a loan are there."""
         return self._store.check([f"{self._name}/finished/{number}"])
 
-    def post(self, rank: int, answers: Iterable[Answer]) -> None:
+    def post(self, worker: int, answers: Iterable[Answer]) -> None:
         """Puts answers there as they come."""
         waiting: list[Answer] = []
         posted_at = time.monotonic()
         for answer in answers:
             waiting.append(answer)
             if time.monotonic() - posted_at > _POST_S:
-                self._put(rank, waiting)
+                self._put(worker, waiting)
                 waiting, posted_at = [], time.monotonic()
-        self._put(rank, waiting)
+        self._put(worker, waiting)
 
-    def _put(self, rank: int, answers: Sequence[Answer]) -> None:
-        key = f"{self._name}/answers/{rank}/{self._num_posted}"
+    def _put(self, worker: int, answers: Sequence[Answer]) -> None:
+        key = f"{self._name}/answers/{worker}/{self._num_posted}"
         self._store.set(key, json.dumps([asdict(answer) for answer in answers]))
         self._num_posted += 1
 
-    def gather(self, rank: int) -> Iterator[Answer]:
-        """Takes what a rank has put there since the last time."""
+    def gather(self, worker: int) -> Iterator[Answer]:
+        """Takes what a worker has put there since the last time."""
         while True:
-            number = self._num_gathered.get(rank, 0)
-            key = f"{self._name}/answers/{rank}/{number}"
+            number = self._num_gathered.get(worker, 0)
+            key = f"{self._name}/answers/{worker}/{number}"
             if not self._store.check([key]):
                 return
-            self._num_gathered[rank] = number + 1
+            self._num_gathered[worker] = number + 1
             for fields in json.loads(self._store.get(key)):
                 yield Answer(**fields)
             self._store.delete_key(key)
@@ -122,16 +125,33 @@ def asked(prompt: Prompt) -> Asked:
     return prompt.sample.sample_id, prompt.prompt_hash
 
 
+def enlist(store: Store, rank: int) -> int:
+    """Gives a worker its number; rank 0 is none and has the number 0."""
+    worker = store.add(_WORKERS, 1)
+    store.set(f"{_RANK}/{worker}", str(rank))
+    return worker
+
+
+def rank_of(store: Store, worker: int) -> int:
+    """The rank of a worker that has put answers there."""
+    return int(store.get(f"{_RANK}/{worker}"))
+
+
+def num_workers(store: Store) -> int:
+    """How many have their number, the dead among them."""
+    return store.add(_WORKERS, 0)
+
+
 @contextmanager
-def pulse(store: Store, rank: int) -> Iterator[None]:
+def pulse(store: Store, worker: int) -> Iterator[None]:
     """Gives a sign of life every second, as long as this process lives and the block lasts."""
     ended = Event()
 
     def beat() -> None:
         while not ended.wait(_PULSE_S):
-            store.add(f"pulse/{rank}", 1)
+            store.add(f"{_PULSE}/{worker}", 1)
 
-    store.add(f"pulse/{rank}", 1)
+    store.add(f"{_PULSE}/{worker}", 1)
     thread = Thread(target=beat, daemon=True)
     thread.start()
     try:
@@ -141,8 +161,14 @@ def pulse(store: Store, rank: int) -> Iterator[None]:
         thread.join()
 
 
+def num_beats(store: Store, worker: int) -> int:
+    """How many signs of life a worker has given."""
+    # A number is read by adding nothing to it.
+    return store.add(f"{_PULSE}/{worker}", 0)
+
+
 class Watch:
-    """When each rank last gave a sign of life, by this process's own clock."""
+    """When each worker last gave a sign of life, by this process's own clock."""
 
     def __init__(self, store: Store, *, clock: Callable[[], float]) -> None:
         """Has seen nobody yet."""
@@ -150,11 +176,10 @@ class Watch:
         self._clock = clock
         self._seen: dict[int, tuple[int, float]] = {}
 
-    def silent_s(self, rank: int) -> float:
-        """Seconds since a rank's last sign was new; 0 where this is the first look."""
+    def silent_s(self, worker: int) -> float:
+        """Seconds since a worker's last sign was new; 0 where this is the first look."""
         now = self._clock()
-        # A number is read by adding nothing to it.
-        count = self._store.add(f"pulse/{rank}", 0)
-        if self._seen.get(rank, (-1, now))[0] != count:
-            self._seen[rank] = (count, now)
-        return now - self._seen[rank][1]
+        count = num_beats(self._store, worker)
+        if self._seen.get(worker, (-1, now))[0] != count:
+            self._seen[worker] = (count, now)
+        return now - self._seen[worker][1]

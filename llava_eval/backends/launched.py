@@ -4,6 +4,9 @@ They speak through torch.distributed's key-value store alone. There are no colle
 would wait for the slowest and fail with the first that dies. Rank 0 cuts the prompts into loans,
 every rank takes one after the other, and rank 0 gathers the answers, so only its machine needs the
 run folder. What a rank that has fallen silent leaves unanswered, rank 0 does itself.
+
+torchrun's store outlives the processes: after a restart all that the dead ones wrote is still in
+it. Every start of rank 0 therefore has a part of the store of its own.
 """
 
 import json
@@ -11,10 +14,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from uuid import uuid4
 
 from llava_eval.backends.base import Answer, Backend
-from llava_eval.backends.board import Board, Store, Watch, asked, pulse
-from llava_eval.backends.worker import Ready, describe_backend, refuse_another
+from llava_eval.backends.board import (
+    Board,
+    Store,
+    Watch,
+    asked,
+    enlist,
+    num_beats,
+    num_workers,
+    pulse,
+    rank_of,
+)
+from llava_eval.backends.worker import Ready, describe_backend, refuse_another, refuse_missing
 from llava_eval.errors import BackendError
 from llava_eval.leases import Leases
 from llava_eval.records import Prompt
@@ -24,7 +38,7 @@ SILENT_S = 30.0
 # Between two looks at what others have written.
 _LOOK_S = 0.2
 
-_MODEL = "model"
+_MODEL, _STARTS, _ENDED, _LAUNCH = "model", "starts", "ended", "launch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +62,8 @@ def find_launch(environment: Mapping[str, str]) -> Launch | None:
 
 
 @contextmanager
-def connected() -> Iterator[Store]:
-    """The store that the launcher's variables name.
+def connected(rank: int) -> Iterator[Store]:
+    """This start's part of the store that the launcher's variables name.
 
     Raises:
         BackendError: it cannot be reached, or went away.
@@ -59,12 +73,53 @@ def connected() -> Iterator[Store]:
 
     try:
         store, _, _ = next(rendezvous("env://"))
-        yield store
+        with joined(store, rank) as part:
+            yield part
     except DistError as error:
         line = str(error).strip().partition("\n")[0]
         raise BackendError(
             f"the launched processes lost each other ({line}); the same command goes on from here"
         ) from error
+
+
+@contextmanager
+def joined(store: Store, rank: int) -> Iterator[Store]:
+    """The part of a store that belongs to one start of rank 0, a new one where this is rank 0.
+
+    Nothing in the environment tells the starts apart: with several machines only the one where a
+    process died counts it as a restart. So rank 0 counts, and the others wait until they hear it.
+    """
+    if rank > 0:
+        yield _part(store, _living(store))
+        return
+    part = _part(store, store.add(_STARTS, 1))
+    if not store.check([_LAUNCH]):
+        store.set(_LAUNCH, uuid4().hex)
+    part.set(_LAUNCH, store.get(_LAUNCH).decode())
+    with pulse(part, 0):
+        yield part
+    part.set(_ENDED, "1")
+
+
+def _living(store: Store) -> int:
+    """Number of the last start of rank 0; waits while that is one that died before its end."""
+
+    def heard() -> tuple[int, int, bool]:
+        start = store.add(_STARTS, 0)
+        part = _part(store, start)
+        return start, num_beats(part, 0), part.check([_ENDED])
+
+    before = heard()
+    if not before[2]:
+        _wait(lambda: heard() != before)
+    return heard()[0]
+
+
+def _part(store: Store, start: int) -> Store:
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    part: Store = PrefixStore(f"start/{start}", store)  # type: ignore[arg-type]
+    return part
 
 
 class LaunchedBackend:
@@ -96,14 +151,21 @@ class LaunchedBackend:
         store.set(_MODEL, json.dumps(asdict(describe_backend(backend))))
 
     def describe(self) -> Mapping[str, str]:
-        """What the model of rank 0 is, which all must have, and how many ranks there are."""
-        return {**self._backend.describe(), "processes": str(self._size)}
+        """What the model of rank 0 is, which all must have, how many ranks there are, which launch.
+
+        The launch stays the same when the launcher starts all again.
+        """
+        return {
+            **self._backend.describe(),
+            "processes": str(self._size),
+            "launch": self._store.get(_LAUNCH).decode(),
+        }
 
     def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
         """Answers every prompt, each by one rank.
 
         Raises:
-            BackendError: the model failed.
+            BackendError: the model failed, or another rank lacks pictures.
         """
         board = Board(self._store, self._num_tasks)
         self._num_tasks += 1
@@ -118,7 +180,7 @@ class LaunchedBackend:
     def _answers(
         self, board: Board, loans: Sequence[Sequence[Prompt]], waiting: Mapping[str, Prompt]
     ) -> Iterator[Answer]:
-        while (number := board.claim(rank=0)) is not None:
+        while (number := board.claim(0)) is not None:
             yield from self._work(board, loans[number])
             board.finish(number)
         idle_since = self._clock()
@@ -144,8 +206,10 @@ class LaunchedBackend:
 
     def _gathered(self, board: Board) -> Iterator[Answer]:
         self._looked_at = self._clock()
-        for rank in range(1, self._size):
-            yield from board.gather(rank)
+        for worker in range(1, num_workers(self._store) + 1):
+            for answer in board.gather(worker):
+                refuse_missing(answer, worker=f"rank {rank_of(self._store, worker)}")
+                yield answer
 
     def _is_orphan(self, holder: int | None, *, idle_since: float) -> bool:
         """Whether nobody works on a loan that is taken and not finished."""
@@ -172,7 +236,8 @@ def assist(tasks: Iterable[Sequence[Prompt]], backend: Backend, store: Store, *,
     Raises:
         BackendError: the model failed, or model or data differ from those of rank 0.
     """
-    with pulse(store, rank):
+    worker = enlist(store, rank)
+    with pulse(store, worker):
         _wait(lambda: store.check([_MODEL]))
         first = Ready(**json.loads(store.get(_MODEL)))
         refuse_another(describe_backend(backend), first, worker=f"rank {rank}")
@@ -180,9 +245,9 @@ def assist(tasks: Iterable[Sequence[Prompt]], backend: Backend, store: Store, *,
             board = Board(store, number)
             _wait(board.is_published)
             known = {asked(prompt): prompt for prompt in prompts}
-            while (loan := board.claim(rank)) is not None:
+            while (loan := board.claim(worker)) is not None:
                 mine = [known.get(key) for key in board.loan(loan)]
-                board.post(rank, backend.generate(_all_known(mine, rank=rank)))
+                board.post(worker, backend.generate(_all_known(mine, rank=rank)))
                 board.finish(loan)
 
 

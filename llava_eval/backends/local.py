@@ -173,8 +173,13 @@ def _answer(response: "llava_core.Response", choices: Sequence[str] | None) -> A
     )
 
 
-def _failure(prompt: Prompt, reason: str) -> Answer:
-    return Answer(sample_id=prompt.sample.sample_id, text="", error=reason)
+def _failure(prompt: Prompt, reason: str, missing: str | None = None) -> Answer:
+    return Answer(sample_id=prompt.sample.sample_id, text="", error=reason, missing=missing)
+
+
+def _missing(images: Sequence[ImageRef]) -> str | None:
+    paths = (image.path for image in images if image.path is not None)
+    return next((str(path) for path in paths if not path.exists()), None)
 
 
 def _requests(
@@ -186,7 +191,8 @@ def _requests(
             try:
                 images = opened.result()
             except SampleError as error:
-                failed.extend(_failure(prompt, str(error)) for prompt in prompts)
+                missing = _missing(prompts[0].sample.images)
+                failed.extend(_failure(prompt, str(error), missing) for prompt in prompts)
                 continue
             for prompt in prompts:
                 # A mark that somebody wrote into a question would ask for one more picture.

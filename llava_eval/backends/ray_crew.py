@@ -1,10 +1,12 @@
 """Workers as actors of a Ray cluster, one a GPU; on a cluster without GPUs one a node.
 
 Only this process writes files. Pictures are read where the worker is: the data folder must be on
-every node at the same path, and so must a checkpoint that is named by its folder.
+every node at the same path, and so must a checkpoint that is named by its folder. Paths begin at
+the working folder of this process.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -81,7 +83,7 @@ class RayCrew:
     def _start(self, worker: int) -> None:
         actor = ray.remote(_Actor).options(**self._needs, max_restarts=0).remote()
         self._actors[worker] = actor
-        self._pending[worker] = actor.load.remote(self._factory, worker)
+        self._pending[worker] = actor.load.remote(self._factory, worker, folder=os.getcwd())
 
     def _receive(self, worker: int, pending: Any) -> Message:
         try:
@@ -105,7 +107,11 @@ class RayCrew:
 class _Actor:
     """A worker's process."""
 
-    def load(self, factory: Factory, number: int) -> Message:
+    def load(self, factory: Factory, number: int, *, folder: str) -> Message:
+        # Else paths would begin where Ray was started. A node that has no such folder is of use
+        # where all paths are whole.
+        if os.path.isdir(folder):
+            os.chdir(folder)
         try:
             self._backend = factory(number)
         except EvalError as error:

@@ -1,20 +1,30 @@
 """One source of answers made of many workers, which may die.
 
-What a dead worker leaves unanswered goes to the others, and another worker takes its place. What
-starts workers and carries messages is a crew: processes of this machine, or actors on a cluster.
+What a dead worker leaves unanswered goes to the others, and another worker takes its place. A
+prompt that several died of is answered with that as its error. What starts workers and carries
+messages is a crew: processes of this machine, or actors on a cluster.
 """
 
 import logging
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from llava_eval.backends.base import Answer
-from llava_eval.backends.worker import Died, Finished, Message, Ready, refuse_another
+from llava_eval.backends.worker import (
+    Died,
+    Finished,
+    Message,
+    Ready,
+    refuse_another,
+    refuse_missing,
+)
 from llava_eval.errors import BackendError, EvalError
-from llava_eval.leases import Leases
+from llava_eval.leases import MAX_DEATHS, Leases
 from llava_eval.records import Prompt
 
-# Deaths in a row without an answer between them that are not bad luck any more.
+# Deaths of one worker without an answer of anybody between them that are not bad luck any more.
+# Many die together where a node leaves a cluster, but each of them once.
 _MAX_FRUITLESS = 3
 
 _logger = logging.getLogger(__name__)
@@ -51,7 +61,9 @@ class TeamBackend:
         """
         self._crew = crew
         self._idle: set[int] = set()
-        self._num_fruitless = 0
+        self._num_fruitless: Counter[int] = Counter()
+        """Worker -> its deaths since the last answer of any."""
+        self._failed: deque[Answer] = deque()
         self._ready: Ready | None = None
         nothing = Leases([], num_workers=1)
         while self._ready is None:
@@ -73,7 +85,7 @@ class TeamBackend:
         """Answers every prompt, each by one worker.
 
         Raises:
-            BackendError: a model failed, workers keep dying, or their models differ.
+            BackendError: a model failed, workers keep dying, or their models or pictures differ.
         """
         leases = Leases(prompts, num_workers=self._crew.size)
         while not leases.finished:
@@ -82,8 +94,11 @@ class TeamBackend:
                 if not isinstance(message, Answer):
                     self._note(worker, message, leases)
                 elif leases.answered(worker, message.sample_id):
-                    self._num_fruitless = 0
+                    self._num_fruitless.clear()
+                    refuse_missing(message, worker=f"worker {worker}")
                     yield message
+            while self._failed:
+                yield self._failed.popleft()
 
     def _lend(self, leases: Leases) -> None:
         for worker in sorted(self._idle):
@@ -101,7 +116,9 @@ class TeamBackend:
                 self._idle.add(worker)
             case Died(reason=reason):
                 self._idle.discard(worker)
-                self._mourn(worker, reason, num_left=leases.release(worker))
+                left = leases.release(worker)
+                self._failed += [_failure(prompt, reason) for prompt in left.lost]
+                self._mourn(worker, reason, num_left=len(left.prompts))
             case EvalError():
                 raise message
 
@@ -111,12 +128,12 @@ class TeamBackend:
         self._idle.add(worker)
 
     def _mourn(self, worker: int, reason: str, *, num_left: int) -> None:
-        self._num_fruitless += 1
-        if self._num_fruitless > _MAX_FRUITLESS:
+        self._num_fruitless[worker] += 1
+        if self._num_fruitless[worker] > _MAX_FRUITLESS:
             raise BackendError(
-                f"{self._num_fruitless} workers in a row died before they answered anything, the "
-                f"last one by {reason}; too little memory is the usual cause: try fewer "
-                "--processes, or one to see its error"
+                f"worker {worker} died {self._num_fruitless[worker]} times before any worker "
+                f"answered anything, the last time by {reason}; too little memory is the usual "
+                "cause: try fewer --processes, or one to see its error"
             )
         _logger.warning(
             "worker %d died (%s) with %d prompts unanswered; another takes its place",
@@ -125,3 +142,8 @@ class TeamBackend:
             num_left,
         )
         self._crew.replace(worker)
+
+
+def _failure(prompt: Prompt, reason: str) -> Answer:
+    error = f"{MAX_DEATHS} workers died while they had it, the last one by {reason}"
+    return Answer(sample_id=prompt.sample.sample_id, text="", error=error)

@@ -71,6 +71,19 @@ def refuse_another(other: Ready, first: Ready, *, worker: str) -> None:
         raise BackendError(f"{worker} has another model: {details}; give all of them the same")
 
 
+def refuse_missing(answer: Answer, *, worker: str) -> None:
+    """Makes sure that a worker lacks no picture that is here: it would take all prompts and fail.
+
+    Raises:
+        BackendError: it does.
+    """
+    if answer.missing is not None and os.path.exists(answer.missing):
+        raise BackendError(
+            f"{worker} has no {answer.missing}, which is here; give all of them the same data, "
+            "then the same command goes on from here"
+        )
+
+
 def _common(ready: Ready) -> dict[str, str]:
     facts = {name: value for name, value in ready.facts.items() if name not in _OWN_FACTS}
     return {"model_id": ready.model_id, **facts}

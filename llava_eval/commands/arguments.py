@@ -1,7 +1,7 @@
 """Flags that several commands share."""
 
 import math
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 
 # Where LLaVA's own scripts look.
@@ -17,6 +17,13 @@ def add_data(parser: ArgumentParser) -> None:
         help="folder laid out as LLaVA's or with VLMEvalKit's TSV files; the Hugging Face Hub; or "
         f"the mini data (default: {LLAVA_DATA})",
     )
+
+
+def way_on(message: str, arguments: Namespace) -> str:
+    """A message whose "the same command" goes on: with --fresh it would start over."""
+    if not getattr(arguments, "fresh", False):
+        return message
+    return message.replace("the same command", "the same command without --fresh")
 
 
 def one_task(text: str) -> str:

@@ -135,6 +135,7 @@ def open_backend(arguments: Namespace) -> Iterator[Backend]:
         FlagsError: flags that exclude each other.
         ModelError: the model cannot be loaded.
     """
+    launch = _find_launch(arguments)
     if arguments.backend == "openai":
         with closing(_endpoint(arguments)) as backend:
             yield backend
@@ -143,13 +144,13 @@ def open_backend(arguments: Namespace) -> Iterator[Backend]:
         raise FlagsError("--base-url is for --backend openai; give both or neither")
     if arguments.feature_cache_gb is not None and arguments.feature_cache is None:
         raise FlagsError("--feature-cache-gb bounds --feature-cache DIR; give both or neither")
-    launch = find_launch(os.environ)
     if arguments.ray is not None:
         with closing(_ray_crew(arguments)) as crew:
             yield TeamBackend(crew)
     elif launch is not None:
-        with connected() as store:
-            yield LaunchedBackend(_launched_model(launch, arguments), store, size=launch.size)
+        with connected(launch.rank) as store:
+            own = _factory(arguments)(launch.local_rank)
+            yield LaunchedBackend(own, store, size=launch.size)
     elif arguments.processes > 1:
         num_threads = threads_per_process(arguments.processes)
         processes = ProcessCrew(
@@ -174,21 +175,33 @@ def assist_rank_0(arguments: Namespace, tasks: Sequence[Sequence[Prompt]]) -> bo
     Raises:
         EvalError: as for rank 0.
     """
-    launch = find_launch(os.environ)
+    launch = _find_launch(arguments)
     if launch is None or launch.rank == 0:
         return False
-    with connected() as store:
-        assist(tasks, _launched_model(launch, arguments), store, rank=launch.rank)
+    with connected(launch.rank) as store:
+        assist(tasks, _factory(arguments)(launch.local_rank), store, rank=launch.rank)
     return True
 
 
-def _launched_model(launch: Launch, arguments: Namespace) -> Backend:
-    if arguments.processes > 1:
+def _find_launch(arguments: Namespace) -> Launch | None:
+    """This process among those that were launched together; None where it is alone.
+
+    Raises:
+        FlagsError: flags that name other workers; all but rank 0 would wait for ever.
+    """
+    launch = find_launch(os.environ)
+    others = {
+        "--backend openai": arguments.backend == "openai",
+        f"--ray {arguments.ray}": arguments.ray is not None,
+        f"--processes {arguments.processes}": arguments.processes > 1,
+    }
+    if launch is not None and any(others.values()):
+        flags = " and ".join(flag for flag, given in others.items() if given)
         raise FlagsError(
-            f"--processes {arguments.processes}: {launch.size} processes were launched already; "
-            "drop the flag, or the launcher"
+            f"{flags}: {launch.size} processes were launched already; drop the flag, or the "
+            "launcher"
         )
-    return _factory(arguments)(launch.local_rank)
+    return launch
 
 
 def _ray_crew(arguments: Namespace) -> Crew:

@@ -6,7 +6,7 @@ goes on when the same command is given again.
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from rich.console import Console
 from llava_eval import manifest
 from llava_eval.backends.base import Backend
 from llava_eval.baseline import StoredSide, open_side
-from llava_eval.commands.arguments import add_data, positive
+from llava_eval.commands.arguments import add_data, positive, way_on
 from llava_eval.commands.backend import SETTINGS, add_backend, assist_rank_0, open_backend
 from llava_eval.commands.task_judge import (
     JUDGE_SETTINGS,
@@ -33,7 +33,7 @@ from llava_eval.progress import track
 from llava_eval.records import Response, Summary
 from llava_eval.registry import load_tasks, select_tasks
 from llava_eval.report import write_report
-from llava_eval.results import read_scores, read_summary
+from llava_eval.results import read_manifest, read_scores, read_summary
 from llava_eval.review.tasks import Answered
 from llava_eval.run import TaskRun, run_task
 from llava_eval.score import score_task, write_scores
@@ -73,7 +73,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add(
         "--fresh",
         action="store_true",
-        help="start over; what the run folder holds moves to its old-N",
+        help="start over; what the run folder holds moves to its old-N (not once more where a "
+        "launcher starts the command again)",
     )
     add_task_judge(parser)
 
@@ -113,7 +114,10 @@ def execute(arguments: Namespace) -> int:
         page = write_report([folder], output=folder, tasks=tasks)
     Console().print(summary_table(summaries, tasks, warning=backend.warning))
     sys.stdout.write(f"{next_steps(summaries, folder)}report: {page}\n")
-    return _tell_failures(runs, faults)
+    told = [*_failures(runs), *faults]
+    for fault in told:
+        sys.stderr.write(f"llava-eval: {way_on(fault, arguments)}\n")
+    return 1 if told else 0
 
 
 def _by_likelihood(arguments: Namespace) -> bool:
@@ -177,8 +181,10 @@ def _begin(
     Args:
         known: of the manifest, what is known without the model.
     """
-    known = {**known, "model": backend.describe()}
-    if arguments.fresh and (aside := set_aside(folder, tasks)):
+    model = backend.describe()
+    known = {**known, "model": model}
+    starts_over = arguments.fresh and not _is_restart(folder, model)
+    if starts_over and (aside := set_aside(folder, tasks)):
         sys.stderr.write(f"llava-eval: what was in {folder} is now in {aside}\n")
     manifest.check_folder(folder, known)
     named = {
@@ -189,6 +195,18 @@ def _begin(
     given = {name: getattr(arguments, name) for name in _SETTINGS}
     environment = manifest.describe_environment(arguments.command_line)
     manifest.write_manifest(folder, {**named, **environment, "settings": given, **known})
+
+
+def _is_restart(folder: Path, model: Mapping[str, str]) -> bool:
+    """Whether a launcher starts again what it has begun in this folder, and started over then."""
+    if "launch" not in model:
+        return False
+    try:
+        old = read_manifest(folder)
+    except RunError:
+        # Those of this launch are whole; another's is about to be set aside.
+        return False
+    return bool(old.get("model", {}).get("launch") == model["launch"])
 
 
 def _measure(
@@ -283,14 +301,11 @@ def _have_judged(
     return told, faults
 
 
-def _tell_failures(runs: Mapping[str, TaskRun], faults: Sequence[str]) -> int:
-    failed = {task: run for task, run in runs.items() if run.num_failed}
-    for task, run in failed.items():
-        samples = "1 sample" if run.num_failed == 1 else f"{run.num_failed} samples"
-        sys.stderr.write(
-            f"llava-eval: {samples} of {task} failed: first: {run.first_failure}; "
-            "the same command asks again\n"
-        )
-    for fault in faults:
-        sys.stderr.write(f"llava-eval: {fault}\n")
-    return 1 if failed or faults else 0
+def _failures(runs: Mapping[str, TaskRun]) -> Iterator[str]:
+    for task, run in runs.items():
+        if run.num_failed:
+            samples = "1 sample" if run.num_failed == 1 else f"{run.num_failed} samples"
+            yield (
+                f"{samples} of {task} failed: first: {run.first_failure}; the same command asks "
+                "again"
+            )

@@ -1,6 +1,7 @@
 """A run that can be killed: `python -m tests.llava_eval.slow_run FOLDER [PROCESSES]`."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from llava_eval.backends.base import Backend
 from llava_eval.backends.processes import ProcessCrew
 from llava_eval.backends.team import TeamBackend
+from llava_eval.records import Prompt
 from llava_eval.run import run_task
 from llava_eval.store import TaskStore, locked
 from tests.llava_eval.fakes import ScriptedBackend, make_prompt
@@ -25,19 +27,19 @@ def scripted_worker(number: int, *, delay_s: float) -> ScriptedBackend:
 def main(folder: Path, *, delay_s: float, processes: int = 1) -> None:
     with locked(folder):
         if processes == 1:
-            ask(folder, ScriptedBackend(delay_s=delay_s))
+            ask(folder / "task", ScriptedBackend(delay_s=delay_s), PROMPTS)
             return
         factory = partial(scripted_worker, delay_s=delay_s)
         with closing(ProcessCrew(factory, size=processes, num_threads=1)) as crew:
-            ask(folder, TeamBackend(crew))
+            ask(folder / "task", TeamBackend(crew), PROMPTS)
 
 
-def ask(folder: Path, backend: Backend) -> None:
+def ask(folder: Path, backend: Backend, prompts: Sequence[Prompt]) -> None:
     run_task(
-        PROMPTS,
-        order=[prompt.sample.sample_id for prompt in PROMPTS],
+        prompts,
+        order=[prompt.sample.sample_id for prompt in prompts],
         backend=backend,
-        store=TaskStore(folder / "task"),
+        store=TaskStore(folder),
         track=lambda answers, total, done: answers,
     )
 

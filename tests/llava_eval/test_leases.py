@@ -44,8 +44,26 @@ def test_what_a_dead_worker_leaves_is_lent_next() -> None:
     leases = Leases(about_each(100), num_workers=2)
     first = leases.claim(worker=0)
     assert leases.answered(worker=0, sample_id="0")
-    assert leases.release(worker=0) == len(first) - 1
+    assert ids(leases.release(worker=0).prompts) == ids(first)[1:]
     assert ids(leases.claim(worker=1))[: len(first) - 1] == ids(first)[1:]
+
+
+def test_what_workers_died_of_is_lent_alone_and_then_no_more() -> None:
+    leases = Leases(about("ababcd"), num_workers=1)
+    for worker in range(2):
+        assert len(leases.claim(worker)) == 6
+        assert leases.release(worker).lost == []
+    assert ids(leases.claim(worker=2)) == ["0", "2"]
+    assert ids(leases.release(worker=2).lost) == ["0", "2"]
+    assert [ids(leases.claim(worker)) for worker in range(3)] == [["1", "3"], ["4"], ["5"]]
+
+
+def test_what_no_worker_died_of_is_lent_together_again() -> None:
+    leases = Leases(about_each(40), num_workers=1)
+    for worker in range(2):
+        leases.claim(worker)
+        leases.release(worker)
+    assert [len(leases.claim(worker)) for worker in range(21)] == [*[1] * 20, 16]
 
 
 def test_a_late_answer_of_a_dead_worker_is_not_awaited() -> None:
@@ -80,7 +98,7 @@ def test_every_prompt_is_answered_once_whoever_dies(
     answered: list[str] = []
     for worker, step in [*steps, *[(9, "work"), (9, "answer")] * (num_prompts + 1)]:
         if step == "die":
-            leases.release(worker)
+            answered += ids(leases.release(worker).lost)
             lent.pop(worker, None)
         elif step == "work" and not lent.get(worker):
             lent[worker] = ids(leases.claim(worker))

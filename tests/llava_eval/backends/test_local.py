@@ -169,6 +169,7 @@ def test_a_broken_picture_costs_its_own_samples(pictures: list[Path], tmp_path: 
     answers = {a.sample_id: a for a in LocalBackend(FakeLlava()).generate(prompts)}
     assert answers["0"].error is None
     assert answers["1"].error == answers["3"].error == f"picture {missing} is not there"
+    assert answers["1"].missing == answers["3"].missing == str(missing)
     assert "broken.png" in str(answers["2"].error)
     assert answers["4"].error == "the benchmark's files hold no picture for it"
 

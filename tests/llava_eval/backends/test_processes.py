@@ -78,7 +78,7 @@ def test_a_workers_error_is_the_runs(factory, error, message) -> None:
 
 def test_workers_that_cannot_start_end_the_run_with_their_exit_code() -> None:
     crew = ProcessCrew(partial(exiting, code=7), size=2, num_threads=1)
-    with closing(crew), pytest.raises(BackendError, match="the last one by exit code 7"):
+    with closing(crew), pytest.raises(BackendError, match="the last time by exit code 7"):
         TeamBackend(crew)
 
 

@@ -1,13 +1,17 @@
 """A cluster of three simulated nodes; slow, because every node starts processes of its own."""
 
+import shutil
 from contextlib import closing
 from functools import partial
 
 import pytest
 
+from llava_core.checkpoint.hub import bundled_tiny
 from llava_eval import cli
 from llava_eval.backends.team import TeamBackend
+from llava_eval.backends.worker import Ready
 from llava_eval.errors import BackendError, FlagsError, ModelError
+from llava_eval.mini.write import write_mini
 from tests.llava_eval.backends.test_processes import PROMPTS, broken, missing, slow
 from tests.llava_eval.fakes import ScriptedBackend
 
@@ -49,6 +53,18 @@ def test_a_run_over_three_nodes_writes_the_bytes_of_one_process(cluster, tmp_pat
             (tmp_path / run / task / "responses.jsonl").read_bytes() for run in ("one", "three")
         ]
         assert written[0] == written[1]
+
+
+def test_a_path_from_the_working_folder_is_the_same_file_for_all(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_mini(tmp_path / "data")
+    shutil.copytree(bundled_tiny().parent, "models")
+    flags = ["run", "--model", "models/tiny", "--data", "data", "--tasks", "gqa", "--limit", "4"]
+    assert cli.main([*flags, "--device", "cpu", "--ray", cluster.address]) == 0
+
+
+def test_a_node_without_the_working_folder_is_of_use():
+    assert isinstance(ray_crew._Actor().load(slow, 0, folder="/nowhere"), Ready)
 
 
 def test_a_node_may_leave_and_another_come(cluster, caplog):

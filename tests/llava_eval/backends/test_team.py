@@ -1,5 +1,6 @@
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,12 +21,15 @@ def ready(**facts: str) -> Ready:
 class FakeCrew:
     """Workers that answer what they are lent, one message a turn, and die when the script says."""
 
-    size = 2
-
-    def __init__(self, *, deaths: Sequence[int] = (), first: Message | None = None) -> None:
+    def __init__(
+        self, *, deaths: Collection[int] = (), first: Message | None = None, size: int = 2
+    ) -> None:
+        self.size = size
         self.asked: list[str] = []
         self.replaced: list[int] = []
-        self._said: dict[int, deque[Message]] = {n: deque([first or ready()]) for n in range(2)}
+        self._said: dict[int, deque[Message]] = {
+            worker: deque([first or ready()]) for worker in range(size)
+        }
         self._deaths = set(deaths)
         self._num_messages = 0
 
@@ -75,7 +79,7 @@ def test_workers_share_the_prompts_of_every_task() -> None:
         assert sorted(crew.asked, key=int) == [str(number) for number in range(count)]
 
 
-@given(deaths=st.lists(st.integers(3, 200), max_size=3))
+@given(deaths=st.lists(st.integers(3, 200), max_size=2))
 def test_deaths_lose_nothing_and_repeat_no_answer(deaths: list[int]) -> None:
     crew = FakeCrew(deaths=deaths)
     answers = texts(TeamBackend(crew), 60)
@@ -91,8 +95,41 @@ def test_a_death_is_told_and_the_worker_replaced(caplog: pytest.LogCaptureFixtur
 
 def test_workers_that_only_die_end_the_run() -> None:
     crew = FakeCrew(deaths=range(3, 1000))
-    with pytest.raises(BackendError, match=r"4 workers in a row died .* SIGKILL.*--processes"):
+    with pytest.raises(BackendError, match=r"worker 0 died 4 times .* SIGKILL.*--processes"):
         texts(TeamBackend(crew), 60)
+
+
+class PoisonedCrew(FakeCrew):
+    """Its workers die of some prompts, and answer those that were lent before them."""
+
+    poison = frozenset({"7", "30"})
+
+    def lend(self, worker: int, prompts: Sequence[Prompt]) -> None:
+        for prompt in prompts:
+            if prompt.sample.sample_id in self.poison:
+                self._said[worker].append(Died(reason="SIGSEGV"))
+                return
+            super().lend(worker, [prompt])
+            self._said[worker].pop()
+        self._said[worker].append(Finished())
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_what_workers_die_of_fails_and_the_others_are_answered(size: int) -> None:
+    crew = PoisonedCrew(size=size)
+    answers = {answer.sample_id: answer for answer in TeamBackend(crew).generate(prompts(60))}
+    assert len(answers) == 60
+    failed = {name: answer.error for name, answer in answers.items() if answer.error}
+    reason = "3 workers died while they had it, the last one by SIGSEGV"
+    assert failed == dict.fromkeys(crew.poison, reason)
+    assert len(crew.replaced) <= 6
+
+
+def test_many_workers_may_leave_together() -> None:
+    """As those of a node that leaves a cluster do."""
+    crew = FakeCrew(size=8, deaths=range(17, 23))
+    assert len(texts(TeamBackend(crew), 400)) == 400
+    assert crew.replaced == list(range(6))
 
 
 def test_a_model_that_cannot_be_loaded_is_the_workers_own_error() -> None:
@@ -105,6 +142,22 @@ def test_a_worker_with_another_model_is_refused() -> None:
     crew.replace = lambda worker: crew._said[worker].append(ready(fingerprint="g"))  # type: ignore[method-assign]
     with pytest.raises(BackendError, match="another model: fingerprint g, not f"):
         texts(TeamBackend(crew), 60)
+
+
+def texts_without(path: Path) -> list[str]:
+    failed = Answer(sample_id="0", text="", error="no picture", missing=str(path))
+    crew = FakeCrew()
+    crew.lend = lambda worker, asked: crew._said[worker].extend([failed, Finished()])  # type: ignore[method-assign]
+    return texts(TeamBackend(crew), 1)
+
+
+def test_a_worker_without_a_picture_that_is_here_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=f"worker 0 has no {tmp_path}, which is here; give all"):
+        texts_without(tmp_path)
+
+
+def test_a_picture_that_is_nowhere_costs_its_own_sample(tmp_path: Path) -> None:
+    assert texts_without(tmp_path / "gone.jpg") == [""]
 
 
 def test_workers_may_sit_on_different_devices() -> None:

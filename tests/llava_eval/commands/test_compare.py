@@ -66,11 +66,14 @@ def test_few_pictures_get_no_verdict(run, capsys, monkeypatch):
 
 
 def test_what_the_manifests_say_differently_is_told(run, capsys):
-    settings = {"model_id": "m", "settings": {"dtype": "float32"}, "created": "1"}
-    other = {"model_id": "m", "settings": {"dtype": "bfloat16"}, "created": "2"}
+    settings, other = (
+        {"model": {"launch": n}, "settings": {"dtype": dtype}, "created": n}
+        for n, dtype in (("1", "float32"), ("2", "bfloat16"))
+    )
     _, out, _ = compare(capsys, run("a", manifest=settings), run("b", manifest=other))
     assert "manifest: settings.dtype: float32, bfloat16" in out
     assert "created" not in out
+    assert "launch" not in out
 
 
 def rewrite(folder, **fields):

@@ -157,6 +157,40 @@ def test_fresh_keeps_the_old_run(monkeypatch, capsys) -> None:
     assert cli.main(["report", str(old)]) == 0
 
 
+def test_a_launcher_that_starts_the_command_again_does_not_start_over(monkeypatch, capsys) -> None:
+    use_backend(monkeypatch)
+    command()
+    for launch, num_asked in (("a", 4), ("a", 0), ("b", 4)):
+        backend = use_backend(monkeypatch)
+        facts = {**backend.describe(), "launch": launch}
+        monkeypatch.setattr(backend, "describe", lambda facts=facts: facts)
+        assert command("--fresh") == 0
+        assert len(backend.asked) == num_asked
+
+
+def test_the_first_start_of_a_launch_starts_over_beside_a_broken_manifest(monkeypatch) -> None:
+    backend = use_backend(monkeypatch)
+    facts = {**backend.describe(), "launch": "a"}
+    monkeypatch.setattr(backend, "describe", lambda: facts)
+    GQA.mkdir(parents=True)
+    (GQA.parent / "manifest.json").write_text("{")
+    assert command("--fresh") == 0
+    assert (GQA.parent / "old-1" / "manifest.json").read_text() == "{"
+
+
+def test_what_goes_on_after_a_fresh_start_is_the_command_without_it(monkeypatch, capsys) -> None:
+    use_backend(monkeypatch, stop_after=2)
+    assert command() == 130
+    assert capsys.readouterr().err.endswith("interrupted; the same command goes on from here\n")
+    assert command("--fresh") == 130
+    assert "interrupted; the same command without --fresh goes on" in capsys.readouterr().err
+    first = use_backend(monkeypatch)
+    command()
+    use_backend(monkeypatch, errors={first.asked[0]: "broken"})
+    assert command("--fresh") == 1
+    assert "broken; the same command without --fresh asks again\n" in capsys.readouterr().err
+
+
 def test_other_settings_are_refused(monkeypatch, capsys) -> None:
     use_backend(monkeypatch)
     command("--output", "here")
