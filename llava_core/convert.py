@@ -109,11 +109,21 @@ def _num_bytes(text: str) -> int:
 
 
 def _convert(arguments: Namespace) -> None:
-    _write(_open(arguments), arguments, layout=arguments.to)
+    parts = _open(arguments)
+    if arguments.to == "original":
+        _write_original(parts, arguments)
+    else:
+        _write(parts, arguments, layout=arguments.to)
 
 
 def _merge_lora(arguments: Namespace) -> None:
-    _write(_open(arguments), arguments)
+    _write_original(_open(arguments), arguments)
+
+
+def _write_original(parts: "Parts", arguments: Namespace) -> None:
+    from llava_core.checkpoint.save import keep_template
+
+    _write(parts, arguments, finish=partial(keep_template, parts))
 
 
 def _apply_delta(arguments: Namespace) -> None:

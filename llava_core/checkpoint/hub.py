@@ -39,6 +39,14 @@ def resolve_checkpoint(name: str, *, revision: str | None = None) -> Path:
     return _download(hub_id["name"], revision=revision or hub_id["revision"])
 
 
+def model_id(name: str) -> str:
+    """What a checkpoint is called: the last part of its path or Hub id, `@revision` included."""
+    parts = name.strip("/").split("/")
+    if parts[-1].startswith("checkpoint-") and len(parts) > 1:
+        return f"{parts[-2]}_{parts[-1]}"
+    return parts[-1]
+
+
 def resolve_vision_tower(name: str, *, checkpoint: Path) -> Path:
     """Finds a vision tower: inside the checkpoint, as given, beside it, then on the Hub.
 

@@ -245,6 +245,30 @@ def test_a_trained_tower_that_stays_behind_is_told(tmp_path, golden, caplog):
     assert "holds weights of its vision tower, but a projector's folder only names" in caplog.text
 
 
+@pytest.mark.parametrize("layout", ["original", "hf"])
+def test_a_template_that_only_the_hub_id_tells_is_kept(tmp_path, monkeypatch, layout):
+    name = "liuhaotian/llava-llama-2-13b-chat-lightning-preview"
+    repository = tmp_path / f"models--{name.replace('/', '--')}"
+    snapshot = shutil.copytree(bundled_tiny(), repository / "snapshots" / ("a" * 40))
+    shutil.copytree(bundled_tiny().with_name("tiny-clip"), snapshot.with_name("tiny-clip"))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(snapshot.name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    run(f"{name}@main", tmp_path / "new", "--to", layout)
+    for asked in (f"{name}@main", str(tmp_path / "new")):
+        identity = llava_core.load(asked, device="cpu").identity
+        assert identity.conversation == "llava_llama_2"
+
+
+def test_a_template_that_only_the_old_chat_template_tells_is_kept(tmp_path, golden):
+    run(golden / "v16_mistral", tmp_path / "hf", "--to", "hf")
+    template = "{{ messages[0]['content'] }} image USER: ASSISTANT:"
+    (tmp_path / "hf" / "chat_template.jinja").write_text(template)
+    run(tmp_path / "hf", tmp_path / "original", "--to", "original")
+    identity = llava_core.load(str(tmp_path / "original"), device="cpu").identity
+    assert identity.conversation == "vicuna_v1"
+
+
 # Mistakes
 
 
