@@ -36,6 +36,9 @@ _SIGLIP_FIELDS = ("size", "image_mean", "image_std")
 _TOWER_FIELDS = ("do_convert_rgb", "do_resize", "resample", "do_center_crop", "do_rescale",
                  "rescale_factor", "do_normalize", *_PROCESSOR_FIELDS)  # fmt: skip
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+# Pillow's decoders report broken files by all of these; that of AVIF by a RuntimeError.
+_BROKEN = (AttributeError, IndexError, OSError, RuntimeError, SyntaxError, TypeError, ValueError,
+           Image.DecompressionBombError)  # fmt: skip
 # LLaVA-NeXT's way to write a list of resolutions: corners of a range, in tiles.
 _TILE_COUNTS = re.compile(r"\((\d+)x(\d+)\)")
 
@@ -85,8 +88,7 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         raise DataError(f"{name} is not there") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name} is in no picture format that is known, or is broken") from error
-    # Pillow's decoders report broken files by all of these.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _BROKEN as error:
         raise DataError(f"{name} cannot be read: {error}") from error
 
 

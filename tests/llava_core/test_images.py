@@ -314,6 +314,18 @@ def test_a_picture_that_is_cut_off_is_said(file_format):
         open_image(data[: len(data) // 2])
 
 
+@pytest.mark.parametrize(
+    ("file_format", "damage"),
+    [
+        ("AVIF", lambda data: data[:280] + bytes(100) + data[380:]),
+        ("QOI", lambda data: data[:-200]),
+    ],
+)
+def test_a_broken_picture_of_a_rarer_format_is_said(file_format, damage):
+    with pytest.raises(DataError, match="cannot be read: "):
+        open_image(damage(encoded(toy_image(0, 64, 64), file_format)))
+
+
 def test_a_decompression_bomb_is_not_opened(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match="cannot be read: .*decompression bomb"):
