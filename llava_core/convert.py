@@ -102,7 +102,7 @@ def _parser(name: str, operation: _Operation) -> ArgumentParser:
 
 def _num_bytes(text: str) -> int:
     """`200MB` -> 200,000,000; `1GiB` -> 2^30."""
-    found = re.fullmatch(r"(\d*\.?\d+)\s*([KMG]I?B|)", text.upper())
+    found = re.fullmatch(r"(\d{0,15}\.?\d{1,15})\s*([KMG]I?B|)", text.upper())
     if not found or not int(float(found[1]) * _UNITS[found[2]]):
         raise ArgumentTypeError(f"expected a size such as 5GB or 200MB, got {text!r}")
     return int(float(found[1]) * _UNITS[found[2]])

@@ -283,6 +283,17 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path, capsys):
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize(
+    ("destination", "message"),
+    [
+        ("~nobody-here/new", "error: ~nobody-here/new: ~nobody-here is nobody's home folder"),
+        ("new" * 100, "newnew cannot be written: .*File name too long"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_one_line(capsys, destination, message):
+    assert re.search(message, refused(capsys, "tiny", destination, "--to", "hf"))
+
+
 def test_a_wrong_base_is_told_before_anything_is_written(tmp_path, capsys, golden):
     lora = golden / "llava-v15-lora"
     error = refused(capsys, "merge-lora", lora, tmp_path / "new", "--base", "tiny")
@@ -349,6 +360,7 @@ def test_tensors_that_make_no_model_are_named(tmp_path, capsys):
         (["apply-delta", "base", "delta"], "the following arguments are required: DST"),
         (["tiny", "new", "--to", "hf", "--max-shard-size", "5 apples"], "expected a size such as"),
         (["tiny", "new", "--to", "hf", "--max-shard-size", "0.1"], "expected a size such as"),
+        (["tiny", "new", "--to", "hf", "--max-shard-size", "9" * 400], "expected a size such as"),
     ],
 )
 def test_wrong_usage_ends_with_code_2(capsys, arguments, message):

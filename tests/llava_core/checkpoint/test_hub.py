@@ -29,6 +29,19 @@ def test_what_is_neither_folder_nor_hub_id_is_refused():
         resolve_checkpoint("./no/such/folder")
 
 
+@pytest.mark.parametrize("name", ["runs/my--checkpoint", "owner/name.git", "runs/a..b@v1"])
+def test_what_the_hub_takes_for_no_id_is_refused(name):
+    with pytest.raises(CheckpointError, match=f"^{name} is neither a folder, nor a Hub id"):
+        resolve_checkpoint(name)
+    with pytest.raises(CheckpointError, match=f"^vision tower {name} is no folder, .* no Hub id"):
+        resolve_vision_tower(name, checkpoint=bundled_tiny())
+
+
+def test_a_home_of_nobody_is_refused():
+    with pytest.raises(CheckpointError, match="^~nobody-here/x: ~nobody-here is nobody's home"):
+        resolve_checkpoint("~nobody-here/x")
+
+
 def test_an_unreachable_hub_is_said_in_one_line(no_hub):
     with pytest.raises(
         CheckpointError, match="nobody/nothing is no folder here and not in the local Hub cache"
