@@ -127,6 +127,21 @@ def test_missing_unexpected_and_mis_shaped_tensors_are_named_together(folder):
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": "96"}, "'hidden_size' expected int, got str"),
+        ({"rope_scaling": {"type": "linear"}}, "Missing required keys in `rope_parameters`"),
+        ({"mm_vision_select_layer": 9}, "mm_vision_select_layer is 9, expected an index into the "),
+    ],
+)
+def test_a_config_that_describes_no_model_is_told(folder, changes, message):
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | changes))
+    with pytest.raises((CheckpointError, ConfigError), match=f"^.*config.json.*{message}"):
+        load(folder)
+
+
 def test_a_folder_without_weights_says_what_was_looked_for(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(
