@@ -67,6 +67,15 @@ def test_old_pickled_files_load_the_same(folder):
     torch.testing.assert_close(load(folder).state_dict(), before)
 
 
+def test_pickled_files_of_before_torch_1_6_load_the_same(folder):
+    before = load(folder).state_dict()
+    tensors = load_file(folder / "model.safetensors")
+    path = folder / "pytorch_model.bin"
+    torch.save(tensors, path, _use_new_zipfile_serialization=False)
+    (folder / "model.safetensors").unlink()
+    torch.testing.assert_close(load(folder).state_dict(), before)
+
+
 def test_shards_load_the_same(folder):
     before = load(folder).state_dict()
     tensors = load_file(folder / "model.safetensors")
@@ -150,13 +159,22 @@ def test_a_folder_without_weights_says_what_was_looked_for(folder):
         load(folder)
 
 
+@pytest.mark.parametrize("content", [b"\x00\x01 broken", b"", b"PK\x03\x04 cut off"])
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_a_broken_file_is_named(folder, name):
+def test_a_broken_file_is_named(folder, name, content):
     (folder / "model.safetensors").unlink()
-    (folder / name).write_bytes(b"\x00\x01 broken")
+    (folder / name).write_bytes(content)
     with pytest.raises(
         CheckpointError, match=f"{name} (cannot be read|holds more than tensors, or is broken)"
     ):
+        load(folder)
+
+
+@pytest.mark.parametrize("weight_map", [None, {"model.norm.weight": 1}])
+def test_an_index_without_names_of_files_is_told(folder, weight_map):
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError, match="index.json is no index of shards: it has no weight"):
         load(folder)
 
 
