@@ -88,6 +88,13 @@ def _mm_vet_rows(path: Path) -> Mapping[str, Any]:
     check_records(((f"{path}: {name}", row) for name, row in rows.items()), _MM_VET_ROW)
     without = [name for name, row in rows.items() if not row["capability"]]
     refuse([f"{path}: {name}: no capability" for name in without])
+    refuse(
+        [
+            f"{path}: {name}: capability: expected names, got {row['capability']}"
+            for name, row in rows.items()
+            if not all(isinstance(each, str) for each in row["capability"])
+        ]
+    )
     return rows
 
 

@@ -89,7 +89,9 @@ def _read_problems(path: Path) -> dict[str, _Problem]:
     if not isinstance(problems, dict):
         raise DataError(f"{path}: expected an object of problem ids and their records")
     check_records(
-        ((f"{path}: problem {name}", problem) for name, problem in problems.items()), _PROBLEM
+        ((f"{path}: problem {name}", problem) for name, problem in problems.items()),
+        _PROBLEM,
+        optional={"subject": (str,), "grade": (str,), "hint": (str,)},
     )
     refuse(
         [

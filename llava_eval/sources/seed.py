@@ -74,7 +74,9 @@ def seed_picture(row: _Row) -> str:
 def _read_rows(path: Path) -> list[_Row]:
     """All records, the name of its type added to each as `type`."""
     (document,) = check_records([(str(path), read_json(path))], _DOCUMENT)
-    names = {number: name for name, number in document["question_type"].items()}
+    types = document["question_type"]
+    check_records([(f"{path}: question_type", types)], dict.fromkeys(types, (int,)))
+    names = {number: name for name, number in types.items()}
     rows = check_records(
         ((f"{path}: questions[{n}]", row) for n, row in enumerate(document["questions"])), _ROW
     )
