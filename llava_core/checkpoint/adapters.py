@@ -36,6 +36,9 @@ _HEAD = "language_model.lm_head.weight"
 # Kinds of adapter that are not read: field of adapter_config.json -> the only value that is.
 _PLAIN = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False,
           "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}  # fmt: skip
+# Ways in which an adapter's training may begin. In others (PiSSA, OLoRA, ...) part of the base is
+# moved into the adapter, and what it was trained on is no longer the base that one has.
+_INITIALIZATIONS = (True, False, None, "default", "gaussian", "eva", "orthogonal")
 
 
 def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> Parts:
@@ -170,6 +173,11 @@ def _read_settings(path: Path) -> Mapping[str, Any]:
                 f"{path}: {field} is {settings[field]!r}, only {plain!r} can be read; "
                 "merge the adapter with the library that made it"
             )
+    if (beginning := settings.get("init_lora_weights")) not in _INITIALIZATIONS:
+        raise CheckpointError(
+            f"{path}: init_lora_weights is {beginning!r}, which changed the base too; "
+            "merge the adapter with the library that made it"
+        )
     for field in ("r", "lora_alpha"):
         value = settings.get(field)
         if not isinstance(value, int | float) or value <= 0:

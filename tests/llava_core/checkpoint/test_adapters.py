@@ -188,6 +188,14 @@ def test_other_kinds_of_adapter_are_refused(lora, field, value):
         read(lora)
 
 
+def test_an_adapter_that_began_with_part_of_the_base_is_refused(lora):
+    write_settings(lora, init_lora_weights="gaussian")
+    assert read(lora)
+    write_settings(lora, init_lora_weights="pissa_niter_4")
+    with pytest.raises(CheckpointError, match="'pissa_niter_4', which changed the base too"):
+        read(lora)
+
+
 def test_a_folder_without_its_adapter_says_what_was_looked_for(lora):
     (lora / "adapter_model.bin").unlink()
     with pytest.raises(CheckpointError, match="looked for adapter_model.safetensors, adapter_mod"):
