@@ -273,10 +273,10 @@ def parse_pinpoints(value: Any, *, patch_size: int) -> tuple[Size, ...]:
     Args:
         value: a list of [width, height]; such a list as text; or LLaVA-NeXT's
             `(1x1),...,(6x6)`, all numbers of columns and rows between its first and last pair.
-        patch_size: side of a tile in pixels, for the last spelling.
+        patch_size: side of a tile in pixels.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it is none of these, or has a resolution that whole tiles do not make up.
     """
     try:
         sizes = tuple(Size(int(width), int(height)) for width, height in _pairs(value, patch_size))
@@ -284,6 +284,11 @@ def parse_pinpoints(value: Any, *, patch_size: int) -> tuple[Size, ...]:
         raise ConfigError(_no_pinpoints(value)) from error
     if not sizes or min(map(min, sizes)) < 1:
         raise ConfigError(_no_pinpoints(value))
+    if odd := [size for size in sizes if size.width % patch_size or size.height % patch_size]:
+        raise ConfigError(
+            f"image_grid_pinpoints has {list(odd[0])}, which tiles of {patch_size} pixels do not "
+            "make up; is the vision tower another than the one it was trained with?"
+        )
     return sizes
 
 

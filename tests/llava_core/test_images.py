@@ -189,6 +189,13 @@ def test_other_pinpoints_are_refused(value):
         parse_pinpoints(value, patch_size=336)
 
 
+def test_pinpoints_are_of_whole_tiles():
+    with pytest.raises(
+        ConfigError, match=r"has \[672, 336\], which tiles of 384 pixels do not make"
+    ):
+        parse_pinpoints([[384, 768], [672, 336]], patch_size=384)
+
+
 @pytest.mark.parametrize(
     ("aspect_ratio", "shape", "total", "probe"),
     [
