@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, ConfigError
 
 TINY = "tiny"
 # What a checkpoint is made of; weights in other frameworks' formats stay where they are.
@@ -25,8 +25,11 @@ def resolve_checkpoint(name: str, *, revision: str | None = None) -> Path:
 
     Raises:
         CheckpointError: there is no such folder, or the Hub does not give it.
+        ConfigError: a revision of what is not on the Hub.
     """
     path = expanded(name)
+    if (path.is_dir() or name == TINY) and revision is not None:
+        raise ConfigError(f"{name} is no Hub id; the revision {revision} has no effect on it")
     if path.is_dir():
         return path
     if name == TINY:

@@ -4,7 +4,7 @@ import huggingface_hub.errors
 import pytest
 
 from llava_core.checkpoint.hub import bundled_tiny, resolve_checkpoint, resolve_vision_tower
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, ConfigError
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path):
@@ -20,6 +20,12 @@ def test_a_folder_called_tiny_wins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()
     assert resolve_checkpoint("tiny").resolve() == tmp_path / "tiny"
+
+
+def test_a_revision_of_what_is_not_on_the_hub_is_refused(tmp_path):
+    for name in ("tiny", str(tmp_path)):
+        with pytest.raises(ConfigError, match=f"^{name} is no Hub id; the revision v2 has no"):
+            resolve_checkpoint(name, revision="v2")
 
 
 def test_what_is_neither_folder_nor_hub_id_is_refused():
