@@ -4,6 +4,7 @@ The tower's weights inside the checkpoint win over those of the tower's own repo
 carries them when the tower was tuned, which the original's loader ignores unless a field says so.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,8 @@ from llava_core.checkpoint.parts import Parts, rename
 from llava_core.checkpoint.tower import from_tower, read_tower_config
 from llava_core.config import LlavaConfig, read_config
 from llava_core.errors import CheckpointError, ConfigError
+
+_logger = logging.getLogger(__name__)
 
 
 def read_original(folder: Path, *, vision_tower: str | None = None) -> Parts:
@@ -65,6 +68,13 @@ def assemble(
     _check_tower(config, tower_config, tower=tower, path=folder / "config.json")
     files = [folder / "config.json", *files, tower / "config.json"]
     has_tower = any(name.startswith(TOWER) for name in tensors)
+    if has_tower and vision_tower is not None:
+        _logger.warning(
+            "%s holds the weights of its own vision tower, which are used; of %s only the config "
+            "and the image processor are",
+            folder,
+            tower,
+        )
     if not has_tower:
         rule = partial(from_tower, config=tower_config)
         tensors = {**tensors, **rename(read_tensors(tower), rule)}

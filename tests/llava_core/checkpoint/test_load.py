@@ -105,6 +105,11 @@ def test_tower_weights_of_the_checkpoint_win(folder):
     )
 
 
+def test_a_tower_that_is_given_for_nothing_is_told(folder, caplog):
+    open_checkpoint(folder, vision_tower=str(folder.with_name("tiny-clip")))
+    assert "holds the weights of its own vision tower, which are used; of " in caplog.text
+
+
 def test_tower_weights_come_from_its_repository_otherwise(folder):
     moved = {}
 
