@@ -37,6 +37,19 @@ def located(source: LayoutSource, root: Path) -> LayoutSource:
     )
 
 
+def expect_annotations(source: LayoutSource, number: int) -> None:
+    """Does nothing where a task names as many files of annotations as its reader takes.
+
+    Raises:
+        DataError: it names more or fewer.
+    """
+    if len(source.annotations) != number:
+        raise DataError(
+            f"the reader {source.reader} takes {number} files as annotations; the task names "
+            f"{', '.join(source.annotations) or 'none'}: put that right in its task file"
+        )
+
+
 def require_files(
     source: LayoutSource, root: Path, *, optional: Collection[str] = ()
 ) -> list[Path]:

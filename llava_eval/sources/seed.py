@@ -15,7 +15,13 @@ from typing import Any
 
 from llava_eval.errors import DataError
 from llava_eval.records import ImageRef, Sample
-from llava_eval.sources.files import Fields, check_records, read_json, require_files
+from llava_eval.sources.files import (
+    Fields,
+    check_records,
+    expect_annotations,
+    read_json,
+    require_files,
+)
 from llava_eval.sources.questions import read_questions
 from llava_eval.spec import LayoutSource
 
@@ -40,6 +46,7 @@ def read_seed(source: LayoutSource, root: Path) -> list[Sample]:
     Raises:
         DataError: files are missing or malformed.
     """
+    expect_annotations(source, 1)
     path, annotation_path = require_files(source, root, optional=[source.questions])
     rows = _read_rows(annotation_path)
     folder = root / (source.images or "")

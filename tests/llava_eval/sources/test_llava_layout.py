@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,17 @@ def test_textvqa_wants_answers_that_are_texts(own_mini):
     document["data"][0]["answers"][3] = 7
     annotations.write_text(json.dumps(document))
     assert fault_of("textvqa", own_mini).endswith(": answers: expected texts")
+
+
+@pytest.mark.parametrize("task", ["mm_vet", "scienceqa", "seed"])
+@pytest.mark.parametrize("annotations", [(), ("a.json", "b.json", "c.json")])
+def test_a_task_names_the_annotations_that_its_reader_takes(task, annotations, mini):
+    layout = replace(TASKS[task].layout, annotations=annotations)
+    named = ", ".join(annotations) or "none"
+    with pytest.raises(
+        DataError, match=rf"{task} takes \d files as annotations; .* names {named}:"
+    ):
+        READERS[layout.reader](layout, mini)
 
 
 @pytest.mark.parametrize("task", ["gqa", "mme", "vqav2"])
