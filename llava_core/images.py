@@ -121,7 +121,7 @@ def load_processor(folder: Path, *, side: int | None = None) -> Any:
     kind = SiglipImageProcessorPil if is_siglip else CLIPImageProcessorPil
     try:
         return kind.from_dict({name: fields[name] for name in _TOWER_FIELDS if name in fields})
-    except (TypeError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} describes no {name} image processor: {error}") from error
 
 

@@ -269,6 +269,7 @@ def test_a_folder_without_a_processor_is_refused(tmp_path):
         ('{"size": ', "is not JSON: "),
         ("[]", "holds a list, expected an object"),
         ('{"size": 28, "image_std": 1}', "no CLIP image processor: no crop_size, image_mean"),
+        (json.dumps(PROCESSOR | {"size": []}), "no CLIP image processor: list index out of range"),
         (json.dumps(PROCESSOR | {"size": "big"}), "no CLIP image processor: Could not convert"),
     ],
 )
