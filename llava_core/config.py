@@ -37,6 +37,15 @@ _MLP = "mlpNx_gelu"
 _PROJECTORS = ("linear", "identity", _MLP)
 # Values that hold a number, by the name that errors give them.
 _NUMBERED = {_MLP: r"mlp[1-9]\d*x_gelu", _ANYRES_MAX: r"anyres_max_[1-9]\d*"}
+# Fields whose types no class of transformers looks at; each may be null.
+_TYPES = {
+    "architectures": (list, "a list"),
+    "mm_hidden_size": (int, "an integer"),
+    "mm_vision_select_layer": (int, "an integer"),
+    "tokenizer_model_max_length": (int, "an integer"),
+}
+# The layer of a config that names none.
+_SELECT_LAYER = -2
 # What the original takes where `s2` is set without them.
 _S2_SCALES = "336,672,1008"
 # MPT's names of fields.
@@ -74,7 +83,7 @@ class LlavaConfig:
     where the checkpoint carries none."""
     vision_hidden_size: int
     """Width of the tower's features, what the projector takes."""
-    vision_select_layer: int = -2
+    vision_select_layer: int = _SELECT_LAYER
     """Index into the tower's hidden states; -2 skips the last block, as all recipes do."""
     vision_select_feature: Literal["patch", "cls_patch"] = "patch"
     """`patch` drops the class token in front."""
@@ -119,6 +128,10 @@ class LlavaConfig:
             if not any(_matches(value, e) for e in expected):
                 known = ", ".join(str(e) for e in expected if e)
                 raise ConfigError(f"{field} is {value!r}, expected {known}")
+        if self.max_length is not None and self.max_length < 1:
+            raise ConfigError(
+                f"tokenizer_model_max_length is {self.max_length}, expected a number of tokens"
+            )
         if self.uses_tiles and not self.grid_pinpoints:
             raise ConfigError("image_aspect_ratio is anyres, but image_grid_pinpoints is missing")
         if self.uses_tiles and self.s2_scales:
@@ -197,12 +210,14 @@ def parse_config(fields: Mapping[str, Any], *, path: Path) -> LlavaConfig:
             f"mm_vision_tower (architectures: {fields.get('architectures')}, "
             f"model_type: {fields.get('model_type')})"
         )
+    _check_types(fields, path=path)
     text = {k: v for k, v in fields.items() if k not in _MULTIMODAL and not k.startswith("mm_")}
     backbone = _backbone(fields, path=path)
     if backbone == "mpt":
         text = _mpt_text(text, path=path)
+    layer = fields.get("mm_vision_select_layer")
     missing = [k for k in ("hidden_size", "vocab_size", "num_hidden_layers") if k not in text]
-    missing += [k for k in ("mm_hidden_size",) if k not in fields]
+    missing += [k for k in ("mm_hidden_size",) if fields.get(k) is None]
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")
     return LlavaConfig(
@@ -210,7 +225,7 @@ def parse_config(fields: Mapping[str, Any], *, path: Path) -> LlavaConfig:
         text=text,
         vision_tower=tower,
         vision_hidden_size=fields["mm_hidden_size"],
-        vision_select_layer=fields.get("mm_vision_select_layer", -2),
+        vision_select_layer=_SELECT_LAYER if layer is None else layer,
         vision_select_feature=fields.get("mm_vision_select_feature") or "patch",
         s2_scales=_s2_scales(fields),
         projector_type=fields.get("mm_projector_type") or "linear",
@@ -223,6 +238,13 @@ def parse_config(fields: Mapping[str, Any], *, path: Path) -> LlavaConfig:
         torch_dtype=fields.get("torch_dtype") or fields.get("dtype"),
         warning=fields.get("warning"),
     )
+
+
+def _check_types(fields: Mapping[str, Any], *, path: Path) -> None:
+    for name, (kind, expected) in _TYPES.items():
+        value = fields.get(name)
+        if value is not None and type(value) is not kind:
+            raise ConfigError(f"{path}: {name} is {value!r}, expected {expected}")
 
 
 def _backbone(fields: Mapping[str, Any], *, path: Path) -> str:

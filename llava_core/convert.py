@@ -102,18 +102,28 @@ def _parser(name: str, operation: _Operation) -> ArgumentParser:
 
 def _num_bytes(text: str) -> int:
     """`200MB` -> 200,000,000; `1GiB` -> 2^30."""
-    found = re.fullmatch(r"(\d*\.?\d+)\s*([KMG]I?B|)", text.upper())
+    found = re.fullmatch(r"(\d{0,15}\.?\d{1,15})\s*([KMG]I?B|)", text.upper())
     if not found or not int(float(found[1]) * _UNITS[found[2]]):
         raise ArgumentTypeError(f"expected a size such as 5GB or 200MB, got {text!r}")
     return int(float(found[1]) * _UNITS[found[2]])
 
 
 def _convert(arguments: Namespace) -> None:
-    _write(_open(arguments), arguments, layout=arguments.to)
+    parts = _open(arguments)
+    if arguments.to == "original":
+        _write_original(parts, arguments)
+    else:
+        _write(parts, arguments, layout=arguments.to)
 
 
 def _merge_lora(arguments: Namespace) -> None:
-    _write(_open(arguments), arguments)
+    _write_original(_open(arguments), arguments)
+
+
+def _write_original(parts: "Parts", arguments: Namespace) -> None:
+    from llava_core.checkpoint.save import keep_template
+
+    _write(parts, arguments, finish=partial(keep_template, parts))
 
 
 def _apply_delta(arguments: Namespace) -> None:

@@ -36,6 +36,9 @@ _SIGLIP_FIELDS = ("size", "image_mean", "image_std")
 _TOWER_FIELDS = ("do_convert_rgb", "do_resize", "resample", "do_center_crop", "do_rescale",
                  "rescale_factor", "do_normalize", *_PROCESSOR_FIELDS)  # fmt: skip
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+# Pillow's decoders report broken files by all of these; that of AVIF by a RuntimeError.
+_BROKEN = (AttributeError, IndexError, OSError, RuntimeError, SyntaxError, TypeError, ValueError,
+           Image.DecompressionBombError)  # fmt: skip
 # LLaVA-NeXT's way to write a list of resolutions: corners of a range, in tiles.
 _TILE_COUNTS = re.compile(r"\((\d+)x(\d+)\)")
 
@@ -85,8 +88,7 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         raise DataError(f"{name} is not there") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name} is in no picture format that is known, or is broken") from error
-    # Pillow's decoders report broken files by all of these.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _BROKEN as error:
         raise DataError(f"{name} cannot be read: {error}") from error
 
 
@@ -119,7 +121,7 @@ def load_processor(folder: Path, *, side: int | None = None) -> Any:
     kind = SiglipImageProcessorPil if is_siglip else CLIPImageProcessorPil
     try:
         return kind.from_dict({name: fields[name] for name in _TOWER_FIELDS if name in fields})
-    except (TypeError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} describes no {name} image processor: {error}") from error
 
 
@@ -271,10 +273,10 @@ def parse_pinpoints(value: Any, *, patch_size: int) -> tuple[Size, ...]:
     Args:
         value: a list of [width, height]; such a list as text; or LLaVA-NeXT's
             `(1x1),...,(6x6)`, all numbers of columns and rows between its first and last pair.
-        patch_size: side of a tile in pixels, for the last spelling.
+        patch_size: side of a tile in pixels.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it is none of these, or has a resolution that whole tiles do not make up.
     """
     try:
         sizes = tuple(Size(int(width), int(height)) for width, height in _pairs(value, patch_size))
@@ -282,6 +284,11 @@ def parse_pinpoints(value: Any, *, patch_size: int) -> tuple[Size, ...]:
         raise ConfigError(_no_pinpoints(value)) from error
     if not sizes or min(map(min, sizes)) < 1:
         raise ConfigError(_no_pinpoints(value))
+    if odd := [size for size in sizes if size.width % patch_size or size.height % patch_size]:
+        raise ConfigError(
+            f"image_grid_pinpoints has {list(odd[0])}, which tiles of {patch_size} pixels do not "
+            "make up; is the vision tower another than the one it was trained with?"
+        )
     return sizes
 
 

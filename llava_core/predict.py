@@ -445,13 +445,13 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     )
     tokenizer = load_tokenizer(parts.tokenizer)
     add_extra_tokens(tokenizer, parts.config)
-    choice = choose_template(parts.config, tokenizer, model_id=_model_id(path), wanted=conversation)
+    choice = choose_template(parts.config, tokenizer, model_id=parts.model_id, wanted=conversation)
     llava = Llava(
         load_model(parts, placement, packed=True),
         tokenizer=tokenizer,
         processor=load_processor(parts.processor, side=max(parts.config.s2_scales, default=None)),
         identity=Identity(
-            model_id=_model_id(path),
+            model_id=parts.model_id,
             fingerprint=fingerprint(parts),
             conversation=choice.name,
             conversation_reason=choice.reason,
@@ -479,10 +479,3 @@ def _raising(on_error: OnError | None) -> OnError:
 
 def _name(request: Request, index: int) -> str | int:
     return index if request.id is None else request.id
-
-
-def _model_id(path: str) -> str:
-    parts = path.strip("/").split("/")
-    if parts[-1].startswith("checkpoint-") and len(parts) > 1:
-        return f"{parts[-2]}_{parts[-1]}"
-    return parts[-1]

@@ -119,10 +119,17 @@ def load_tokenizer(folder: Path) -> Any:
     if missing:
         raise CheckpointError(f"{folder} has no tokenizer: it lacks {' and '.join(missing)}")
     settings = read_object(folder / _SETTINGS)
-    if _SENTENCEPIECE in found:
-        tokenizer = _load_sentencepiece(folder, settings)
-    else:
-        tokenizer = _load_serialized(folder, settings)
+    # transformers reads it also where there is a sentencepiece model.
+    serialized = read_object(folder / _SERIALIZED) if _SERIALIZED in found else {}
+    try:
+        if _SENTENCEPIECE in found:
+            tokenizer = _load_sentencepiece(folder, settings)
+        else:
+            tokenizer = _load_serialized(folder, settings, serialized)
+    # By these transformers reports settings that it cannot take.
+    except (AttributeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
     if tokenizer.chat_template is None and (folder / _CHAT_TEMPLATE).is_file():
         tokenizer.chat_template = read_object(folder / _CHAT_TEMPLATE).get("chat_template")
     return tokenizer
@@ -141,13 +148,14 @@ def _load_sentencepiece(folder: Path, settings: Mapping[str, Any]) -> Any:
     return _load_llama(folder, settings, legacy=legacy, has_prefix=has_prefix)
 
 
-def _load_serialized(folder: Path, settings: Mapping[str, Any]) -> Any:
+def _load_serialized(
+    folder: Path, settings: Mapping[str, Any], serialized: Mapping[str, Any]
+) -> Any:
     """Loads a `tokenizer.json`.
 
     One that stands for a sentencepiece model is taken for its vocabulary only. How it writes spaces
     differs from the library, in another way with every version of transformers that wrote it.
     """
-    serialized = read_object(folder / _SERIALIZED)
     if not (serialized.get("model") or {}).get("byte_fallback"):
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     splitter = serialized.get("pre_tokenizer") or {}

@@ -136,7 +136,8 @@ _VARIANT_NAME = re.compile(r"[a-z0-9]+")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: else `yes`, which YAML reads as true, would be the number 1.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class _Layout(_Strict):
@@ -199,6 +200,20 @@ class _Task(_Strict):
     submission: str | None = None
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads data only, and refuses a key that stands twice in a mapping, of which the last wins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} stands there twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
 def read_fields(text: str) -> dict[str, Any]:
     """Reads the text of a task file.
 
@@ -206,7 +221,7 @@ def read_fields(text: str) -> dict[str, Any]:
         ValueError: it is not YAML, or not a mapping of keys.
     """
     try:
-        fields = yaml.safe_load(text)
+        fields = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
@@ -233,6 +248,8 @@ def expand_variants(fields: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]
             faults.append(f"variants: {name!r} must be lower-case letters and digits")
         elif not isinstance(changes, dict) or not {"title", "notes"} <= changes.keys():
             faults.append(f"variants.{name}: must say its title and, in notes, what differs")
+        elif given := sorted({"name", "protocol"} & changes.keys()):
+            faults.append(f"variants.{name}: drop {' and '.join(given)}, which its own name gives")
         else:
             basis = own | {"name": f"{own.get('name')}-{name}", "protocol": name, "published": {}}
             expanded[str(name)] = _merge(basis, changes)

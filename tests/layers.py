@@ -31,7 +31,7 @@ LLAVA_CORE = {
     "checkpoint/parts config json_files errors",
     "checkpoint/delta": "checkpoint/files checkpoint/keys checkpoint/lazy checkpoint/parts "
     "json_files errors",
-    "checkpoint/destination": "errors",
+    "checkpoint/destination": "checkpoint/hub errors",
     "checkpoint/hugging_face_keys": "checkpoint/keys",
     "checkpoint/hugging_face": "checkpoint/files checkpoint/hugging_face_keys checkpoint/keys "
     "checkpoint/parts checkpoint/tower images config json_files errors",

@@ -6,6 +6,7 @@ full names, so the vision tower, whose layers have the same last names, is never
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -28,12 +29,16 @@ LORA_CONFIG = "adapter_config.json"
 PROJECTOR_FILE = "mm_projector.bin"
 _LORA_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _NON_LORA = "non_lora_trainables.bin"
-_PEFT = "base_model.model."
+# One half of an update; in memory, and in some files, the adapter's name stands behind the half's.
+_UPDATE = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight")
 _EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.transformer.wte.weight")
 _HEAD = "language_model.lm_head.weight"
 # Kinds of adapter that are not read: field of adapter_config.json -> the only value that is.
 _PLAIN = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False,
           "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}  # fmt: skip
+# Ways in which an adapter's training may begin. In others (PiSSA, OLoRA, ...) part of the base is
+# moved into the adapter, and what it was trained on is no longer the base that one has.
+_INITIALIZATIONS = (True, False, None, "default", "gaussian", "eva", "orthogonal")
 
 
 def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> Parts:
@@ -59,8 +64,8 @@ def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> P
         trained = read_file(folder / _NON_LORA)
         tensors |= rename({_without_peft(name): t for name, t in trained.items()}, from_original)
         files.append(folder / _NON_LORA)
-    updates = _pair(read_file(adapter))
-    changes = _changes(tensors, updates, scale=_scale(settings), adapter=adapter)
+    updates = _pair(read_file(adapter), adapter=adapter)
+    changes = _changes(tensors, updates, settings=settings, adapter=adapter)
     config = read_config(folder)
     parts = assemble(folder, config, tensors, files=files, vision_tower=vision_tower)
     return replace(
@@ -83,6 +88,11 @@ def read_projector_only(folder: Path, *, base: Path, vision_tower: str | None = 
     config = read_config(folder)
     for name in tensors.keys() & projector.keys() & set(_EMBEDDINGS):
         rows = projector.pop(name)
+        if rows.dim() != tensors[name].dim() or rows.shape[1:] != tensors[name].shape[1:]:
+            raise CheckpointError(
+                f"{folder} is for another base: {to_original(name)} is {tuple(rows.shape)} there, "
+                f"{tuple(tensors[name].shape)} in {base}"
+            )
         tensors |= _with_rows(tensors, name, rows, num_rows=config.vocab_size)
     files = [*weight_files(base), folder / PROJECTOR_FILE]
     parts = assemble(folder, config, tensors | projector, files=files, vision_tower=vision_tower)
@@ -163,8 +173,15 @@ def _read_settings(path: Path) -> Mapping[str, Any]:
                 f"{path}: {field} is {settings[field]!r}, only {plain!r} can be read; "
                 "merge the adapter with the library that made it"
             )
-    if missing := [field for field in ("r", "lora_alpha") if field not in settings]:
-        raise CheckpointError(f"{path} lacks {' and '.join(missing)}")
+    if (beginning := settings.get("init_lora_weights")) not in _INITIALIZATIONS:
+        raise CheckpointError(
+            f"{path}: init_lora_weights is {beginning!r}, which changed the base too; "
+            "merge the adapter with the library that made it"
+        )
+    for field in ("r", "lora_alpha"):
+        value = settings.get(field)
+        if not isinstance(value, int | float) or value <= 0:
+            raise CheckpointError(f"{path}: {field} is {value!r}, expected a number above 0")
     return settings
 
 
@@ -183,14 +200,24 @@ def _without_peft(name: str) -> str:
     return name.removeprefix("model.") if name.startswith("model.model.") else name
 
 
-def _pair(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Our name of each updated weight -> its A and B."""
+def _pair(tensors: Mapping[str, Tensor], *, adapter: Path) -> dict[str, dict[str, Tensor]]:
+    """Our name of each updated weight -> its A and B.
+
+    Everything in the file must be one of these: what is trained in another way, an embedding for
+    example, cannot be left out without another model coming out.
+    """
     pairs: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        target, _, rest = name.removeprefix(_PEFT).partition(".lora_")
-        ours = from_original(f"{target}.weight")
-        if rest.split(".")[0] in ("A", "B") and ours is not None:
-            pairs.setdefault(ours, {})[rest[0]] = tensor
+        found = _UPDATE.fullmatch(name)
+        ours = found and from_original(f"{found[1]}.weight")
+        if found is None or ours is None:
+            raise CheckpointError(
+                f"{adapter} holds {name}, which is no lora_A or lora_B of a linear layer; "
+                "merge the adapter with the library that made it"
+            )
+        pairs.setdefault(ours, {})[found[2]] = tensor
+    if not pairs:
+        raise CheckpointError(f"{adapter} is empty, expected updates of the base's weights")
     return pairs
 
 
@@ -198,22 +225,29 @@ def _changes(
     weights: Mapping[str, Tensor],
     updates: Mapping[str, Mapping[str, Tensor]],
     *,
-    scale: float,
+    settings: Mapping[str, Any],
     adapter: Path,
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """Name of each updated weight -> what merges its update, once it is known to fit."""
     changes: dict[str, Callable[[Tensor], Tensor]] = {}
+    scale = _scale(settings)
     for name, update in updates.items():
         original = to_original(name)
         if name not in weights or update.keys() != {"A", "B"}:
             raise CheckpointError(f"{adapter} updates {original}, which the base does not have")
-        weight, shape = weights[name], (len(update["B"]), update["A"].shape[1])
+        weight, a, b = weights[name], update["A"], update["B"]
+        shape, ranks = (*b.shape[:1], *a.shape[1:]), {*a.shape[:1], *b.shape[1:]}
         if weight.shape != shape:
             raise CheckpointError(
                 f"{adapter} is for another base: {original} is {tuple(weight.shape)} there, "
                 f"the update is {shape}"
             )
-        changes[name] = partial(_merge, a=update["A"], b=update["B"], scale=scale)
+        if ranks != {settings["r"]}:
+            raise CheckpointError(
+                f"{adapter} has an update of {original} of rank {' and '.join(map(str, ranks))}, "
+                f"but r is {settings['r']} in {LORA_CONFIG}"
+            )
+        changes[name] = partial(_merge, a=a, b=b, scale=scale)
     return changes
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from math import log10
 from pathlib import Path
 
+from llava_core.checkpoint.hub import expanded
 from llava_core.errors import CheckpointError
 
 
@@ -24,10 +25,11 @@ def new_folder(path: Path, *, num_bytes: int) -> Iterator[Path]:
     Raises:
         CheckpointError: there is something already, the disk is too full, or it cannot be written.
     """
-    path = path.expanduser().resolve()
-    _refuse_used(path)
-    partial = path.with_name(f".{path.name}.partial")
+    path = expanded(path)
     try:
+        path = path.resolve()
+        _refuse_used(path)
+        partial = path.with_name(f".{path.name}.partial")
         partial.mkdir(parents=True, exist_ok=True)
         with _locked(partial, name=path):
             try:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, ConfigError
 
 TINY = "tiny"
 # What a checkpoint is made of; weights in other frameworks' formats stay where they are.
@@ -25,18 +25,29 @@ def resolve_checkpoint(name: str, *, revision: str | None = None) -> Path:
 
     Raises:
         CheckpointError: there is no such folder, or the Hub does not give it.
+        ConfigError: a revision of what is not on the Hub.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
+    if (path.is_dir() or name == TINY) and revision is not None:
+        raise ConfigError(f"{name} is no Hub id; the revision {revision} has no effect on it")
     if path.is_dir():
         return path
     if name == TINY:
         return bundled_tiny()
-    hub_id = _HUB_ID.fullmatch(name)
+    hub_id = _hub_id(name)
     if hub_id is None:
         raise CheckpointError(
             f"{name} is neither a folder, nor a Hub id such as owner/name, nor `{TINY}`"
         )
     return _download(hub_id["name"], revision=revision or hub_id["revision"])
+
+
+def model_id(name: str) -> str:
+    """What a checkpoint is called: the last part of its path or Hub id, `@revision` included."""
+    parts = name.strip("/").split("/")
+    if parts[-1].startswith("checkpoint-") and len(parts) > 1:
+        return f"{parts[-2]}_{parts[-1]}"
+    return parts[-1]
 
 
 def resolve_vision_tower(name: str, *, checkpoint: Path) -> Path:
@@ -46,15 +57,42 @@ def resolve_vision_tower(name: str, *, checkpoint: Path) -> Path:
         CheckpointError: it is in none of these places.
     """
     beside = checkpoint.resolve().parent / name
-    for path in (checkpoint / name, Path(name).expanduser(), beside):
+    for path in (checkpoint / name, expanded(name), beside):
         if path.is_dir():
             return path
-    hub_id = _HUB_ID.fullmatch(name)
+    hub_id = _hub_id(name)
     if hub_id is None:
         raise CheckpointError(
             f"vision tower {name} is no folder, is not at {beside}, and is no Hub id"
         )
     return _download(hub_id["name"], revision=hub_id["revision"])
+
+
+def expanded(name: str | Path) -> Path:
+    """The path, beginning with somebody's home folder where it begins with `~` or `~name`.
+
+    Raises:
+        CheckpointError: nobody has that name.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise CheckpointError(f"{name}: {Path(name).parts[0]} is nobody's home folder") from error
+
+
+def _hub_id(name: str) -> re.Match[str] | None:
+    """The parts of a Hub id; None for what the Hub would not take for one."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    found = _HUB_ID.fullmatch(name)
+    if found is None:
+        return None
+    try:
+        validate_repo_id(found["name"])
+    except HFValidationError:
+        return None
+    return found
 
 
 def _download(name: str, *, revision: str | None) -> Path:

@@ -124,6 +124,9 @@ def _parse(fields: Mapping[str, Any], *, path: Path) -> Any:
     kind = fields.get("model_type")
     if kind not in _KINDS:
         raise ConfigError(f"{path}: model_type is {kind!r}, expected {' or '.join(_KINDS)}")
+    for name in ("text_config", "vision_config", ORIGINAL):
+        if not isinstance(fields.get(name) or {}, dict):
+            raise ConfigError(f"{path}: {name} is {fields[name]!r}, expected an object")
     for name, default, known in (
         ("text_config", "llama", BACKBONES),
         ("vision_config", _TOWERS[0], _TOWERS),

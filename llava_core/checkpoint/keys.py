@@ -3,12 +3,12 @@
     model.mm_projector.X                                  projector.X
     model.image_newline                                   image_newline
     model.vision_tower.vision_tower.vision_model.X        vision_tower.clip.X
-    vision_model.X  (a CLIP repository of its own)        vision_tower.clip.X
+    vision_model.X  (a tower's repository of its own)     vision_tower.clip.X
     anything else                                         language_model.<the same>
 
 On an MPT the first level is `transformer` instead of `model`. transformers 5 has dropped the level
-`vision_model` inside CLIPVisionModel. Source of the names:
-LLaVA c121f04 and the files of its published checkpoints.
+`vision_model` inside CLIPVisionModel: what it did not load with it, it saves without. Source of the
+names: LLaVA c121f04 and the files of its published checkpoints.
 """
 
 import re
@@ -21,13 +21,16 @@ LANGUAGE = "language_model."
 _RENAMES = (
     (re.compile(r"^(model|transformer)\.mm_projector\."), PROJECTOR),
     (re.compile(r"^(model|transformer)\.image_newline$"), NEWLINE),
-    (re.compile(r"^(model|transformer)\.vision_tower\.vision_tower\.vision_model\."), TOWER),
+    (re.compile(r"^(model|transformer)\.vision_tower\.vision_tower\.(vision_model\.)?"), TOWER),
 )
 _BACK = (
     (re.compile(r"^projector\."), "{root}.mm_projector."),
     (re.compile(r"^image_newline$"), "{root}.image_newline"),
     (re.compile(rf"^{re.escape(TOWER)}"), "{root}.vision_tower.vision_tower.vision_model."),
     (re.compile(rf"^{re.escape(LANGUAGE)}"), ""),
+)
+_VISION_HALF = re.compile(
+    r"(vision_model\.)?((embeddings|pre_layrnorm|encoder|post_layernorm|head)\..+)"
 )
 DERIVED = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
 """Buffers that old files carry and nobody reads: they follow from the config."""
@@ -53,7 +56,6 @@ def to_original(name: str, *, backbone: str = "llama") -> str:
 
 
 def from_clip(name: str) -> str | None:
-    """Our name of a tensor of a CLIP repository; None for the text half and what is not needed."""
-    if DERIVED.search(name) or not name.startswith("vision_model."):
-        return None
-    return TOWER + name.removeprefix("vision_model.")
+    """Our name of a tensor of a tower's repository; None for the text half and buffers."""
+    found = _VISION_HALF.fullmatch(name)
+    return None if found is None or DERIVED.search(name) else TOWER + found[2]

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,
@@ -142,9 +143,10 @@ def build_skeleton(parts: Parts) -> LlavaModel:
     """Builds a model without weights, and makes sure that the checkpoint's fit it.
 
     Raises:
-        CheckpointError: weights missing, unexpected or mis-shaped, each named.
+        CheckpointError: weights missing, unexpected or mis-shaped, each named, or a field of the
+            language model has a value that its class refuses.
     """
-    text_config = CONFIG_MAPPING[parts.config.backbone](**parts.config.text)
+    text_config = _text_config(parts)
     with torch.device("meta"):
         skeleton = LlavaModel(
             parts.config,
@@ -153,6 +155,18 @@ def build_skeleton(parts: Parts) -> LlavaModel:
         )
     _compare(skeleton, parts)
     return skeleton
+
+
+def _text_config(parts: Parts) -> Any:
+    kind = parts.config.backbone
+    try:
+        return CONFIG_MAPPING[kind](**parts.config.text)
+    # Of its scaling of positions it reports a missing field by the first.
+    except (KeyError, StrictDataclassError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"the config.json of {parts.name} is no {kind}'s: {reason}"
+        ) from error
 
 
 def _language_skeleton(config: Any) -> Any:

@@ -1,6 +1,7 @@
 """Opens a checkpoint of any layout; which one it is, its content decides."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from llava_core.checkpoint.adapters import (
@@ -12,7 +13,7 @@ from llava_core.checkpoint.adapters import (
 )
 from llava_core.checkpoint.delta import is_delta
 from llava_core.checkpoint.files import has_weights
-from llava_core.checkpoint.hub import resolve_checkpoint
+from llava_core.checkpoint.hub import model_id, resolve_checkpoint
 from llava_core.checkpoint.hugging_face import is_hugging_face, read_hugging_face
 from llava_core.checkpoint.original import read_original
 from llava_core.checkpoint.parts import Parts
@@ -49,10 +50,12 @@ def open_checkpoint(
         if base is not None:
             raise ConfigError(f"{folder} is a whole checkpoint; --model-base has no effect on it")
         read_whole = read_hugging_face if is_hugging_face(folder) else read_original
-        return read_whole(folder, vision_tower=vision_tower)
-    if base is None:
+        parts = read_whole(folder, vision_tower=vision_tower)
+    elif base is None:
         raise need_base(folder)
-    return read(folder, base=resolve_checkpoint(base), vision_tower=vision_tower)
+    else:
+        parts = read(folder, base=resolve_checkpoint(base), vision_tower=vision_tower)
+    return replace(parts, model_id=model_id(str(path)))
 
 
 def _reader_of_parts(folder: Path) -> Callable[..., Parts] | None:

@@ -4,10 +4,12 @@ The tower's weights inside the checkpoint win over those of the tower's own repo
 carries them when the tower was tuned, which the original's loader ignores unless a field says so.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +19,9 @@ from llava_core.checkpoint.keys import TOWER, from_original
 from llava_core.checkpoint.parts import Parts, rename
 from llava_core.checkpoint.tower import from_tower, read_tower_config
 from llava_core.config import LlavaConfig, read_config
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, ConfigError
+
+_logger = logging.getLogger(__name__)
 
 
 def read_original(folder: Path, *, vision_tower: str | None = None) -> Parts:
@@ -56,12 +60,21 @@ def assemble(
 
     Raises:
         CheckpointError: files of the tower are missing or broken.
+        ConfigError: the tower is another than the config's.
     """
     config = replace(config, vision_tower=vision_tower or config.vision_tower)
     tower = find_tower(config, checkpoint=folder)
     tower_config = read_tower_config(tower)
+    _check_tower(config, tower_config, tower=tower, path=folder / "config.json")
     files = [folder / "config.json", *files, tower / "config.json"]
     has_tower = any(name.startswith(TOWER) for name in tensors)
+    if has_tower and vision_tower is not None:
+        _logger.warning(
+            "%s holds the weights of its own vision tower, which are used; of %s only the config "
+            "and the image processor are",
+            folder,
+            tower,
+        )
     if not has_tower:
         rule = partial(from_tower, config=tower_config)
         tensors = {**tensors, **rename(read_tensors(tower), rule)}
@@ -76,6 +89,22 @@ def assemble(
         files=tuple(files),
         has_tower=has_tower,
     )
+
+
+def _check_tower(config: LlavaConfig, tower_config: Any, *, tower: Path, path: Path) -> None:
+    """Makes sure that a tower gives what the projector takes, which no tensor's shape tells."""
+    width = tower_config.hidden_size * max(len(config.s2_scales), 1)
+    if width != config.vision_hidden_size:
+        raise ConfigError(
+            f"{path}: mm_hidden_size is {config.vision_hidden_size}, but the features of the "
+            f"vision tower {tower} have {width} numbers; give the tower that it was trained with"
+        )
+    num_layers, layer = tower_config.num_hidden_layers, config.vision_select_layer
+    if not -num_layers - 1 <= layer <= num_layers:
+        raise ConfigError(
+            f"{path}: mm_vision_select_layer is {layer}, expected an index into the "
+            f"{num_layers + 1} hidden states of the vision tower {tower}"
+        )
 
 
 def find_tower(config: LlavaConfig, *, checkpoint: Path) -> Path:

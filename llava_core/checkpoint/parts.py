@@ -20,6 +20,8 @@ class Parts:
 
     name: str
     """What errors call it: its folder."""
+    model_id: str = ""
+    """What it is called where it was asked for; the folder of a Hub id is named for a commit."""
     config: LlavaConfig
     tower_config: Any
     """transformers' config of the vision tower."""

@@ -167,9 +167,24 @@ def _speech(parts: Parts) -> tuple[Any, Template]:
     """The checkpoint's tokenizer, with the marks that the original adds, and its template."""
     tokenizer = load_tokenizer(parts.tokenizer)
     add_extra_tokens(tokenizer, parts.config)
-    name = Path(parts.name).name
-    choice = choose_template(parts.config, tokenizer, model_id=name, wanted=None)
+    choice = choose_template(parts.config, tokenizer, model_id=parts.model_id, wanted=None)
     return tokenizer, get_template(choice.name)
+
+
+def keep_template(parts: Parts, folder: Path) -> None:
+    """Writes the prompt template beside a written tokenizer that would be taken for another's.
+
+    Only a published name tells Llama-2-chat's, and only its old chat template that of a Mistral
+    with Vicuna's prompts; the layout of the original keeps neither.
+
+    Args:
+        folder: what `write_original` wrote.
+    """
+    _, template = _speech(parts)
+    choice = choose_template(parts.config, load_tokenizer(folder), model_id="", wanted=None)
+    if choice.name != template.name:
+        path = folder / "chat_template.jinja"
+        path.write_text(chat_template(template), encoding="utf-8")
 
 
 def write_projector_only(parts: Parts, folder: Path, *, dtype: torch.dtype | None = None) -> None:

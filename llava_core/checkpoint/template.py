@@ -45,7 +45,7 @@ def choose_template(
 
     Args:
         tokenizer: the checkpoint's own.
-        model_id: last part of its path or Hub id.
+        model_id: last part of its path or Hub id, which may end in `@revision`.
         wanted: name of a template to use whatever the checkpoint is.
 
     Raises:
@@ -75,8 +75,9 @@ def _published(config: LlavaConfig, tokenizer: Any, *, model_id: str) -> tuple[s
         return "mpt", "the language model is an MPT"
     if tokenizer.eos_token == "<|im_end|>":
         return "chatml_direct", "the tokenizer ends a turn with <|im_end|>"
-    if model_id in _LLAMA_2_CHAT:
-        return "llava_llama_2", f"published for {model_id}"
+    name = model_id.partition("@")[0]
+    if name in _LLAMA_2_CHAT:
+        return "llava_llama_2", f"published for {name}"
     return "vicuna_v1", "what LLaVA's evaluation scripts use for Llama checkpoints"
 
 

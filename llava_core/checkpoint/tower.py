@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
 from llava_core.checkpoint.keys import TOWER, from_clip
@@ -34,16 +35,20 @@ def read_tower_config(folder: Path) -> Any:
         transformers' CLIPVisionConfig or SiglipVisionConfig.
 
     Raises:
-        CheckpointError: it is another kind of model.
+        CheckpointError: it is another kind of model, or has a value that its class refuses.
     """
     path = folder / "config.json"
     kind = read_object(path).get("model_type")
     # A repository of the whole model nests the vision half; these classes pick it out.
-    if kind in _CLIP:
-        return CLIPVisionConfig.from_pretrained(folder)
-    if kind in SIGLIP:
-        config = SiglipVisionConfig.from_pretrained(folder)
-        return shorten(config, config.num_hidden_layers - 1)
+    try:
+        if kind in _CLIP:
+            return CLIPVisionConfig.from_pretrained(folder)
+        if kind in SIGLIP:
+            config = SiglipVisionConfig.from_pretrained(folder)
+            return shorten(config, config.num_hidden_layers - 1)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is no {kind} config: {reason}") from error
     raise CheckpointError(
         f"{path} describes a {kind}, expected a vision tower: {', '.join(_CLIP + SIGLIP)}"
     )

@@ -96,10 +96,8 @@ def _add_model(parser: ArgumentParser, *, required: bool) -> None:
 def _load(arguments: Namespace) -> "Llava":
     from llava_core.predict import load
 
-    path, _, revision = arguments.model.partition("@")
     return load(
-        path,
-        revision=revision or None,
+        arguments.model,
         base=arguments.model_base,
         device=arguments.device,
         dtype=arguments.dtype,

@@ -10,10 +10,11 @@ from llava_eval.errors import DataError
 from llava_eval.spec import LayoutSource
 
 Fields = Mapping[str, tuple[type, ...]]
-"""Key that a record must have -> types that its value may have."""
+"""Key of a record -> types that its value may have."""
 
 MAX_FAULTS_SHOWN = 5
 
+_NO_FIELDS: Fields = {}
 _TYPE_NAMES = {int: "an integer", str: "a string", list: "a list", dict: "an object"}
 
 
@@ -34,6 +35,19 @@ def located(source: LayoutSource, root: Path) -> LayoutSource:
         annotations=tuple(map(locate, source.annotations)),
         images=source.images and locate(source.images),
     )
+
+
+def expect_annotations(source: LayoutSource, number: int) -> None:
+    """Does nothing where a task names as many files of annotations as its reader takes.
+
+    Raises:
+        DataError: it names more or fewer.
+    """
+    if len(source.annotations) != number:
+        raise DataError(
+            f"the reader {source.reader} takes {number} files as annotations; the task names "
+            f"{', '.join(source.annotations) or 'none'}: put that right in its task file"
+        )
 
 
 def require_files(
@@ -58,15 +72,22 @@ def require_files(
     return [root / name for name in names]
 
 
-def read_json_lines(path: Path, fields: Fields) -> list[dict[str, Any]]:
+def read_json_lines(
+    path: Path, fields: Fields, *, optional: Fields = _NO_FIELDS
+) -> list[dict[str, Any]]:
     """Reads one record a line; blank lines are skipped.
+
+    Args:
+        optional: as for `check_records`.
 
     Raises:
         DataError: the file cannot be read, or lines are not such records.
     """
     lines = _read(path).split(b"\n")
     return check_records(
-        ((f"{path}:{n}", line) for n, line in enumerate(lines, start=1) if line.strip()), fields
+        ((f"{path}:{n}", line) for n, line in enumerate(lines, start=1) if line.strip()),
+        fields,
+        optional=optional,
     )
 
 
@@ -82,11 +103,14 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: {error}") from error
 
 
-def check_records(records: Iterable[tuple[str, Any]], fields: Fields) -> list[dict[str, Any]]:
+def check_records(
+    records: Iterable[tuple[str, Any]], fields: Fields, *, optional: Fields = _NO_FIELDS
+) -> list[dict[str, Any]]:
     """Passes records on that have the fields.
 
     Args:
         records: where it stands, and the record, decoded or as the bytes of its JSON.
+        optional: fields that may be missing or null.
 
     Raises:
         DataError: records that are something else.
@@ -95,7 +119,7 @@ def check_records(records: Iterable[tuple[str, Any]], fields: Fields) -> list[di
     for where, given in records:
         try:
             record = _decode(given) if isinstance(given, bytes) else given
-            _check(record, fields)
+            _check(record, fields, optional)
         except ValueError as error:
             faults.append(f"{where}: {error}")
         else:
@@ -133,12 +157,13 @@ def _decode(text: bytes) -> Any:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _check(record: Any, fields: Fields) -> None:
+def _check(record: Any, fields: Fields, optional: Fields) -> None:
     if not isinstance(record, dict):
         raise ValueError(f"expected a record, got {json.dumps(record)[:40]}")
     if missing := [name for name in fields if name not in record]:
         raise ValueError(f"no {' and no '.join(missing)}")
-    for name, kinds in fields.items():
+    given = {name: kinds for name, kinds in optional.items() if record.get(name) is not None}
+    for name, kinds in {**fields, **given}.items():
         if type(record[name]) not in kinds:
             expected = " or ".join(_TYPE_NAMES[kind] for kind in kinds)
             raise ValueError(f"{name}: expected {expected}, got {json.dumps(record[name])[:40]}")

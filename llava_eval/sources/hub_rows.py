@@ -73,6 +73,7 @@ def _gqa(row: Row, _: int) -> Sample:
     group: str | None = None
     tags: tuple[str, ...] = ()
     if row.get("types"):
+        _text(row["types"], "structural")
         group, tags = gqa_groups(row["types"], (row.get("groups") or {}).get("global"))
     return _about(
         f"{_text(row, 'imageId')}.jpg",
@@ -90,7 +91,7 @@ def _textvqa(row: Row, _: int) -> Sample:
         f"{_text(row, 'image_id')}.jpg",
         sample_id=str(_integer(row, "question_id")),
         question_id=_text(row, "image_id"),
-        question=textvqa_text(_text(row, "question"), row["ocr_tokens"] or ()),
+        question=textvqa_text(_text(row, "question"), _texts(row, "ocr_tokens")),
         answers=_human_answers(row),
     )
 
@@ -115,7 +116,7 @@ def _pope(row: Row, _: int) -> Sample:
 
 
 def _scienceqa(row: Row, number: int) -> Sample:
-    choices, answer, hint = row["choices"] or (), _integer(row, "answer"), row.get("hint")
+    choices, answer, hint = _texts(row, "choices"), _integer(row, "answer"), row.get("hint")
     if not 0 <= answer < len(choices):
         raise ValueError(f"answer: {answer} of {len(choices)} choices")
     # The set has no ids of the problems; a bare number would be taken for one.
@@ -125,7 +126,7 @@ def _scienceqa(row: Row, number: int) -> Sample:
         sample_id=name,
         question_id=name,
         question=science_question(_text(row, "question"), choices, hint),
-        options=tuple(choices),
+        options=choices,
         answers=(ascii_uppercase[answer],),
         group=SUBJECTS.get(row.get("subject") or ""),
         tags=science_tags(hint=hint, has_image=True, grade=row.get("grade")),
@@ -219,10 +220,19 @@ def _integer(row: Row, column: str) -> int:
 
 def _human_answers(row: Row) -> tuple[str, ...] | None:
     """The texts of a list of answers or of records of them; None where none are known."""
-    answers = row.get("answers")
-    if not answers:
-        return None
-    return tuple(str(each["answer"] if isinstance(each, dict) else each) for each in answers)
+    return _texts(row, "answers") or None
+
+
+def _texts(row: Row, column: str) -> tuple[str, ...]:
+    """A list of texts, or of records with an `answer`; a text alone would pass for its letters."""
+    value = row.get(column)
+    values = [] if value is None else value
+    if not isinstance(values, list):
+        raise ValueError(f"{column}: expected a list, got {value!r}")
+    texts: list[Any] = [each.get("answer") if isinstance(each, dict) else each for each in values]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{column}: expected texts, got {value!r}")
+    return tuple(texts)
 
 
 _VQAV2_COLUMNS = ("question_id", "image_id", "question")

@@ -68,8 +68,16 @@ def _read_textvqa(source: LayoutSource, root: Path) -> list[Sample]:
 
 def _textvqa_rows(path: Path) -> list[dict[str, Any]]:
     (document,) = check_records([(str(path), read_json(path))], {"data": (list,)})
-    rows = enumerate(document["data"])
-    return check_records(((f"{path}: data[{n}]", row) for n, row in rows), _TEXTVQA_ROW)
+    data = enumerate(document["data"])
+    rows = check_records(((f"{path}: data[{n}]", row) for n, row in data), _TEXTVQA_ROW)
+    refuse(
+        [
+            f"{path}: question {row['question_id']}: answers: expected texts"
+            for row in rows
+            if not all(isinstance(answer, str) for answer in row["answers"])
+        ]
+    )
+    return rows
 
 
 def _read_gqa(source: LayoutSource, root: Path) -> list[Sample]:
@@ -97,10 +105,12 @@ def _gqa_rows(path: Path) -> dict[str, dict[str, Any]]:
     check_records(
         ((f"{path}: question {name}", row) for name, row in rows.items()),
         {"answer": (str,), "types": (dict,)},
+        optional={"groups": (dict,)},
     )
     check_records(
         ((f"{path}: question {name}: types", row["types"]) for name, row in rows.items()),
         {"structural": (str,)},
+        optional={"semantic": (str,)},
     )
     return rows
 

@@ -14,6 +14,7 @@ from llava_eval.records import ImageRef, Sample
 from llava_eval.sources.files import (
     Fields,
     check_records,
+    expect_annotations,
     read_json,
     read_json_lines,
     refuse,
@@ -62,6 +63,7 @@ def read_mm_vet(source: LayoutSource, root: Path) -> list[Sample]:
     Raises:
         DataError: a file is missing or has broken records.
     """
+    expect_annotations(source, 1)
     (own,) = source.annotations
     folder = root / (source.images or "")
     if (root / own).is_file() and not (root / source.questions).is_file():
@@ -88,6 +90,13 @@ def _mm_vet_rows(path: Path) -> Mapping[str, Any]:
     check_records(((f"{path}: {name}", row) for name, row in rows.items()), _MM_VET_ROW)
     without = [name for name, row in rows.items() if not row["capability"]]
     refuse([f"{path}: {name}: no capability" for name in without])
+    refuse(
+        [
+            f"{path}: {name}: capability: expected names, got {row['capability']}"
+            for name, row in rows.items()
+            if not all(isinstance(each, str) for each in row["capability"])
+        ]
+    )
     return rows
 
 

@@ -28,5 +28,5 @@ def read_questions(path: Path, folder: Path) -> list[Sample]:
             group=None if record.get("category") == _NO_CATEGORY else record.get("category"),
             cluster=record["image"],
         )
-        for record in read_json_lines(path, _QUESTION)
+        for record in read_json_lines(path, _QUESTION, optional={"category": (str,)})
     ]

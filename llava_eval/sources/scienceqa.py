@@ -13,7 +13,14 @@ from typing import Any
 
 from llava_eval.errors import DataError
 from llava_eval.records import ImageRef, Sample
-from llava_eval.sources.files import Fields, check_records, read_json, refuse, require_files
+from llava_eval.sources.files import (
+    Fields,
+    check_records,
+    expect_annotations,
+    read_json,
+    refuse,
+    require_files,
+)
 from llava_eval.spec import LayoutSource
 
 _SPLIT = "test"
@@ -36,6 +43,7 @@ def read_scienceqa(source: LayoutSource, root: Path) -> list[Sample]:
         DataError: files are missing or malformed, or the questions are of another composition or
             of another split.
     """
+    expect_annotations(source, 2)
     path, problems_path, splits_path = require_files(source, root, optional=[source.questions])
     folder = root / (source.images or "")
     problems = _read_problems(problems_path)
@@ -89,7 +97,9 @@ def _read_problems(path: Path) -> dict[str, _Problem]:
     if not isinstance(problems, dict):
         raise DataError(f"{path}: expected an object of problem ids and their records")
     check_records(
-        ((f"{path}: problem {name}", problem) for name, problem in problems.items()), _PROBLEM
+        ((f"{path}: problem {name}", problem) for name, problem in problems.items()),
+        _PROBLEM,
+        optional={"subject": (str,), "grade": (str,), "hint": (str,)},
     )
     refuse(
         [

@@ -15,7 +15,13 @@ from typing import Any
 
 from llava_eval.errors import DataError
 from llava_eval.records import ImageRef, Sample
-from llava_eval.sources.files import Fields, check_records, read_json, require_files
+from llava_eval.sources.files import (
+    Fields,
+    check_records,
+    expect_annotations,
+    read_json,
+    require_files,
+)
 from llava_eval.sources.questions import read_questions
 from llava_eval.spec import LayoutSource
 
@@ -40,6 +46,7 @@ def read_seed(source: LayoutSource, root: Path) -> list[Sample]:
     Raises:
         DataError: files are missing or malformed.
     """
+    expect_annotations(source, 1)
     path, annotation_path = require_files(source, root, optional=[source.questions])
     rows = _read_rows(annotation_path)
     folder = root / (source.images or "")
@@ -74,7 +81,9 @@ def seed_picture(row: _Row) -> str:
 def _read_rows(path: Path) -> list[_Row]:
     """All records, the name of its type added to each as `type`."""
     (document,) = check_records([(str(path), read_json(path))], _DOCUMENT)
-    names = {number: name for name, number in document["question_type"].items()}
+    types = document["question_type"]
+    check_records([(f"{path}: question_type", types)], dict.fromkeys(types, (int,)))
+    names = {number: name for name, number in types.items()}
     rows = check_records(
         ((f"{path}: questions[{n}]", row) for n, row in enumerate(document["questions"])), _ROW
     )

@@ -22,6 +22,8 @@ Row = Mapping[str, str | None]
 """Column -> cell, None where it is empty."""
 
 _LETTERS = "ABCDE"
+# Options that every question has.
+_FIRST_LETTERS = _LETTERS[:2]
 # Cells that pandas, with which VLMEvalKit reads its tables, takes for empty ones.
 # fmt: off
 _EMPTY = frozenset((
@@ -95,6 +97,8 @@ def _mme(row: Row, picture: str) -> list[Sample]:
 
 
 def _mmbench(row: Row, _: str) -> list[Sample]:
+    for column in ("question", *_FIRST_LETTERS):
+        _require(row, column)
     return [mmbench_sample({name: _filled(row, name) for name in row})]
 
 
@@ -153,12 +157,16 @@ def _sample(row: Row, picture: str, **fields: Any) -> Sample:
 
 def _text(row: Row, column: str) -> str:
     """A cell as it is written: a question or an answer may be the word `None`."""
-    if column not in row:
-        raise ValueError(f"no column {column}; has {', '.join(row)}")
+    _require(row, column)
     cell = row[column]
     if cell is None:
         raise ValueError(f"{column}: the cell is empty")
     return cell
+
+
+def _require(row: Row, column: str) -> None:
+    if column not in row:
+        raise ValueError(f"no column {column}; has {', '.join(row)}")
 
 
 def _filled(row: Row, column: str) -> str | None:
@@ -168,6 +176,8 @@ def _filled(row: Row, column: str) -> str | None:
 
 def _options(row: Row) -> tuple[str, ...]:
     """The options up to the first empty one."""
+    for column in _FIRST_LETTERS:
+        _require(row, column)
     filled = takewhile(lambda letter: _filled(row, letter) is not None, _LETTERS)
     return tuple(_text(row, letter) for letter in filled)
 
@@ -175,13 +185,14 @@ def _options(row: Row) -> tuple[str, ...]:
 def _human_answers(row: Row, column: str) -> tuple[str, ...]:
     """The members of a list that is written in a cell."""
     cell = _text(row, column)
+    fault = f"{column}: expected a list of answers, got {cell[:40]!r}"
     try:
         answers = ast.literal_eval(cell)
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{column}: expected a list of answers, got {cell[:40]!r}") from error
-    if not isinstance(answers, list):
-        raise ValueError(f"{column}: expected a list of answers, got {cell[:40]!r}")
-    return tuple(str(each["answer"] if isinstance(each, dict) else each) for each in answers)
+        if not isinstance(answers, list):
+            raise ValueError(fault)
+        return tuple(str(each["answer"] if isinstance(each, dict) else each) for each in answers)
+    except (KeyError, SyntaxError, TypeError, ValueError) as error:
+        raise ValueError(fault) from error
 
 
 TSV_READERS: Mapping[str, Callable[[Row, str], list[Sample]]] = {

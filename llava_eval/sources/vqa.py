@@ -22,6 +22,7 @@ _VQAV2_QUESTION: Fields = {"question_id": (int,), "image_id": (int,), "question"
 _VQAV2_ANNOTATION: Fields = {"question_id": (int,), "answers": (list,), "answer_type": (str,)}
 _VIZWIZ_QUESTION: Fields = {"question_id": (int,), "image_id": (str,), "question": (str,)}
 _VIZWIZ_ANNOTATION: Fields = {"question_id": (int,), "answers": (list,)}
+_KINDS: Fields = {"answer_type": (str,), "question_type": (str,)}
 
 
 def short_answer_text(question: str) -> str:
@@ -147,9 +148,9 @@ def _rows(path: Path, key: str, fields: Fields) -> list[dict[str, Any]]:
     if isinstance(document, list):
         rows = check_records(_with_places(path, "", document), {"image": (str,)})
         listed = [{"question_id": n, "image_id": row["image"], **row} for n, row in enumerate(rows)]
-        return check_records(_with_places(path, "", listed), fields)
+        return check_records(_with_places(path, "", listed), fields, optional=_KINDS)
     check_records([(str(path), document)], {key: (list,)})
-    return check_records(_with_places(path, key, document[key]), fields)
+    return check_records(_with_places(path, key, document[key]), fields, optional=_KINDS)
 
 
 def _with_places(path: Path, key: str, rows: Sequence[Any]) -> Iterator[tuple[str, Any]]:

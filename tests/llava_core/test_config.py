@@ -160,6 +160,11 @@ def test_a_missing_patch_token_field_means_yes(tmp_path):
             ConfigError,
             "GPT2LMHeadModel.* is not supported; known are Llava",
         ),
+        ({"architectures": "LlavaLlamaForCausalLM"}, ConfigError, "expected a list"),
+        ({"mm_hidden_size": "1024"}, ConfigError, "mm_hidden_size is '1024', expected an integer"),
+        ({"mm_vision_select_layer": 1.5}, ConfigError, "mm_vision_select_layer is 1.5, expected"),
+        ({"tokenizer_model_max_length": "2048"}, ConfigError, "is '2048', expected an integer"),
+        ({"tokenizer_model_max_length": -1}, ConfigError, "is -1, expected a number of tokens"),
         ({"mm_vision_tower": None}, CheckpointError, "names no mm_vision_tower"),
         (
             {"hidden_size": None, "mm_hidden_size": None},

@@ -245,6 +245,30 @@ def test_a_trained_tower_that_stays_behind_is_told(tmp_path, golden, caplog):
     assert "holds weights of its vision tower, but a projector's folder only names" in caplog.text
 
 
+@pytest.mark.parametrize("layout", ["original", "hf"])
+def test_a_template_that_only_the_hub_id_tells_is_kept(tmp_path, monkeypatch, layout):
+    name = "liuhaotian/llava-llama-2-13b-chat-lightning-preview"
+    repository = tmp_path / f"models--{name.replace('/', '--')}"
+    snapshot = shutil.copytree(bundled_tiny(), repository / "snapshots" / ("a" * 40))
+    shutil.copytree(bundled_tiny().with_name("tiny-clip"), snapshot.with_name("tiny-clip"))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(snapshot.name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    run(f"{name}@main", tmp_path / "new", "--to", layout)
+    for asked in (f"{name}@main", str(tmp_path / "new")):
+        identity = llava_core.load(asked, device="cpu").identity
+        assert identity.conversation == "llava_llama_2"
+
+
+def test_a_template_that_only_the_old_chat_template_tells_is_kept(tmp_path, golden):
+    run(golden / "v16_mistral", tmp_path / "hf", "--to", "hf")
+    template = "{{ messages[0]['content'] }} image USER: ASSISTANT:"
+    (tmp_path / "hf" / "chat_template.jinja").write_text(template)
+    run(tmp_path / "hf", tmp_path / "original", "--to", "original")
+    identity = llava_core.load(str(tmp_path / "original"), device="cpu").identity
+    assert identity.conversation == "vicuna_v1"
+
+
 # Mistakes
 
 
@@ -257,6 +281,17 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path, capsys):
         "there is there and not empty; give a new folder, nothing is overwritten\n"
     )
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("destination", "message"),
+    [
+        ("~nobody-here/new", "error: ~nobody-here/new: ~nobody-here is nobody's home folder"),
+        ("new" * 100, "newnew cannot be written: .*File name too long"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_one_line(capsys, destination, message):
+    assert re.search(message, refused(capsys, "tiny", destination, "--to", "hf"))
 
 
 def test_a_wrong_base_is_told_before_anything_is_written(tmp_path, capsys, golden):
@@ -325,6 +360,7 @@ def test_tensors_that_make_no_model_are_named(tmp_path, capsys):
         (["apply-delta", "base", "delta"], "the following arguments are required: DST"),
         (["tiny", "new", "--to", "hf", "--max-shard-size", "5 apples"], "expected a size such as"),
         (["tiny", "new", "--to", "hf", "--max-shard-size", "0.1"], "expected a size such as"),
+        (["tiny", "new", "--to", "hf", "--max-shard-size", "9" * 400], "expected a size such as"),
     ],
 )
 def test_wrong_usage_ends_with_code_2(capsys, arguments, message):

@@ -189,6 +189,13 @@ def test_other_pinpoints_are_refused(value):
         parse_pinpoints(value, patch_size=336)
 
 
+def test_pinpoints_are_of_whole_tiles():
+    with pytest.raises(
+        ConfigError, match=r"has \[672, 336\], which tiles of 384 pixels do not make"
+    ):
+        parse_pinpoints([[384, 768], [672, 336]], patch_size=384)
+
+
 @pytest.mark.parametrize(
     ("aspect_ratio", "shape", "total", "probe"),
     [
@@ -262,6 +269,7 @@ def test_a_folder_without_a_processor_is_refused(tmp_path):
         ('{"size": ', "is not JSON: "),
         ("[]", "holds a list, expected an object"),
         ('{"size": 28, "image_std": 1}', "no CLIP image processor: no crop_size, image_mean"),
+        (json.dumps(PROCESSOR | {"size": []}), "no CLIP image processor: list index out of range"),
         (json.dumps(PROCESSOR | {"size": "big"}), "no CLIP image processor: Could not convert"),
     ],
 )
@@ -312,6 +320,18 @@ def test_a_picture_that_is_cut_off_is_said(file_format):
     data = encoded(toy_image(0, 64, 64), file_format)
     with pytest.raises(DataError, match="cannot be read: .*truncated"):
         open_image(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    ("file_format", "damage"),
+    [
+        ("AVIF", lambda data: data[:280] + bytes(100) + data[380:]),
+        ("QOI", lambda data: data[:-200]),
+    ],
+)
+def test_a_broken_picture_of_a_rarer_format_is_said(file_format, damage):
+    with pytest.raises(DataError, match="cannot be read: "):
+        open_image(damage(encoded(toy_image(0, 64, 64), file_format)))
 
 
 def test_a_decompression_bomb_is_not_opened(monkeypatch):

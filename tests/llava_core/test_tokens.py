@@ -329,6 +329,7 @@ def test_missing_files_are_named(tmp_path, names, missing):
         ("tokenizer.model", "version https://git-lfs", "tokenizer.model is no sentencepiece model"),
         ("tokenizer_config.json", "{", "tokenizer_config.json is not JSON: "),
         ("tokenizer_config.json", "[]", "tokenizer_config.json holds a list, expected an object"),
+        ("tokenizer.json", '{"model": ', "tokenizer.json is not JSON: "),
     ],
 )
 def test_broken_files_are_named(tmp_path, name, content, message):
@@ -341,3 +342,11 @@ def test_a_broken_serialized_tokenizer_is_named(tmp_path):
     (byte_level(tmp_path) / "tokenizer.json").write_text('{"model": ')
     with pytest.raises(CheckpointError, match="tokenizer.json is not JSON: "):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"eos_token": 2}, {"padding_side": "x"}, {"added_tokens_decoder": [1]}]
+)
+def test_settings_that_transformers_cannot_take_are_told(tmp_path, settings):
+    with pytest.raises(CheckpointError, match="the tokenizer in .* cannot be loaded: "):
+        load_tokenizer(write(tmp_path, **settings))

@@ -234,6 +234,16 @@ def test_a_variant_is_the_task_but_for_what_it_says(tmp_path):
     [
         ("max_new", "maxnew", "variants.short.generation.maxnew_tokens: unknown key; did you mean"),
         ("    notes: At most 16 tokens.\n", "", "variants.short: must say its title and, in notes"),
+        (
+            "    notes:",
+            "    protocol: published\n    notes:",
+            "variants.short: drop protocol, which",
+        ),
+        (
+            "    notes:",
+            "    name: pope\n    notes:",
+            "variants.short: drop name, which its own name",
+        ),
         ("  short:", "  Sh-ort:", "variants: 'Sh-ort' must be lower-case letters and digits"),
     ],
 )

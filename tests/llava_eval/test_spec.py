@@ -87,6 +87,11 @@ def test_a_task_cannot_be_changed():
             "generation.max_new_tokens: Input should be greater than 0 (got 0)",
         ),
         (
+            "_tokens: 16",
+            "_tokens: yes",
+            "generation.max_new_tokens: Input should be a valid integer (got True)",
+        ),
+        (
             "name: toy",
             "name: To-y",
             "name: String should match pattern '^[a-z][a-z0-9_]*$' (got 'To-y')",
@@ -109,6 +114,13 @@ def test_all_faults_are_told_together():
 def test_a_broken_file_is_refused():
     with pytest.raises(ValueError, match="not YAML: .* line 1, column 5"):
         read_fields("a: [")
+
+
+@pytest.mark.parametrize("text", [f"{TASK}\nmetric: vqa\n", "a: {b: 1, c: 2, b: 3}"])
+def test_a_key_that_stands_twice_is_refused(text):
+    """The last one would win, whatever the task says above."""
+    with pytest.raises(ValueError, match="not YAML: (metric|b) stands there twice .* line"):
+        read_fields(text)
 
 
 def test_a_list_is_no_task():

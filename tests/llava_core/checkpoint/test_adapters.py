@@ -47,6 +47,11 @@ def write_settings(folder, **fields):
     path.write_text(json.dumps({**old, **fields}))
 
 
+def change_update(folder, **tensors):
+    path = folder / "adapter_model.bin"
+    torch.save({**torch.load(path, weights_only=True), **tensors}, path)
+
+
 def read(folder, base="tiny"):
     return open_checkpoint(folder, base=base).tensors
 
@@ -133,12 +138,61 @@ def test_an_update_of_nothing_is_refused(lora):
 
 
 @pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("model.embed_tokens.lora_embedding_A", (RANK, 512)),
+        ("model.embed_tokens.weight", (512, WIDTH)),
+        (f"{QUERY}.lora_magnitude_vector", (WIDTH,)),
+        (f"{QUERY}.lora_B.bias", (WIDTH,)),
+    ],
+)
+def test_what_an_adapter_holds_beside_updates_is_not_left_out(lora, name, shape):
+    change_update(lora, **{f"base_model.model.{name}": torch.ones(shape)})
+    with pytest.raises(CheckpointError, match=f"holds base_model.model.{name}, which is no lora_A"):
+        read(lora)
+
+
+def test_an_adapter_without_updates_is_refused(lora):
+    torch.save({}, lora / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match="is empty, expected updates of the base's weights"):
+        read(lora)
+
+
+def test_an_update_of_another_rank_than_the_settings_say_is_refused(lora):
+    """Its scale would be another too."""
+    write_settings(lora, r=2 * RANK)
+    with pytest.raises(
+        CheckpointError, match=f"{QUERY}.weight of rank {RANK}, but r is {2 * RANK}"
+    ):
+        read(lora)
+    write_settings(lora, r=RANK)
+    change_update(lora, **{f"base_model.model.{QUERY}.lora_A.weight": torch.ones(5, WIDTH)})
+    with pytest.raises(CheckpointError, match=f"of rank ({RANK} and 5|5 and {RANK}), but r is"):
+        read(lora)
+
+
+@pytest.mark.parametrize(("field", "value"), [("r", 0), ("r", "4"), ("lora_alpha", None)])
+def test_settings_that_make_no_scale_are_refused(lora, field, value):
+    write_settings(lora, **{field: value})
+    with pytest.raises(CheckpointError, match=f"{field} is {value!r}, expected a number above 0"):
+        read(lora)
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [("peft_type", "IA3"), ("bias", "all"), ("use_dora", True), ("rank_pattern", {"q_proj": 2})],
 )
 def test_other_kinds_of_adapter_are_refused(lora, field, value):
     write_settings(lora, **{field: value})
     with pytest.raises(CheckpointError, match=f"{field} is .* can be read; merge the adapter"):
+        read(lora)
+
+
+def test_an_adapter_that_began_with_part_of_the_base_is_refused(lora):
+    write_settings(lora, init_lora_weights="gaussian")
+    assert read(lora)
+    write_settings(lora, init_lora_weights="pissa_niter_4")
+    with pytest.raises(CheckpointError, match="'pissa_niter_4', which changed the base too"):
         read(lora)
 
 
@@ -186,6 +240,14 @@ def test_a_base_without_rows_for_the_marks_gets_them(projector_only):
     assert torch.equal(head[:1280], base["lm_head.weight"])
     mean = base["lm_head.weight"].float().mean(dim=0).half()
     assert torch.equal(head[1280:], torch.stack([mean, mean]))
+
+
+def test_embeddings_beside_a_projector_for_another_base_are_refused(projector_only):
+    rows = {"model.embed_tokens.weight": torch.ones(2, WIDTH // 2)}
+    torch.save(rows, projector_only / "mm_projector.bin")
+    message = rf"is for another base: model.embed_tokens.weight is \(2, {WIDTH // 2}\) there, \("
+    with pytest.raises(CheckpointError, match=message):
+        read(projector_only)
 
 
 def test_a_projector_is_written_with_the_names_of_the_original(tmp_path, reference):

@@ -4,7 +4,7 @@ import huggingface_hub.errors
 import pytest
 
 from llava_core.checkpoint.hub import bundled_tiny, resolve_checkpoint, resolve_vision_tower
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, ConfigError
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path):
@@ -22,11 +22,30 @@ def test_a_folder_called_tiny_wins(tmp_path, monkeypatch):
     assert resolve_checkpoint("tiny").resolve() == tmp_path / "tiny"
 
 
+def test_a_revision_of_what_is_not_on_the_hub_is_refused(tmp_path):
+    for name in ("tiny", str(tmp_path)):
+        with pytest.raises(ConfigError, match=f"^{name} is no Hub id; the revision v2 has no"):
+            resolve_checkpoint(name, revision="v2")
+
+
 def test_what_is_neither_folder_nor_hub_id_is_refused():
     with pytest.raises(
         CheckpointError, match="^./no/such/folder is neither a folder, nor a Hub id"
     ):
         resolve_checkpoint("./no/such/folder")
+
+
+@pytest.mark.parametrize("name", ["runs/my--checkpoint", "owner/name.git", "runs/a..b@v1"])
+def test_what_the_hub_takes_for_no_id_is_refused(name):
+    with pytest.raises(CheckpointError, match=f"^{name} is neither a folder, nor a Hub id"):
+        resolve_checkpoint(name)
+    with pytest.raises(CheckpointError, match=f"^vision tower {name} is no folder, .* no Hub id"):
+        resolve_vision_tower(name, checkpoint=bundled_tiny())
+
+
+def test_a_home_of_nobody_is_refused():
+    with pytest.raises(CheckpointError, match="^~nobody-here/x: ~nobody-here is nobody's home"):
+        resolve_checkpoint("~nobody-here/x")
 
 
 def test_an_unreachable_hub_is_said_in_one_line(no_hub):

@@ -358,6 +358,8 @@ def test_faults_are_named_as_in_the_files(folder):
     ("fields", "message"),
     [
         ({"model_type": "llava_onevision"}, "model_type is 'llava_onevision', expected llava or"),
+        ({"text_config": "llama"}, "text_config is 'llama', expected an object"),
+        ({"llava_original": 1}, "llava_original is 1, expected an object"),
         ({"text_config": {"model_type": "phi"}}, "text_config is of model_type 'phi', expected"),
         ({"vision_config": {"model_type": "pixtral"}}, "vision_config is of model_type 'pixtral'"),
         ({"projector_hidden_act": "silu"}, "projector_hidden_act is 'silu', expected 'gelu'"),

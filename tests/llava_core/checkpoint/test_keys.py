@@ -62,6 +62,7 @@ def test_the_text_half_of_a_clip_repository_is_left_out():
     assert from_clip("text_model.final_layer_norm.weight") is None
     assert from_clip("logit_scale") is None
     assert from_clip("vision_model.pre_layrnorm.bias") == "vision_tower.clip.pre_layrnorm.bias"
+    assert from_clip("pre_layrnorm.bias") == "vision_tower.clip.pre_layrnorm.bias"
 
 
 def test_a_name_of_no_part_is_refused():

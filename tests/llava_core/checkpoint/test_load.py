@@ -67,6 +67,15 @@ def test_old_pickled_files_load_the_same(folder):
     torch.testing.assert_close(load(folder).state_dict(), before)
 
 
+def test_pickled_files_of_before_torch_1_6_load_the_same(folder):
+    before = load(folder).state_dict()
+    tensors = load_file(folder / "model.safetensors")
+    path = folder / "pytorch_model.bin"
+    torch.save(tensors, path, _use_new_zipfile_serialization=False)
+    (folder / "model.safetensors").unlink()
+    torch.testing.assert_close(load(folder).state_dict(), before)
+
+
 def test_shards_load_the_same(folder):
     before = load(folder).state_dict()
     tensors = load_file(folder / "model.safetensors")
@@ -94,6 +103,11 @@ def test_tower_weights_of_the_checkpoint_win(folder):
     torch.testing.assert_close(
         load(folder).vision_tower.clip.pre_layrnorm.bias, tensors[TOWER_BIAS].float()
     )
+
+
+def test_a_tower_that_is_given_for_nothing_is_told(folder, caplog):
+    open_checkpoint(folder, vision_tower=str(folder.with_name("tiny-clip")))
+    assert "holds the weights of its own vision tower, which are used; of " in caplog.text
 
 
 def test_tower_weights_come_from_its_repository_otherwise(folder):
@@ -127,6 +141,21 @@ def test_missing_unexpected_and_mis_shaped_tensors_are_named_together(folder):
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": "96"}, "'hidden_size' expected int, got str"),
+        ({"rope_scaling": {"type": "linear"}}, "Missing required keys in `rope_parameters`"),
+        ({"mm_vision_select_layer": 9}, "mm_vision_select_layer is 9, expected an index into the "),
+    ],
+)
+def test_a_config_that_describes_no_model_is_told(folder, changes, message):
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | changes))
+    with pytest.raises((CheckpointError, ConfigError), match=f"^.*config.json.*{message}"):
+        load(folder)
+
+
 def test_a_folder_without_weights_says_what_was_looked_for(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(
@@ -135,13 +164,22 @@ def test_a_folder_without_weights_says_what_was_looked_for(folder):
         load(folder)
 
 
+@pytest.mark.parametrize("content", [b"\x00\x01 broken", b"", b"PK\x03\x04 cut off"])
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_a_broken_file_is_named(folder, name):
+def test_a_broken_file_is_named(folder, name, content):
     (folder / "model.safetensors").unlink()
-    (folder / name).write_bytes(b"\x00\x01 broken")
+    (folder / name).write_bytes(content)
     with pytest.raises(
         CheckpointError, match=f"{name} (cannot be read|holds more than tensors, or is broken)"
     ):
+        load(folder)
+
+
+@pytest.mark.parametrize("weight_map", [None, {"model.norm.weight": 1}])
+def test_an_index_without_names_of_files_is_told(folder, weight_map):
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError, match="index.json is no index of shards: it has no weight"):
         load(folder)
 
 

@@ -231,7 +231,7 @@ def test_tensors_are_computed_when_they_are_written_and_once(tiny, tmp_path, wri
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"s2": True, "s2_scales": "64,128", "mm_hidden_size": 128}, r"s2_scales is \(64, 128\)"),
+        ({"s2": True, "s2_scales": "64,128", "mm_hidden_size": 256}, r"s2_scales is \(64, 128\)"),
         ({"mm_projector_type": "linear"}, "mm_projector_type is linear"),
         ({"mm_projector_type": "mlp3x_gelu"}, "mm_projector_type is mlp3x_gelu"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end is True"),

@@ -40,8 +40,9 @@ def test_content_decides_whatever_the_name_is(backbone, tokens, name, reason):
     assert reason in choice.reason
 
 
-def test_a_published_name_decides_where_content_cannot():
-    choice = choose_template(toy_config(), tokenizer("</s>"), model_id=LLAMA_2, wanted=None)
+@pytest.mark.parametrize("model_id", [LLAMA_2, f"{LLAMA_2}@main"])
+def test_a_published_name_decides_where_content_cannot(model_id):
+    choice = choose_template(toy_config(), tokenizer("</s>"), model_id=model_id, wanted=None)
     assert choice[:2] == ("llava_llama_2", f"published for {LLAMA_2}")
 
 

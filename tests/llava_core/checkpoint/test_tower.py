@@ -20,7 +20,7 @@ from llava_core.checkpoint import load
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.tower import published_tower
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, ConfigError
 from llava_core.tiny.language import LANGUAGE_CONFIG
 from tests.llava_core.toy import toy_image
 
@@ -129,6 +129,31 @@ def test_another_kind_of_tower_is_refused(folder):
     change_config(folder.with_name("tiny-clip"), model_type="dinov2")
     with pytest.raises(CheckpointError, match="describes a dinov2, expected a vision tower: clip"):
         open_checkpoint(folder)
+
+
+def test_a_tower_whose_config_is_broken_is_told(folder):
+    change_config(folder.with_name("tiny-clip"), hidden_size="wide")
+    with pytest.raises(CheckpointError, match="is no clip_vision_model config: .*'hidden_size'"):
+        open_checkpoint(folder)
+
+
+def test_a_tower_of_another_width_is_refused(folder):
+    change_config(folder.with_name("tiny-clip"), hidden_size=8)
+    with pytest.raises(ConfigError, match=r"mm_hidden_size is \d+, but the features of the vision"):
+        open_checkpoint(folder)
+
+
+def test_a_tower_that_transformers_5_saved_anew_is_read(folder):
+    """It has no level `vision_model`."""
+    inside = load_file(folder / "model.safetensors")
+    expected = {
+        n.removeprefix(f"{NESTED}vision_model."): t for n, t in inside.items() if NESTED in n
+    }
+    save_file(expected, folder.with_name("tiny-clip") / "model.safetensors")
+    save_file({n: t for n, t in inside.items() if NESTED not in n}, folder / "model.safetensors")
+    tensors = open_checkpoint(folder).tensors
+    for name, tensor in expected.items():
+        assert torch.equal(tensors[f"vision_tower.clip.{name}"], tensor)
 
 
 def test_an_s2_tower_takes_pictures_at_its_largest_scale(folder):

@@ -1,4 +1,4 @@
-"""What the `web` command refuses before there is a page."""
+"""What the commands refuse before there is a page or a model."""
 
 import os
 import subprocess
@@ -23,6 +23,12 @@ def uploads(monkeypatch):
 def refused(capsys, *flags):
     assert main(["web", *flags]) == 2
     return capsys.readouterr().err
+
+
+def test_a_folder_may_have_an_at_sign_in_its_name(tmp_path, capsys):
+    (tmp_path / "run@3").mkdir()
+    assert main(["chat", "--model", str(tmp_path / "run@3")]) == 2
+    assert "run@3 is no checkpoint: it has no config.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [["--host", "0.0.0.0"], ["--share"]])

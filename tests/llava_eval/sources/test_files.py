@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava_eval.errors import DataError
-from llava_eval.sources.files import located, read_json, read_json_lines, refuse, require_files
+from llava_eval.sources.files import (
+    check_records,
+    located,
+    read_json,
+    read_json_lines,
+    refuse,
+    require_files,
+)
 from llava_eval.spec import LayoutSource
 
 FIELDS = {"id": (int, str), "text": (str,)}
@@ -53,6 +60,16 @@ def test_blank_lines_and_windows_line_ends_are_no_records(tmp_path):
 )
 def test_a_broken_line_is_named(line, fault, tmp_path):
     assert fault_of(tmp_path, b'{"id": 1, "text": "a"}\n' + line + b"\n") == fault
+
+
+@pytest.mark.parametrize("record", [{}, {"kind": None}, {"kind": "a"}])
+def test_a_field_that_may_be_missing_may_be_null(record):
+    assert check_records([("x", record)], {}, optional={"kind": (str,)}) == [record]
+
+
+def test_a_field_that_may_be_missing_has_its_type_where_it_is_there():
+    with pytest.raises(DataError, match="^x: kind: expected a string, got 3$"):
+        check_records([("x", {"kind": 3})], {}, optional={"kind": (str,)})
 
 
 def test_broken_lines_are_told_together_but_not_without_end(tmp_path):

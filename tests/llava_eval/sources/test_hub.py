@@ -161,6 +161,11 @@ def test_rows_that_make_no_sample_are_named(mini, tmp_path):
         ("gqa", {"question": None}, "question: expected text, got None"),
         ("scienceqa", {"answer": 2}, "answer: 2 of 2 choices"),
         ("scienceqa", {"choices": None}, "answer: 0 of 0 choices"),
+        ("scienceqa", {"choices": "['a', 'b']"}, "choices: expected a list, got "),
+        ("vqav2_val", {"answers": "a, b"}, "answers: expected a list, got 'a, b'"),
+        ("vqav2_val", {"answers": [{"text": "a"}]}, "answers: expected texts, got "),
+        ("gqa", {"types": {"structural": None}}, "structural: expected text, got None"),
+        ("textvqa", {"image_id": "x", "ocr_tokens": "A, B"}, "ocr_tokens: expected a list, got"),
         ("mmbench", {"question": None}, "index 1 has no question"),
     ],
 )

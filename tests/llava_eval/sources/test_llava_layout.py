@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,33 @@ def test_textvqa_names_a_broken_annotation(own_mini):
     )
 
 
+def test_textvqa_wants_answers_that_are_texts(own_mini):
+    annotations = own_mini / TASKS["textvqa"].layout.annotations[0]
+    document = json.loads(annotations.read_text())
+    document["data"][0]["answers"][3] = 7
+    annotations.write_text(json.dumps(document))
+    assert fault_of("textvqa", own_mini).endswith(": answers: expected texts")
+
+
+@pytest.mark.parametrize("task", ["mm_vet", "scienceqa", "seed"])
+@pytest.mark.parametrize("annotations", [(), ("a.json", "b.json", "c.json")])
+def test_a_task_names_the_annotations_that_its_reader_takes(task, annotations, mini):
+    layout = replace(TASKS[task].layout, annotations=annotations)
+    named = ", ".join(annotations) or "none"
+    with pytest.raises(
+        DataError, match=rf"{task} takes \d files as annotations; .* names {named}:"
+    ):
+        READERS[layout.reader](layout, mini)
+
+
+@pytest.mark.parametrize("task", ["gqa", "mme", "vqav2"])
+def test_a_category_is_a_name(task, own_mini):
+    """Found only when the answers are there, it would be found too late."""
+    path = own_mini / TASKS[task].layout.questions
+    change_line(path, 1, lambda record: record.update(category=3))
+    assert fault_of(task, own_mini).endswith(":1: category: expected a string, got 3")
+
+
 def test_the_published_textvqa_is_annotated_throughout(reference):
     samples = read("textvqa", reference / "data" / "eval")
     assert len({sample.sample_id for sample in samples}) == TASKS["textvqa"].num_samples
@@ -133,6 +161,14 @@ def test_gqa_keeps_a_question_without_annotation(own_mini):
         ([], "expected an object of question ids and their records"),
         ({"7": {"answer": "no"}}, "question 7: no types"),
         ({"7": {"answer": "no", "types": {}}}, "question 7: types: no structural"),
+        (
+            {"7": {"answer": "no", "types": {"structural": "query", "semantic": 1}}},
+            "question 7: types: semantic: expected a string, got 1",
+        ),
+        (
+            {"7": {"answer": "no", "types": {}, "groups": "x"}},
+            'question 7: groups: expected an object, got "x"',
+        ),
     ],
 )
 def test_gqa_refuses_annotations_of_another_form(rows, fault, own_mini):

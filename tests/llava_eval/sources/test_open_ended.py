@@ -61,6 +61,10 @@ def test_mm_vet_keeps_a_question_without_annotation(own_mini):
             {"v1_0": {"imagename": "", "question": "", "answer": "", "capability": []}},
             ": v1_0: no capability",
         ),
+        (
+            {"v1_0": {"imagename": "", "question": "", "answer": "", "capability": [1]}},
+            ": v1_0: capability: expected names, got [1]",
+        ),
     ],
 )
 def test_broken_annotations_of_mm_vet_are_named(rows, fault, own_mini):

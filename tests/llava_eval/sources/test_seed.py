@@ -119,6 +119,13 @@ def test_a_broken_row_is_named(change, fault, own_mini):
     assert str(caught.value) == f"{own_mini / ANNOTATIONS}: {fault}"
 
 
+def test_a_type_without_its_number_is_named(own_mini):
+    document = {"question_type": {"Instance Attributes": [3]}, "questions": [ROW]}
+    (own_mini / ANNOTATIONS).write_text(json.dumps(document))
+    with pytest.raises(DataError, match="question_type: Instance Attributes: expected an integer"):
+        read(own_mini)
+
+
 def test_the_real_annotations_are_read(reference):
     samples = read(reference / "data" / "eval")
     assert Counter(tag for sample in samples for tag in sample.tags) == {

@@ -219,7 +219,18 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
         read(tmp_path / "T.tsv")
 
 
-@pytest.mark.parametrize("answer", ["yes", "['yes'", "{'a': 1}"])
+@pytest.mark.parametrize("reader", ["mmbench", "seed", "scienceqa"])
+@pytest.mark.parametrize("column", ["question", "A", "B"])
+def test_a_table_without_questions_or_options_is_not_asked(tmp_path, reader, column):
+    row = {"A": "x", "B": "y", "category": "c", "hint": "", "answer": "A"}
+    write_rows(tmp_path / "T.tsv", row)
+    text = (tmp_path / "T.tsv").read_text()
+    (tmp_path / "T.tsv").write_text(text.replace(f"\t{column}\t", "\tother\t", 1))
+    with pytest.raises(DataError, match=f"row 1: no column {column}; has "):
+        read(tmp_path / "T.tsv", reader)
+
+
+@pytest.mark.parametrize("answer", ["yes", "'yes'", "['yes'", "{'a': 1}", "[{'a': 1}]", "{[]: 1}"])
 def test_human_answers_are_a_list(tmp_path, answer):
     write_rows(tmp_path / "T.tsv", {"answer": answer})
     with pytest.raises(DataError, match="row 1: answer: expected a list of answers, got "):
