@@ -57,7 +57,12 @@ class MatchedVerdicts:
 
 
 def holds_verdicts(path: Path) -> bool:
-    """Whether a file begins like one of the two kinds; False for one that cannot be read."""
+    """Whether a file begins like one of the two kinds; False for one that cannot be read.
+
+    Nothing is read of a pipe: it gives its bytes once, to whoever reads the answers.
+    """
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             beginning = file.readline()

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def test_answers_are_scored(capsys) -> None:
     assert score() == 0
     assert "100.0" in capsys.readouterr().out
     assert sorted(Path().iterdir()) == [Path("a.jsonl")]
+
+
+def test_answers_may_come_through_a_pipe(capsys) -> None:
+    write_answers(Path("a.jsonl"))
+    source, sink = os.pipe()
+    os.write(sink, Path("a.jsonl").read_bytes())
+    os.close(sink)
+    assert score("--answers", f"/dev/fd/{source}") == 0
+    assert "100.0" in capsys.readouterr().out
 
 
 def test_output_gets_the_files_of_a_run(capsys) -> None:
