@@ -6,6 +6,7 @@ once. The key is only ever sent: it is cut out of whatever the endpoint says.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ _HOPELESS = {
 # What is wrong with one review only. Azure calls a refusal `content_filter`.
 _OWN_FAULTS = ("context_length_exceeded", "content_filter", "content_policy_violation")
 _TOO_LONG = ("context length", "context window", "too many tokens", "maximum model length")
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 _OLD_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
 
 
@@ -136,7 +138,7 @@ class Judge:
 
         create: Any = self._client.chat.completions.create
         try:
-            completion = await create(model=self.model, messages=list(messages), **settings)
+            completion = await create(model=self.model, messages=_sendable(messages), **settings)
         except APIStatusError as error:
             return self._refusal(error, settings)
         except APIConnectionError as error:
@@ -182,6 +184,11 @@ class _Failure:
     """What the endpoint asked to wait."""
     is_settled: bool = False
     """Whether the next attempt is another request, so that nothing is to be waited for."""
+
+
+def _sendable(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """U+FFFD for half of a surrogate pair, which a model can put out and no UTF-8 has."""
+    return [{**each, "content": _HALF_PAIR.sub("\ufffd", each["content"])} for each in messages]
 
 
 def _has_text(completion: Any) -> bool:

@@ -15,7 +15,7 @@ def server():
     return judging()
 
 
-async def asked(judged, *, times=1, timeout_s=30.0, url=None, waits=None):
+async def asked(judged, *, messages=MESSAGES, times=1, timeout_s=30.0, url=None, waits=None):
     """What a judge replies to equal messages sent together; pauses are noted, not waited for."""
 
     async def sleep(seconds):
@@ -26,7 +26,7 @@ async def asked(judged, *, times=1, timeout_s=30.0, url=None, waits=None):
     judge = Judge("m", base_url=url or judged.url, key=KEY, timeout_s=timeout_s, sleep=sleep)
     try:
         return await asyncio.gather(
-            *(judge.ask(MESSAGES, temperature=0.2, max_tokens=1024) for _ in range(times))
+            *(judge.ask(messages, temperature=0.2, max_tokens=1024) for _ in range(times))
         )
     finally:
         await judge.close()
@@ -45,6 +45,11 @@ def test_the_request_is_the_published_one(server):
     assert server.keys == {f"Bearer {KEY}"}
     assert reply.text == "8 6\nFine."
     assert (reply.model, reply.prompt_tokens, reply.new_tokens) == ("m-dated", 100, 10)
+
+
+def test_half_a_surrogate_pair_can_be_sent(server):
+    assert ask(server, messages=[{"role": "user", "content": "a\ud83db"}]).attempts == 1
+    assert server.messages == ["a\ufffdb"]
 
 
 def test_an_endpoint_that_does_not_tell_tokens_is_taken(server):
