@@ -21,7 +21,7 @@ from llava_eval.compare import Entry, TaskResult, pair_task
 from llava_eval.errors import RunError
 from llava_eval.metrics import FAMILIES
 from llava_eval.records import Score, Summary
-from llava_eval.results import read_manifest, read_scores, read_summaries
+from llava_eval.results import TaskRecord, read_manifest, read_scores, read_summaries
 from llava_eval.spec import TaskSpec
 from llava_eval.store import read_responses, write_atomically
 
@@ -86,8 +86,8 @@ def _num_unanswered(scores: Iterable[Score], path: Path) -> int:
 class _Task(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    summary: dict[str, Any]
-    record: dict[str, Any]
+    summary: Summary
+    record: TaskRecord
     unanswered: int
     last_rank: str
     """Clusters up to this rank belong to it; the highest possible where all do."""
@@ -156,12 +156,12 @@ class StoredSide:
         verdicts = kept.verdicts or [[] for _ in scores]
         values = _unpacked(kept, self.path)
         return TaskResult(
-            summary=_SUMMARY.validate_python(kept.summary),
+            summary=kept.summary,
             scores=[
                 _restored(score, metric, value, verdict)
                 for score, value, verdict in zip(scores, values, verdicts, strict=True)
             ],
-            record=kept.record,
+            record=kept.record.model_dump(),
             unanswered=kept.unanswered,
         )
 

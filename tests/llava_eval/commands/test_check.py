@@ -223,6 +223,17 @@ def test_what_is_no_baseline_is_refused(small, tmp_path, capsys, text):
     assert "not a baseline; expected a run folder, or a file that" in capsys.readouterr().err
 
 
+def test_a_stored_baseline_with_a_broken_summary_is_refused(small, tmp_path, capsys):
+    stored = tmp_path / "b.json"
+    cli.main(["check", "--baseline", str(small / "same"), "--save-baseline", str(stored)])
+    kept = json.loads(stored.read_text())
+    kept["tasks"]["gqa"]["summary"] = {}
+    stored.write_text(json.dumps(kept))
+    flags = ["check", "--baseline", str(stored), "--candidate", str(small / "same")]
+    assert cli.main(flags) == 2
+    assert "not a baseline; expected a run folder, or a file that" in capsys.readouterr().err
+
+
 def test_a_stored_baseline_of_other_samples_is_refused(small, tmp_path, capsys):
     stored = str(tmp_path / "b.json")
     cli.main(["check", "--baseline", str(small / "half"), "--save-baseline", stored])
