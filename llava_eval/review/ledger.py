@@ -113,7 +113,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Names it; touches nothing."""
         self.path = path
-        self.replaced = path.with_suffix(f".replaced{path.suffix}")
+        self.replaced = path.parent / f"{path.stem}.replaced{path.suffix}"
 
     def lines(self, *, candidate: str) -> dict[str, bytes]:
         """Key -> line of all reviews, replaced ones too; half a last line is left out.

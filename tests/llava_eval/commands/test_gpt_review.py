@@ -240,6 +240,12 @@ def test_what_cannot_be_done_is_refused(flags, fault, capsys):
     assert fault in capsys.readouterr().err
 
 
+def test_a_folder_is_no_output(server, capsys):
+    assert command("--judge", "m", "--output", ".", url=server.url) == 2
+    assert "error: .: cannot be " in capsys.readouterr().err
+    assert server.bodies == []
+
+
 def test_answers_without_a_model_are_called_by_their_file(server):
     ours = [{"question_id": n, "text": "A."} for n in range(ROW)]
     command("--judge", "m", url=server.url, ours=ours)
