@@ -206,8 +206,17 @@ def _tell(
     if os.environ.get("GITHUB_ACTIONS") == "true":
         sys.stdout.write(github_annotations(decisions))
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("ab") as file:
-            file.write(markdown)
+        _append(Path(summary), markdown)
+
+
+def _append(path: Path, text: bytes) -> None:
+    try:
+        with path.open("ab") as file:
+            file.write(text)
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written: {error.strerror}; GITHUB_STEP_SUMMARY names it"
+        ) from error
 
 
 def _table(decisions: Sequence[Decision]) -> Table:

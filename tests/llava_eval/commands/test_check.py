@@ -148,6 +148,12 @@ def test_github_gets_a_summary_and_annotations(small, tmp_path):
     assert "| gqa |" in summary.read_text()
 
 
+def test_a_summary_that_cannot_be_written_is_no_verdict(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    assert check(small, "worse") == 2
+    assert "Is a directory; GITHUB_STEP_SUMMARY names it" in capsys.readouterr().err
+
+
 def test_a_policy_speaks_of_single_tasks(small, tmp_path, capsys):
     policy = tmp_path / "policy.yaml"
     policy.write_text("max_drop: 1\ntasks:\n  gqa:\n    max_drop: 10\n")
