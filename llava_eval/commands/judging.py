@@ -44,9 +44,10 @@ def base_url(text: str) -> str:
     # The text itself is not repeated: what is wrong with it may be a key.
     try:
         parts = urlsplit(text)
+        host, port = (parts.hostname or "").encode("idna"), parts.port
     except ValueError:
         raise ArgumentTypeError("expected an address as http://host:port/v1") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not host or port == 0 or not text.isprintable():
         raise ArgumentTypeError("expected an address as http://host:port/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ArgumentTypeError(
