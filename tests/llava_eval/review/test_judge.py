@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from llava_eval.errors import JudgeError, ReviewError
-from llava_eval.review.judge import MAX_ATTEMPTS, Judge
+from llava_eval.review.judge import MAX_ATTEMPTS, MAX_UNREACHED, Judge
 from tests.llava_eval.review.judge_server import FAULTS, judging
 
 KEY = "sk-secret-0123456789"
@@ -91,9 +91,17 @@ def test_nobody_asks_for_ever(server):
     assert len(server.bodies) == MAX_ATTEMPTS
 
 
-def test_an_address_without_a_server_is_told():
-    with pytest.raises(ReviewError, match="^m: no answer from it"):
-        ask(None, url="http://127.0.0.1:9/v1")
+def test_an_address_without_a_server_ends_everything_after_some_seconds():
+    waits = []
+    told = f"^m: no answer from it .*, {MAX_UNREACHED} times; check its address, and whether it"
+    with pytest.raises(JudgeError, match=told):
+        ask(None, url="http://127.0.0.1:9/v1", waits=waits)
+    assert sum(waits) < 5
+
+
+def test_a_server_that_was_reached_may_be_away_for_longer(server):
+    server.faults = ["500", *["cut"] * MAX_UNREACHED]
+    assert ask(server).attempts == 2 + MAX_UNREACHED
 
 
 @pytest.mark.parametrize(
