@@ -184,7 +184,7 @@ def write_judging(output: Path, outcome: Outcome, given: Mapping[str, Any]) -> N
     content = {
         "judges": list(dict.fromkeys(request.judge for request in requests)),
         # What the endpoint calls them, which tells more than an alias does.
-        "models": list(dict.fromkeys(each["model"] for each in metadata)),
+        "models": list(dict.fromkeys(each["model"] for each in metadata if "model" in each)),
         "wordings": list(dict.fromkeys(request.metadata["wording"] for request in requests)),
         **given,
         "counts": {
