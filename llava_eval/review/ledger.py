@@ -157,13 +157,14 @@ class Ledger:
 
     def _lock(self, file: IO[bytes]) -> None:
         """Keeps other processes out until the file is closed, however this one ends."""
+        in_use = VerdictsError(
+            f"{self.path} is being written by another process; wait for it to end, or choose "
+            "another --output"
+        )
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise VerdictsError(
-                f"{self.path} is being written by another process; wait for it to end, or choose "
-                "another --output"
-            ) from None
+            raise in_use from None
         except OSError as error:
             # Some cluster file systems are mounted without locks.
             _logger.warning(
@@ -171,6 +172,9 @@ class Ledger:
                 self.path,
                 error.strerror,
             )
+        # The process before us may have replaced the file between our open and our lock.
+        if not os.fstat(file.fileno()).st_nlink:
+            raise in_use
 
     def finish(self, reviews: Mapping[str, Review], *, candidate: str) -> None:
         """Leaves these reviews, in their order; others wait in `*.replaced.jsonl`.

@@ -1,9 +1,11 @@
+import fcntl
 import json
 
 import pytest
 
 from llava_eval.errors import VerdictsError
 from llava_eval.review.ledger import Ledger, Review, review_line
+from llava_eval.store import write_atomically
 from tests.llava_eval.review.builders import grade_request, request
 
 
@@ -159,6 +161,16 @@ def test_two_processes_do_not_write_one_file(tmp_path):
     path = tmp_path / "r.jsonl"
     with (
         Ledger(path).appending(),
+        pytest.raises(VerdictsError, match=f"^{path} is being written by another process; wait"),
+        Ledger(path).appending(),
+    ):
+        pass
+
+
+def test_a_file_that_another_process_has_just_put_in_order_is_not_written(tmp_path, monkeypatch):
+    path = tmp_path / "r.jsonl"
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: write_atomically(path, []))
+    with (
         pytest.raises(VerdictsError, match=f"^{path} is being written by another process; wait"),
         Ledger(path).appending(),
     ):
