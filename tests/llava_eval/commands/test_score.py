@@ -166,6 +166,14 @@ def test_reviews_are_enough(capsys) -> None:
     assert set(summary["groups"]) == {"conv", "detail", "complex"}
 
 
+def test_where_a_judge_gives_the_values_missing_ones_are_never_wrong(caplog) -> None:
+    reviews = write_reviews(Path("r.jsonl"), candidate=4)
+    assert judge("--reviews", reviews, "--missing", "wrong", "--output", "out") == 0
+    assert "--missing has no effect: a judge gives the values of llava_bench_wild" in caplog.text
+    summary = json.loads(Path("out/llava_bench_wild/summary.json").read_bytes())
+    assert summary["missing"] == "unscored"
+
+
 def test_reviews_given_as_answers_are_known_as_reviews(capsys) -> None:
     assert judge("--answers", write_reviews(Path("r.jsonl"), candidate=4)) == 0
     assert "50.0" in capsys.readouterr().out
