@@ -287,7 +287,12 @@ def stored_scores(review: Mapping[str, Any]) -> Verdict:
 def review_verdict(review: Mapping[str, Any]) -> Verdict | None:
     """The two scores; None where LLaVA's scripts put [-1, -1] for what they could not read."""
     scores = stored_scores(review)
-    return scores if all(0 <= score <= _MAX_SCORE for score in scores) else None
+    return scores if is_on_scale(scores) else None
+
+
+def is_on_scale(scores: Verdict) -> bool:
+    """Whether a judge could mean them; LLaVA's script takes any two numbers for scores."""
+    return all(0 <= score <= _MAX_SCORE for score in scores)
 
 
 def _is_number(value: Any) -> bool:

@@ -18,9 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from llava_eval.errors import FlagsError
 from llava_eval.review.judge import Judge
+from llava_eval.review.ledger import ReviewRequest
 from llava_eval.review.price import Price, find_price
 from llava_eval.review.session import Limits, Outcome, Told
 from llava_eval.store import write_atomically
+from llava_eval.verdicts import is_on_scale
 
 KEY_NAME = "OPENAI_API_KEY"
 DEFAULT_JUDGE = "gpt-4-0613"
@@ -190,7 +192,7 @@ def write_judging(output: Path, outcome: Outcome, given: Mapping[str, Any]) -> N
         "counts": {
             "reviews": len(outcome.reviews),
             "reused": outcome.num_reused,
-            "unread": sum(review.verdict is None for review in outcome.reviews),
+            "unread": len(_unread(outcome)),
             "failed": len(outcome.failures),
             "cost_usd": round(outcome.cost_usd, 6),
         },
@@ -215,8 +217,7 @@ def faults_of(outcome: Outcome, *, num_requests: int, max_unread: float) -> list
             f"stopped at --max-cost: {len(outcome.reviews)} of {num_requests} reviews are done; "
             "the same command goes on from here"
         )
-    unread = [review.request for review in outcome.reviews if review.verdict is None]
-    if unread:
+    if unread := _unread(outcome):
         ids = ", ".join(str(each.record["question_id"]) for each in unread[:_MAX_IDS_TOLD])
         more = " …" if len(unread) > _MAX_IDS_TOLD else ""
         told = f"{len(unread)} of {len(outcome.reviews)} reviews have no readable scores and count "
@@ -226,3 +227,12 @@ def faults_of(outcome: Outcome, *, num_requests: int, max_unread: float) -> list
         else:
             _logger.warning("%s", told)
     return faults
+
+
+def _unread(outcome: Outcome) -> list[ReviewRequest]:
+    """What no mean counts, as the summary of the file has it."""
+    return [
+        review.request
+        for review in outcome.reviews
+        if review.verdict is None or not is_on_scale(review.verdict)
+    ]

@@ -209,6 +209,14 @@ def test_the_original_protocol_reads_as_llavas_script(server, capsys):
     assert [each["tuple"] for each in reviews()] == [[8, 6]] * ROW
 
 
+def test_scores_off_the_scale_are_kept_and_told_as_unread(server, capsys):
+    server.answer = lambda body: "80 60"
+    assert command("--judge", "m", "--protocol", "llava", url=server.url) == 1
+    assert [each["tuple"] for each in reviews()] == [[80, 60]] * ROW
+    assert "3 of 3 reviews have no readable scores" in capsys.readouterr().err
+    assert json.loads(Path("r.manifest.json").read_text())["counts"]["unread"] == ROW
+
+
 def test_a_model_with_a_temperature_of_its_own_is_left_it(server):
     command("--judge", "m", "--temperature", "none", url=server.url)
     assert all("temperature" not in body for body in server.bodies)
