@@ -312,9 +312,9 @@ LLAVA_EVAL = {
     "report spec",
     "commands/view": "commands/arguments errors registry report spec view/app view/shelf",
     "commands/compare": "commands/arguments baseline compare compare_report compare_text registry "
-    "errors",
+    "table errors",
     "commands/check": "commands/arguments baseline ci compare compare_text gate leaderboard pages "
-    "policy quick registry spec store errors",
+    "policy quick registry spec store table errors",
     "commands/tasks": "commands/arguments leaderboard prompts registry sources/open spec",
     "commands/data": "commands/arguments fetch/catalogue fetch/download fetch/plan fetch/verify "
     "fetch/watch mini/write errors",
