@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -72,6 +73,19 @@ def test_the_manifest_says_what_judged(server, capsys):
     assert (manifest["temperature"], manifest["max_tokens"]) == (0.2, 1024)
     assert manifest["counts"]["reviews"] == ROW
     assert len(manifest["files"]["ours"]["sha256"]) == 64
+
+
+def test_the_manifest_tells_the_answers_that_were_judged_whatever_becomes_of_them(server, capsys):
+    def answer(body: dict) -> str:
+        Path("ours.jsonl").unlink(missing_ok=True)
+        return "8 6"
+
+    server.answer = answer
+    assert command("--judge", "m", url=server.url) == 0
+    write_lines(Path("ours.jsonl"), *answers("ours"))
+    digest = hashlib.sha256(Path("ours.jsonl").read_bytes()).hexdigest()
+    manifest = json.loads(Path("r.manifest.json").read_text())
+    assert manifest["files"]["ours"]["sha256"] == digest
 
 
 def test_our_own_wording_is_named(server, capsys, caplog):
