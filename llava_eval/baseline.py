@@ -51,7 +51,8 @@ class RunSide:
         """Reads the task's scores and, where they are kept, looks for empty answers.
 
         Raises:
-            RunError: there are no scores, or a line of them is broken.
+            RunError: there are no scores, a line of them is broken, or they are not those that the
+                summary was made of.
         """
         path = self.folder / task / "scores.jsonl"
         if not path.exists():
@@ -59,11 +60,23 @@ class RunSide:
                 f"{path} is not there; run `score` again, it writes every sample's score"
             )
         scores = read_scores(path)
+        _check_summed_up(scores, self.summaries[task], path)
         return TaskResult(
             summary=self.summaries[task],
             scores=scores,
             record=self.manifest.get("tasks", {}).get(task, {}),
             unanswered=_num_unanswered(scores, self.folder / task / "responses.jsonl"),
+        )
+
+
+def _check_summed_up(scores: Sequence[Score], summary: Summary, path: Path) -> None:
+    """A command that was killed between its two files leaves scores beside an older summary."""
+    counts = summary.counts
+    found = len(scores), sum(score.reason is None for score in scores)
+    if found != (counts.samples, counts.scored):
+        raise RunError(
+            f"{path}: {found[1]:,} of {found[0]:,} samples have a value, in summary.json "
+            f"{counts.scored:,} of {counts.samples:,}; run `score` again, it writes both"
         )
 
 

@@ -220,6 +220,17 @@ def test_a_candidate_that_lacks_a_task_is_refused(small, tmp_path, capsys):
     assert "gqa: the candidate lacks it; run it, or let --policy" in capsys.readouterr().err
 
 
+def test_scores_beside_an_older_summary_are_refused(small, tmp_path, capsys):
+    shutil.copytree(small / "same", tmp_path / "killed")
+    path = tmp_path / "killed" / "gqa" / "scores.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    unscored = json.loads(first) | {"metrics": {"accuracy": None}, "reason": "no_response"}
+    path.write_text(json.dumps(unscored) + "\n" + "".join(rest))
+    assert check(small, str(tmp_path / "killed")) == 2
+    told = "1,199 of 1,200 samples have a value, in summary.json 1,200 of 1,200; run `score`"
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["{}", "not JSON", '{"format": 9, "name": "", "manifest": {}}'])
 def test_what_is_no_baseline_is_refused(small, tmp_path, capsys, text):
     stored = tmp_path / "b.json"
