@@ -21,7 +21,7 @@ from llava_eval.compare import Entry, TaskResult, pair_task
 from llava_eval.errors import RunError
 from llava_eval.metrics import FAMILIES
 from llava_eval.records import Score, Summary
-from llava_eval.results import read_manifest, read_scores, read_summaries
+from llava_eval.results import TaskRecord, read_manifest, read_scores, read_summaries
 from llava_eval.spec import TaskSpec
 from llava_eval.store import read_responses, write_atomically
 
@@ -51,7 +51,8 @@ class RunSide:
         """Reads the task's scores and, where they are kept, looks for empty answers.
 
         Raises:
-            RunError: there are no scores, or a line of them is broken.
+            RunError: there are no scores, a line of them is broken, or they are not those that the
+                summary was made of.
         """
         path = self.folder / task / "scores.jsonl"
         if not path.exists():
@@ -59,11 +60,23 @@ class RunSide:
                 f"{path} is not there; run `score` again, it writes every sample's score"
             )
         scores = read_scores(path)
+        _check_summed_up(scores, self.summaries[task], path)
         return TaskResult(
             summary=self.summaries[task],
             scores=scores,
             record=self.manifest.get("tasks", {}).get(task, {}),
             unanswered=_num_unanswered(scores, self.folder / task / "responses.jsonl"),
+        )
+
+
+def _check_summed_up(scores: Sequence[Score], summary: Summary, path: Path) -> None:
+    """A command that was killed between its two files leaves scores beside an older summary."""
+    counts = summary.counts
+    found = len(scores), sum(score.reason is None for score in scores)
+    if found != (counts.samples, counts.scored):
+        raise RunError(
+            f"{path}: {found[1]:,} of {found[0]:,} samples have a value, in summary.json "
+            f"{counts.scored:,} of {counts.samples:,}; run `score` again, it writes both"
         )
 
 
@@ -86,8 +99,8 @@ def _num_unanswered(scores: Iterable[Score], path: Path) -> int:
 class _Task(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    summary: dict[str, Any]
-    record: dict[str, Any]
+    summary: Summary
+    record: TaskRecord
     unanswered: int
     last_rank: str
     """Clusters up to this rank belong to it; the highest possible where all do."""
@@ -156,12 +169,12 @@ class StoredSide:
         verdicts = kept.verdicts or [[] for _ in scores]
         values = _unpacked(kept, self.path)
         return TaskResult(
-            summary=_SUMMARY.validate_python(kept.summary),
+            summary=kept.summary,
             scores=[
                 _restored(score, metric, value, verdict)
                 for score, value, verdict in zip(scores, values, verdicts, strict=True)
             ],
-            record=kept.record,
+            record=kept.record.model_dump(),
             unanswered=kept.unanswered,
         )
 

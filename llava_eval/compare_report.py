@@ -39,21 +39,23 @@ class Comparison:
     @property
     def names(self) -> tuple[str, str]:
         """Of the two; with where they lie, where they are called alike."""
-        if self.first.name != self.second.name:
-            return self.first.name, self.second.name
-        places = _path(self.first), self.second.folder
-        return f"{self.first.name} ({places[0]})", f"{self.second.name} ({places[1]})"
+        first, second = pages.visible(self.first.name), pages.visible(self.second.name)
+        if first != second:
+            return first, second
+        return f"{first} ({_path(self.first)})", f"{second} ({self.second.folder})"
 
     @property
     def differences(self) -> list[tuple[str, str, str]]:
         """What the manifests say differently."""
-        return manifest_differences(self.first.manifest, self.second.manifest)
+        told = manifest_differences(self.first.manifest, self.second.manifest)
+        return [(pages.visible(name), pages.visible(a), pages.visible(b)) for name, a, b in told]
 
     @property
     def warnings(self) -> list[str]:
         """Why the scores of a run must not be believed, in its own words."""
         sides = zip(self.names, (self.first, self.second), strict=True)
-        return [f"{name}: {w}" for name, side in sides if (w := side.manifest.get("warning"))]
+        told = [(name, w) for name, side in sides if (w := side.manifest.get("warning"))]
+        return [f"{name}: {pages.visible(str(warning))}" for name, warning in told]
 
 
 def compare_sides(

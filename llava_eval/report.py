@@ -129,7 +129,7 @@ def read_runs(folders: Sequence[Path]) -> dict[Path, Run]:
     Raises:
         RunError: folders that cannot be read, all named.
     """
-    folders = list(dict.fromkeys(folders))
+    folders = list({folder.resolve(): folder for folder in folders}.values())
     manifests: dict[Path, Mapping[str, Any]] = {}
     summaries: dict[Path, Mapping[str, Summary]] = {}
     seconds: dict[Path, Mapping[str, float]] = {}

@@ -10,13 +10,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from llava_eval.errors import RunError
 from llava_eval.records import Score, Summary
 
 Record = TypeVar("Record")
 
+
+class TaskRecord(BaseModel):
+    """What a manifest says of a task's data, as far as runs are compared by it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    files: dict[str, str] = {}
+    datasets: dict[str, str] = {}
+
+
+class _Manifest(BaseModel):
+    """The fields of a manifest that are looked into; the others are shown as they are."""
+
+    warning: str | None = None
+    settings: dict[str, Any] = {}
+    tasks: dict[str, TaskRecord] = {}
+
+
+_MANIFEST = TypeAdapter(_Manifest)
 _SUMMARY = TypeAdapter(Summary)
 _SCORE = TypeAdapter(Score)
 
@@ -25,25 +44,34 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     """Reads `manifest.json`; a folder that `score` made has none, which gives an empty mapping.
 
     Raises:
-        RunError: it is not a JSON object.
+        RunError: it is not a JSON object, or a field in it is of another type.
     """
     path = folder / "manifest.json"
     if not path.exists():
         return {}
+    way_out = "run the command again to write it"
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(_read(path))
     except ValueError as error:
-        raise RunError(f"{path}: not JSON ({error}); run the command again to write it") from error
+        raise RunError(f"{path}: not JSON ({error}); {way_out}") from error
     if not isinstance(manifest, dict):
         raise RunError(f"{path}: expected an object, got {type(manifest).__name__}")
+    _validated(_MANIFEST, manifest, f"{path}", way_out)
     return manifest
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def read_summaries(folder: Path) -> dict[str, Summary]:
     """Reads every `<task>/summary.json` of a run folder, by task.
 
     Raises:
-        RunError: there is none, or one is broken.
+        RunError: there is none, or one is broken or cannot be read.
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder; expected one that `run` or `score` wrote")
@@ -59,7 +87,7 @@ def read_summary(path: Path) -> Summary:
     Raises:
         RunError: it is broken, or about another task.
     """
-    summary = _parse(_SUMMARY, path.read_bytes(), str(path))
+    summary = _parse(_SUMMARY, _read(path), str(path))
     if summary.task != path.parent.name:
         raise RunError(f"{path}: is about {summary.task!r}; expected {path.parent.name!r}")
     if summary.headline not in summary.metrics:
@@ -73,7 +101,7 @@ def read_scores(path: Path) -> list[Score]:
     Raises:
         RunError: a line is not a score, named as `file:line`.
     """
-    name, lines = str(path), path.read_bytes().splitlines()
+    name, lines = str(path), _read(path).splitlines()
     return [_parse(_SCORE, line, f"{name}:{number}") for number, line in enumerate(lines, start=1)]
 
 
@@ -87,7 +115,7 @@ def read_duration(path: Path) -> float | None:
     Raises:
         RunError: another line tells no time.
     """
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    lines = _read(path).split(b"\n")[:-1] if path.exists() else []
     ends: dict[float, float] = {}
     for number, line in enumerate(lines, start=1):
         try:
@@ -116,10 +144,16 @@ def _parse(adapter: TypeAdapter[Record], data: bytes, where: str) -> Record:
 def _parse_slowly(adapter: TypeAdapter[Record], data: bytes, where: str) -> Record:
     way_out = "run `score` again to write it"
     try:
-        return adapter.validate_python(json.loads(data))
+        record = json.loads(data)
+    except ValueError as error:
+        raise RunError(f"{where}: not JSON ({error}); {way_out}") from error
+    return _validated(adapter, record, where, way_out)
+
+
+def _validated(adapter: TypeAdapter[Record], record: Any, where: str, way_out: str) -> Record:
+    try:
+        return adapter.validate_python(record)
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
         field = ".".join(map(str, detail["loc"])) or "the whole"
         raise RunError(f"{where}: {field}: {detail['msg']}; {way_out}") from error
-    except ValueError as error:
-        raise RunError(f"{where}: not JSON ({error}); {way_out}") from error

@@ -56,7 +56,8 @@ def score_task(
         samples: all that were to be answered.
         responses: sample id -> response; None where only the verdicts on them are known.
         verdicts: sample id -> a judge's, one a run, for a task that needs a judge.
-        missing: what becomes of samples without a response.
+        missing: what becomes of samples without a response; where a judge gives the values, they
+            stay unscored.
         seed: of the bootstrap.
     """
     family = FAMILIES[spec.metric]
@@ -85,7 +86,7 @@ def score_task(
             unscored=dict(sorted(unscored.items())),
         ),
         unparsed=sum(score.extracted is None and score.reason is None for score in scores),
-        missing=missing,
+        missing=missing if family.score else "unscored",
         groups={name: _told(group, family) for name, group in groups.items()},
     )
     return Scored(scores, summary)

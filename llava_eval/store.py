@@ -97,14 +97,19 @@ def write_atomically(path: Path, lines: Iterable[bytes]) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    fresh = path.with_name(f".{path.name}.new")
+    # A folder such as `.` or `/` has no name; what is refused then is to replace it.
+    fresh = path.parent / f".{path.name}.new"
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("wb") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        try:
+            with fresh.open("wb") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
 
 
 def set_aside(folder: Path, tasks: Iterable[str]) -> Path | None:

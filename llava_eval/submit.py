@@ -6,6 +6,7 @@ Source of all forms but GQA's: haotian-liu/LLaVA at c121f04, `scripts/convert_*_
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -92,6 +93,8 @@ def _gqa(answered: Answered) -> bytes:
 
 _MMBENCH_LEFT_OUT = {"hint", "category", "source", "image", "comment", "l2-category"}
 _MMBENCH_PLACE = 6
+# XML has three control characters, and no half of a surrogate pair, which a model can put out.
+_NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def _mmbench(answered: Answered) -> bytes:
@@ -101,7 +104,6 @@ def _mmbench(answered: Answered) -> bytes:
     text.
     """
     from openpyxl import Workbook
-    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
     rows = read_table(answered.root / answered.spec.layout.questions)
     columns = [name for name in rows[0] if name not in _MMBENCH_LEFT_OUT]
@@ -116,7 +118,7 @@ def _mmbench(answered: Answered) -> bytes:
         sheet.cell(number, 1, int(index))
         for place, column in enumerate(columns[1:], start=2):
             if text := cells[column]:
-                cell = sheet.cell(number, place, ILLEGAL_CHARACTERS_RE.sub("", text))
+                cell = sheet.cell(number, place, _NOT_IN_XML.sub("", text))
                 cell.data_type = "s"
     file = BytesIO()
     book.save(file)

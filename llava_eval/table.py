@@ -1,14 +1,25 @@
-"""The table a command ends with: one line a task."""
+"""The table a command ends with, one line a task, and how a wide one is printed."""
 
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from llava_eval.leaderboard import next_step, number_text, samples_text, spread_text, words
 from llava_eval.records import Summary
 from llava_eval.spec import TaskSpec
+
+_LOG_WIDTH = 200
+
+
+def print_whole(table: Table) -> None:
+    """Prints a table; in a log, which has no width, without cutting off what a terminal must."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _LOG_WIDTH)
+    console.print(table)
 
 
 def summary_table(

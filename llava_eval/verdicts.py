@@ -8,6 +8,7 @@ votes; so is every grade a sample has. Verdicts are matched by id, and what fits
 """
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,24 @@ MAX_FAULTS_SHOWN = 5
 _SCORES = ("tuple", "scores", "score")
 _MAX_SCORE = 10
 _GRADE = "grade"
+# What reviews are told apart, grouped and shown by; a field may be missing or null.
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "question_id": (int, str),
+    "judge": (str,),
+    "category": (str,),
+    "content": (str,),
+    "text": (str,),
+}
+_METADATA_TYPES: Mapping[str, tuple[type, ...]] = {
+    "vote": (int,),
+    "model": (str,),
+    "wording": (str,),
+    "candidate": (str,),
+    "image": (str,),
+    "flags": (list,),
+    "shown": (dict,),
+}
+_NAMES = {int: "an integer", str: "a string", list: "a list", dict: "an object"}
 # MM-Vet's evaluator calls the question 17 `v1_17`.
 _GRADED_PREFIX = "v1_"
 
@@ -57,7 +76,12 @@ class MatchedVerdicts:
 
 
 def holds_verdicts(path: Path) -> bool:
-    """Whether a file begins like one of the two kinds; False for one that cannot be read."""
+    """Whether a file begins like one of the two kinds; False for one that cannot be read.
+
+    Nothing is read of a pipe: it gives its bytes once, to whoever reads the answers.
+    """
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             beginning = file.readline()
@@ -235,7 +259,19 @@ def _review(line: bytes) -> dict[str, Any]:
     scores = _scores(record)
     if not isinstance(scores, list) or len(scores) != 2 or not all(map(_is_number, scores)):
         raise ValueError(f"expected two scores, got {json.dumps(scores)[:40]}")
+    if fault := _mistyped(record):
+        raise ValueError(fault)
     return record
+
+
+def _mistyped(record: Mapping[str, Any]) -> str | None:
+    """The first field of another type than it must have; None where there is none."""
+    for part, types in ((record, _TYPES), (review_metadata(record), _METADATA_TYPES)):
+        for name, kinds in types.items():
+            if (value := part.get(name)) is not None and type(value) not in kinds:
+                expected = " or ".join(_NAMES[kind] for kind in kinds)
+                return f"{name}: expected {expected}, got {json.dumps(value)[:40]}"
+    return None
 
 
 def _scores(review: Mapping[str, Any]) -> Any:
@@ -251,11 +287,17 @@ def stored_scores(review: Mapping[str, Any]) -> Verdict:
 def review_verdict(review: Mapping[str, Any]) -> Verdict | None:
     """The two scores; None where LLaVA's scripts put [-1, -1] for what they could not read."""
     scores = stored_scores(review)
-    return scores if all(0 <= score <= _MAX_SCORE for score in scores) else None
+    return scores if is_on_scale(scores) else None
+
+
+def is_on_scale(scores: Verdict) -> bool:
+    """Whether a judge could mean them; LLaVA's script takes any two numbers for scores."""
+    return all(0 <= score <= _MAX_SCORE for score in scores)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is one, and no integer that is too large for a float."""
+    return type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
 
 
 def _grade_runs(path: Path, record: Mapping[str, Any]) -> list[Run]:
@@ -285,6 +327,8 @@ def _grade_line_runs(path: Path, text: bytes) -> list[Run]:
         record = _object(line)
         if record is None or not _is_grade_line(record) or not _is_grade(record[_GRADE]):
             faults.append(f"{path}:{number}: expected question_id and grade, got {line[:40]!r}")
+        elif fault := _mistyped(record):
+            faults.append(f"{path}:{number}: {fault}")
         else:
             by_run.setdefault(run_name(record), []).append(record)
     _refuse(faults)

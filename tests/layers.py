@@ -316,16 +316,17 @@ LLAVA_EVAL = {
     "report spec",
     "commands/view": "commands/arguments errors registry report spec view/app view/shelf",
     "commands/compare": "commands/arguments baseline compare compare_report compare_text registry "
-    "errors",
+    "table errors",
     "commands/check": "commands/arguments baseline ci compare compare_text gate leaderboard pages "
-    "policy quick registry spec store errors",
+    "policy quick registry spec store table errors",
     "commands/tasks": "commands/arguments leaderboard prompts registry sources/open spec",
     "commands/data": "commands/arguments fetch/catalogue fetch/download fetch/plan fetch/verify "
     "fetch/watch mini/write errors",
     "commands/gpt_review": "answers commands/arguments commands/judging errors manifest "
     "review/ledger review/price review/questions review/requests review/session "
     "review/summary review/tables sources/open",
-    "commands/judging": "errors review/judge review/price review/session store",
+    "commands/judging": "errors review/judge review/ledger review/price review/session store "
+    "verdicts",
     "commands/summarize": "errors review/page review/summary review/tables sources/files",
     "cli": "commands/arguments commands/check commands/compare commands/run commands/score "
     "commands/report commands/submit commands/tasks commands/data commands/gpt_review "

@@ -9,7 +9,6 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from llava_eval import pages
@@ -32,6 +31,7 @@ from llava_eval.quick import QuickTask, choose_quick
 from llava_eval.registry import load_tasks
 from llava_eval.spec import TaskSpec
 from llava_eval.store import write_atomically
+from llava_eval.table import print_whole
 
 HELP = "decide whether a candidate is worse than a baseline, for a build server"
 
@@ -201,13 +201,22 @@ def _tell(
         write_atomically(arguments.markdown, [markdown])
     if arguments.junit:
         write_atomically(arguments.junit, [junit_xml(decisions, candidate=names[1])])
-    Console().print(_table(decisions))
+    print_whole(_table(decisions))
     sys.stdout.write(_reasons(decisions))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         sys.stdout.write(github_annotations(decisions))
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("ab") as file:
-            file.write(markdown)
+        _append(Path(summary), markdown)
+
+
+def _append(path: Path, text: bytes) -> None:
+    try:
+        with path.open("ab") as file:
+            file.write(text)
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written: {error.strerror}; GITHUB_STEP_SUMMARY names it"
+        ) from error
 
 
 def _table(decisions: Sequence[Decision]) -> Table:

@@ -5,7 +5,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,6 +13,7 @@ from llava_eval.commands.arguments import level, share_of_scale
 from llava_eval.compare_report import Comparison, compare_sides, write_markdown, write_page
 from llava_eval.compare_text import compared_lines
 from llava_eval.registry import load_tasks
+from llava_eval.table import print_whole
 
 HELP = "compare two runs sample by sample: differences with intervals, verdicts, changed samples"
 
@@ -50,7 +50,7 @@ def execute(arguments: Namespace) -> int:
         write_page(arguments.html, comparison)
     if arguments.markdown:
         write_markdown(arguments.markdown, comparison)
-    Console().print(_table(comparison))
+    print_whole(_table(comparison))
     sys.stdout.write(_remarks(comparison))
     return 0
 

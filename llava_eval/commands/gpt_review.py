@@ -143,6 +143,7 @@ def execute(arguments: Namespace) -> int:
         return 0
     key = read_key(arguments.api_key_env, is_needed=arguments.base_url is None)
     output = arguments.output or _default_output(names, judges, asked)
+    made_with = _made_with(arguments, asked)
     with progress("reviews", len(requests), Console(stderr=True)) as told:
         outcome = review_all(
             requests,
@@ -152,7 +153,7 @@ def execute(arguments: Namespace) -> int:
             limits=limits,
             told=told,
         )
-    _write_manifest(output, arguments, asked=asked, outcome=outcome)
+    write_judging(output, outcome, made_with)
     faults = faults_of(outcome, num_requests=len(requests), max_unread=arguments.max_unread)
     return _report(output, stored=stored, outcome=outcome, faults=faults)
 
@@ -246,9 +247,8 @@ def _usual_tokens(request: ReviewRequest) -> dict[str, int]:
     }
 
 
-def _write_manifest(
-    output: Path, arguments: Namespace, *, asked: QuestionSet, outcome: Outcome
-) -> None:
+def _made_with(arguments: Namespace, asked: QuestionSet) -> dict[str, Any]:
+    """What only this command knows; taken before it asks, which may last longer than the files."""
     paths = {"ours": arguments.answers[0], "reference": arguments.answers[1], **asked.files}
     given: dict[str, Any] = {
         "base_url": arguments.base_url,
@@ -264,7 +264,7 @@ def _write_manifest(
             if path is not None
         },
     }
-    write_judging(output, outcome, given | describe_environment(arguments.command_line))
+    return given | describe_environment(arguments.command_line)
 
 
 def _report(

@@ -18,9 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from llava_eval.errors import FlagsError
 from llava_eval.review.judge import Judge
+from llava_eval.review.ledger import ReviewRequest
 from llava_eval.review.price import Price, find_price
 from llava_eval.review.session import Limits, Outcome, Told
 from llava_eval.store import write_atomically
+from llava_eval.verdicts import is_on_scale
 
 KEY_NAME = "OPENAI_API_KEY"
 DEFAULT_JUDGE = "gpt-4-0613"
@@ -44,9 +46,10 @@ def base_url(text: str) -> str:
     # The text itself is not repeated: what is wrong with it may be a key.
     try:
         parts = urlsplit(text)
+        host, port = (parts.hostname or "").encode("idna"), parts.port
     except ValueError:
         raise ArgumentTypeError("expected an address as http://host:port/v1") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not host or port == 0 or not text.isprintable():
         raise ArgumentTypeError("expected an address as http://host:port/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ArgumentTypeError(
@@ -183,13 +186,13 @@ def write_judging(output: Path, outcome: Outcome, given: Mapping[str, Any]) -> N
     content = {
         "judges": list(dict.fromkeys(request.judge for request in requests)),
         # What the endpoint calls them, which tells more than an alias does.
-        "models": list(dict.fromkeys(each["model"] for each in metadata)),
+        "models": list(dict.fromkeys(each["model"] for each in metadata if "model" in each)),
         "wordings": list(dict.fromkeys(request.metadata["wording"] for request in requests)),
         **given,
         "counts": {
             "reviews": len(outcome.reviews),
             "reused": outcome.num_reused,
-            "unread": sum(review.verdict is None for review in outcome.reviews),
+            "unread": len(_unread(outcome)),
             "failed": len(outcome.failures),
             "cost_usd": round(outcome.cost_usd, 6),
         },
@@ -214,8 +217,7 @@ def faults_of(outcome: Outcome, *, num_requests: int, max_unread: float) -> list
             f"stopped at --max-cost: {len(outcome.reviews)} of {num_requests} reviews are done; "
             "the same command goes on from here"
         )
-    unread = [review.request for review in outcome.reviews if review.verdict is None]
-    if unread:
+    if unread := _unread(outcome):
         ids = ", ".join(str(each.record["question_id"]) for each in unread[:_MAX_IDS_TOLD])
         more = " …" if len(unread) > _MAX_IDS_TOLD else ""
         told = f"{len(unread)} of {len(outcome.reviews)} reviews have no readable scores and count "
@@ -225,3 +227,12 @@ def faults_of(outcome: Outcome, *, num_requests: int, max_unread: float) -> list
         else:
             _logger.warning("%s", told)
     return faults
+
+
+def _unread(outcome: Outcome) -> list[ReviewRequest]:
+    """What no mean counts, as the summary of the file has it."""
+    return [
+        review.request
+        for review in outcome.reviews
+        if review.verdict is None or not is_on_scale(review.verdict)
+    ]

@@ -101,6 +101,8 @@ def execute(arguments: Namespace) -> int:
     scores, unnamed = score_task(
         spec, samples, responses, verdicts=verdicts, missing=arguments.missing
     )
+    if arguments.missing != unnamed.missing:
+        _logger.warning("--missing has no effect: a judge gives the values of %s", spec.name)
     summary = replace(unnamed, judge=joined(run.judge for run in runs))
     if arguments.output:
         write_scores(arguments.output / spec.name, scores, summary)

@@ -2,10 +2,12 @@
 
 What is busy or broken for a moment is asked again after a pause that grows; where the endpoint says
 how long, all wait as long. What waiting cannot mend (key, model, address, quota) ends everything at
-once. The key is only ever sent: it is cut out of whatever the endpoint says.
+once, and so does an address where nobody was ever met. The key is only ever sent: it is cut out of
+whatever the endpoint says.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,8 @@ TIMEOUT_S = 180.0
 """For one review; a reasoning judge takes its time."""
 MAX_ATTEMPTS = 10
 """Of ten requests in a row, three of ten failing, all fail once in 170,000 reviews."""
+MAX_UNREACHED = 3
+"""Attempts to reach an endpoint that never was, which takes some seconds."""
 MAX_WAIT_S = 600.0
 """The longest that an endpoint may ask to wait; one that asks for more is left alone."""
 
@@ -33,6 +37,7 @@ _HOPELESS = {
 # What is wrong with one review only. Azure calls a refusal `content_filter`.
 _OWN_FAULTS = ("context_length_exceeded", "content_filter", "content_policy_violation")
 _TOO_LONG = ("context length", "context window", "too many tokens", "maximum model length")
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 _OLD_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
 
 
@@ -76,6 +81,7 @@ class Judge:
         self._sleep = sleep
         self._limit = _OLD_LIMIT
         self._not_before_s = 0.0
+        self._is_reached = False
         # Retries are ours: the library's tell no other task to wait.
         self._client = AsyncOpenAI(
             api_key=key or "none", base_url=base_url, max_retries=0, timeout=timeout_s
@@ -105,9 +111,11 @@ class Judge:
             outcome = await self._try(messages, {**settings, self._limit: max_tokens})
             if isinstance(outcome, _Failure):
                 reason = outcome.reason
+                self._check_reached(attempt, outcome)
                 if attempt < MAX_ATTEMPTS and not outcome.is_settled:
                     await self._pause(attempt, outcome)
                 continue
+            self._is_reached = True
             return Reply(
                 text=outcome.text or "",
                 model=outcome.model or self.model,
@@ -116,6 +124,13 @@ class Judge:
                 attempts=attempt,
             )
         raise ReviewError(f"{reason}, {MAX_ATTEMPTS} times")
+
+    def _check_reached(self, attempt: int, failure: "_Failure") -> None:
+        self._is_reached |= not failure.is_unreached
+        if not self._is_reached and attempt >= MAX_UNREACHED:
+            raise JudgeError(
+                f"{failure.reason}, {attempt} times; check its address, and whether it runs"
+            )
 
     async def _wait_for_all(self) -> None:
         """Waits where the endpoint asked everybody to."""
@@ -134,16 +149,19 @@ class Judge:
         self, messages: Sequence[Mapping[str, str]], settings: dict[str, Any]
     ) -> "Completion | _Failure":
         """One request: the completion, or why there is none yet."""
-        from openai import APIConnectionError, APIStatusError
+        from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         create: Any = self._client.chat.completions.with_raw_response.create
         try:
-            reply = await create(model=self.model, messages=list(messages), **settings)
+            reply = await create(model=self.model, messages=_sendable(messages), **settings)
             completion = read_completion(reply.content)
         except APIStatusError as error:
             return self._refusal(error, settings)
         except APIConnectionError as error:
-            return _Failure(self._told(f"no answer from it ({error.__cause__ or error})"))
+            return _Failure(
+                self._told(f"no answer from it ({error.__cause__ or error})"),
+                is_unreached=not isinstance(error, APITimeoutError),
+            )
         except ValueError as error:
             return _Failure(self._told(f"a reply that cannot be used ({error})"))
         if completion.text is None:
@@ -184,3 +202,10 @@ class _Failure:
     """What the endpoint asked to wait."""
     is_settled: bool = False
     """Whether the next attempt is another request, so that nothing is to be waited for."""
+    is_unreached: bool = False
+    """Whether there was no connection, or it broke; a slow one is not meant."""
+
+
+def _sendable(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """U+FFFD for half of a surrogate pair, which a model can put out and no UTF-8 has."""
+    return [{**each, "content": _HALF_PAIR.sub("\ufffd", each["content"])} for each in messages]

@@ -113,7 +113,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Names it; touches nothing."""
         self.path = path
-        self.replaced = path.with_suffix(f".replaced{path.suffix}")
+        self.replaced = path.parent / f"{path.stem}.replaced{path.suffix}"
 
     def lines(self, *, candidate: str) -> dict[str, bytes]:
         """Key -> line of all reviews, replaced ones too; half a last line is left out.
@@ -139,8 +139,12 @@ class Ledger:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 self._lock(file)
-                # What a killed process left of its last line.
-                file.truncate(self.path.read_bytes().rfind(b"\n") + 1)
+                *whole, last = self.path.read_bytes().split(b"\n")
+                if _is_whole(last):
+                    file.write(b"\n")
+                else:
+                    # What a killed process left of its last line.
+                    file.truncate(sum(len(line) + 1 for line in whole))
 
                 def append(line: bytes) -> None:
                     file.write(line)
@@ -153,13 +157,14 @@ class Ledger:
 
     def _lock(self, file: IO[bytes]) -> None:
         """Keeps other processes out until the file is closed, however this one ends."""
+        in_use = VerdictsError(
+            f"{self.path} is being written by another process; wait for it to end, or choose "
+            "another --output"
+        )
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise VerdictsError(
-                f"{self.path} is being written by another process; wait for it to end, or choose "
-                "another --output"
-            ) from None
+            raise in_use from None
         except OSError as error:
             # Some cluster file systems are mounted without locks.
             _logger.warning(
@@ -167,6 +172,9 @@ class Ledger:
                 self.path,
                 error.strerror,
             )
+        # The process before us may have replaced the file between our open and our lock.
+        if not os.fstat(file.fileno()).st_nlink:
+            raise in_use
 
     def finish(self, reviews: Mapping[str, Review], *, candidate: str) -> None:
         """Leaves these reviews, in their order; others wait in `*.replaced.jsonl`.
@@ -188,10 +196,10 @@ class Ledger:
 
 def _read_lines(path: Path, candidate: str) -> Iterator[tuple[str, bytes]]:
     try:
-        whole = path.read_bytes().split(b"\n")[:-1]
+        *whole, last = path.read_bytes().split(b"\n")
     except OSError as error:
         raise VerdictsError(f"{path}: cannot be read: {error.strerror}") from error
-    for number, line in enumerate(whole, start=1):
+    for number, line in enumerate([*whole, last] if _is_whole(last) else whole, start=1):
         metadata = _metadata(line, where=f"{path}:{number}")
         if (other := metadata.get("candidate")) != candidate:
             raise VerdictsError(
@@ -199,6 +207,15 @@ def _read_lines(path: Path, candidate: str) -> Iterator[tuple[str, bytes]]:
                 "--output"
             )
         yield metadata["key"], line + b"\n"
+
+
+def _is_whole(last: bytes) -> bool:
+    """Whether a last line lacks its newline only, as an editor or another tool leaves it."""
+    try:
+        json.loads(last)
+    except ValueError:
+        return False
+    return True
 
 
 def read_content(line: bytes) -> str:
@@ -212,7 +229,11 @@ def _metadata(line: bytes, *, where: str) -> Mapping[str, Any]:
     except ValueError as error:
         raise VerdictsError(f"{where}: not JSON ({error}); delete the line") from error
     metadata = record.get("metadata") if isinstance(record, dict) else None
-    if not isinstance(metadata, dict) or "key" not in metadata:
+    if not (
+        isinstance(metadata, dict)
+        and isinstance(metadata.get("key"), str)
+        and isinstance(record.get("content"), str)
+    ):
         raise VerdictsError(
             f"{where}: a review that was not written by this command; choose another --output"
         )

@@ -106,8 +106,8 @@ def _question(
     question_id: str, by_candidate: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> dict[str, Any]:
     every = [review for reviews in by_candidate.values() for review in reviews]
-    shown = [review_metadata(review).get("shown", {}) for review in every]
-    references = {each["reference"] for each in shown if "reference" in each}
+    shown = [review_metadata(review).get("shown") or {} for review in every]
+    references = {str(each["reference"]) for each in shown if "reference" in each}
     if len(references) > 1:
         raise VerdictsError(
             f"question {question_id}: {' and '.join(by_candidate)} were judged against other "
@@ -138,7 +138,7 @@ def _first(values: Iterable[Any]) -> Any:
 
 
 def _text(reviews: Sequence[Mapping[str, Any]]) -> str | None:
-    shown = (review_metadata(review).get("shown", {}) for review in reviews)
+    shown = (review_metadata(review).get("shown") or {} for review in reviews)
     text = _first(each.get("candidate") for each in shown)
     return None if text is None else str(text)
 
@@ -168,7 +168,7 @@ def _review(who: str, review: Mapping[str, Any]) -> dict[str, Any]:
         "scores": None if verdict is None else " to ".join(f"{score:g}" for score in verdict),
         # LLaVA's oldest reviews call it so.
         "said": review.get("content", review.get("text")),
-        "flags": ", ".join(metadata.get("flags", ())) or None,
+        "flags": ", ".join(map(str, metadata.get("flags") or ())) or None,
     }
 
 

@@ -79,8 +79,9 @@ def review_all(
         session = _Session(append, limits=limits, outcome=outcome, reviews=reviews, told=told)
         if todo:
             asyncio.run(session.run(todo, judges))
-    in_order = {key: reviews[key] for key in wanted if key in reviews}
-    ledger.finish(in_order, candidate=candidate)
+        in_order = {key: reviews[key] for key in wanted if key in reviews}
+        # While the file is still ours: what another process added to it would be lost.
+        ledger.finish(in_order, candidate=candidate)
     outcome.reviews = list(in_order.values())
     return outcome
 

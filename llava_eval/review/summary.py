@@ -277,11 +277,11 @@ def _original(scores: Sequence[Verdict]) -> Original:
 def pooled(series: Sequence[Series]) -> list[Series]:
     """Series of the same answers by the same judge taken together, each a run of the judge's.
 
-    Answers are the same where their ids are; files that do not give any are not taken together.
+    Answers are the same where their ids are; files that do not give all are not taken together.
     """
     same: dict[Any, list[Series]] = {}
     for each in series:
-        if each.answers:
+        if len(each.answers) == len(each.scores):
             same.setdefault((each.judge, tuple(sorted(each.answers.items()))), []).append(each)
     return [_joined(parts) for parts in same.values() if len(parts) > 1]
 

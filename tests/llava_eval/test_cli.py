@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -89,6 +90,15 @@ def test_the_module_is_a_program() -> None:
     assert finished.returncode == 2
     assert "unknown command 'nothing'" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_what_cannot_be_encoded_is_shown_all_the_same(tmp_path: Path) -> None:
+    reviews = tmp_path / "r.jsonl"
+    reviews.write_text(r'{"question_id": 1, "tuple": [8, 6], "category": "half \ud83d"}')
+    command = [sys.executable, "-m", "llava_eval", "summarize", str(reviews)]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0
+    assert r"half \ud83d" in finished.stdout
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -160,6 +160,13 @@ def test_a_folder_given_twice_is_one_row(runs, tmp_path):
     assert text.count("perception") == 1
 
 
+def test_a_folder_given_under_two_names_is_one_row(runs, tmp_path):
+    (tmp_path / "latest").symlink_to(runs[0])
+    folders = [runs[0], tmp_path / "latest", runs[1] / ".." / runs[0].name]
+    text = (report(folders, tmp_path) / "leaderboard.csv").read_text()
+    assert {row["model"] for row in csv.DictReader(text.splitlines())} == {"llava-v1.5-13b"}
+
+
 def test_a_folder_without_manifest_is_named_for_itself(tmp_path):
     run = write_run(tmp_path / "old-answers", summary("textvqa", 0.5))
     html = (report([run], tmp_path) / "leaderboard.html").read_text()

@@ -304,3 +304,18 @@ def test_a_phone_scrolls_down_and_not_sideways(page, board, samples, name):
     page.goto({"leaderboard": board, "samples": samples}[name])
     root = "document.documentElement"
     assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") == 0
+
+
+@pytest.mark.parametrize("name", ["leaderboard", "samples"])
+def test_a_word_without_end_stays_in_its_place(page, tmp_path, name):
+    word = "w" * 1000
+    run = write_run(
+        tmp_path / "run", summary("gqa", 0.5), manifest={"model_id": word, "warning": word}
+    )
+    answers = [response("1", word, prompt=word, metadata={"image": word})]
+    write_samples(run / "gqa", [score("1", 1.0, label=word, group=word)], answers)
+    board = write_report([run], output=tmp_path / "out", tasks=TASKS)
+    (path,) = [board] if name == "leaderboard" else board.parent.rglob("gqa.html")
+    page.goto(path.as_uri())
+    root = "document.documentElement"
+    assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") == 0

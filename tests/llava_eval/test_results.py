@@ -28,12 +28,34 @@ def test_a_folder_without_manifest_has_an_empty_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "not JSON"), ("[]", "expected an object, got list")]
+    ("text", "said"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected an object, got list"),
+        ('{"warning": 5}', "warning: Input should be a valid string; run the command again"),
+        ('{"settings": []}', "settings: Input should be a valid dict"),
+        ('{"tasks": []}', "tasks: Input should be a valid dict"),
+        ('{"tasks": {"gqa": {"files": {"a": 1}}}}', "tasks.gqa.files.a: Input should be a valid"),
+    ],
 )
 def test_a_broken_manifest_is_named(tmp_path, text, said):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(RunError, match=f"manifest.json: {said}"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("manifest.json", read_manifest),
+        ("gqa/summary.json", read_summaries),
+        ("scores.jsonl", lambda folder: read_scores(folder / "scores.jsonl")),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, read):
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(RunError, match=f"{name}: cannot be read: Is a directory"):
+        read(tmp_path)
 
 
 def test_a_missing_folder_is_named(tmp_path):

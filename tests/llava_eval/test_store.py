@@ -219,6 +219,17 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("name", [".", "folder"])
+def test_a_folder_is_not_replaced_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="cannot be written"):
+        write_atomically(Path(name), [b"new"])
+    assert sorted(Path().iterdir()) == [Path("folder")]
+
+
 def test_a_second_run_is_kept_out(tmp_path: Path) -> None:
     with (
         locked(tmp_path / "run"),

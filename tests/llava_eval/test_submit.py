@@ -51,12 +51,14 @@ def test_gqa_is_what_its_scorer_reads(mini, tmp_path):
     assert len(written) == len(questions.read_text().splitlines())
 
 
-def test_an_answer_that_a_workbook_would_spoil_stays_text(mini, tmp_path):
+@pytest.mark.parametrize("spoilt", ["\x07", "\ud83d", "\uffff"])
+def test_an_answer_that_a_workbook_would_spoil_stays_text(spoilt, mini, tmp_path):
     rows = (mini / "mmbench/mmbench_dev_20230712.tsv").read_text().splitlines()[1:]
     answers = tmp_path / "answers.jsonl"
     answers.write_text(
         "\n".join(
-            json.dumps({"question_id": int(row.split("\t")[0]), "text": "=1+1\x07"}) for row in rows
+            json.dumps({"question_id": int(row.split("\t")[0]), "text": f"=1+1{spoilt}"})
+            for row in rows
         )
     )
     arguments = ["submit", str(answers), "--task", "mmbench", "--data", str(mini)]

@@ -2,9 +2,10 @@ import io
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from llava_eval.records import Counts
-from llava_eval.table import next_steps, summary_table
+from llava_eval.table import next_steps, print_whole, summary_table
 from tests.llava_eval.run_folders import summary, task_spec
 
 
@@ -43,3 +44,11 @@ def test_next_steps_are_those_of_tasks_that_wait_for_a_judge() -> None:
     assert steps.startswith("mm_vet: 4 answers are not judged; ")
     assert steps.endswith(" --reviews FILE --output 'runs/my run'\n")
     assert next_steps(summaries, None).endswith(" --output RUN\n")
+
+
+def test_a_log_gets_the_whole_of_a_wide_table(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    table = Table("task", "outcome")
+    table.add_row("t" * 60, "o" * 60)
+    print_whole(table)
+    assert f"{'t' * 60} │ {'o' * 60}" in capsys.readouterr().out

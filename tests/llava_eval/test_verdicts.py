@@ -86,6 +86,12 @@ def test_a_broken_line_of_grades_is_named(line, tmp_path):
         read_runs([path], length=GRADES)
 
 
+def test_a_grade_by_what_is_no_judge_is_named(tmp_path):
+    path = write(tmp_path / "g.jsonl", '{"question_id": 1, "grade": 1, "judge": []}')
+    with pytest.raises(VerdictsError, match=r"g.jsonl:1: judge: expected a string, got \[\]"):
+        read_runs([path], length=GRADES)
+
+
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
@@ -94,6 +100,15 @@ def test_a_broken_line_of_grades_is_named(line, tmp_path):
         ('{"question_id": 1, "tuple": [8]}', "1: expected two scores, got [8]"),
         ('{"question_id": 1, "tuple": [8, "6"]}', '1: expected two scores, got [8, "6"]'),
         ('{"question_id": 1, "tuple": [8, true]}', "1: expected two scores, got [8, true]"),
+        (
+            f'{{"question_id": 1, "tuple": [8, 1{"0" * 400}]}}',
+            f"1: expected two scores, got {'[8, 1' + '0' * 35}",
+        ),
+        (review({}, [8, 6]), "1: question_id: expected an integer or a string, got {}"),
+        (review(1, [8, 6], judge=["m"]), '1: judge: expected a string, got ["m"]'),
+        (review(1, [8, 6], category=3), "1: category: expected a string, got 3"),
+        (review(1, [8, 6], metadata={"vote": []}), "1: vote: expected an integer, got []"),
+        (review(1, [8, 6], metadata={"shown": "A"}), '1: shown: expected an object, got "A"'),
         ("", " empty; expected a review a line or MM-Vet's grades"),
     ],
 )

@@ -148,6 +148,12 @@ def test_github_gets_a_summary_and_annotations(small, tmp_path):
     assert "| gqa |" in summary.read_text()
 
 
+def test_a_summary_that_cannot_be_written_is_no_verdict(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    assert check(small, "worse") == 2
+    assert "Is a directory; GITHUB_STEP_SUMMARY names it" in capsys.readouterr().err
+
+
 def test_a_policy_speaks_of_single_tasks(small, tmp_path, capsys):
     policy = tmp_path / "policy.yaml"
     policy.write_text("max_drop: 1\ntasks:\n  gqa:\n    max_drop: 10\n")
@@ -214,10 +220,32 @@ def test_a_candidate_that_lacks_a_task_is_refused(small, tmp_path, capsys):
     assert "gqa: the candidate lacks it; run it, or let --policy" in capsys.readouterr().err
 
 
+def test_scores_beside_an_older_summary_are_refused(small, tmp_path, capsys):
+    shutil.copytree(small / "same", tmp_path / "killed")
+    path = tmp_path / "killed" / "gqa" / "scores.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    unscored = json.loads(first) | {"metrics": {"accuracy": None}, "reason": "no_response"}
+    path.write_text(json.dumps(unscored) + "\n" + "".join(rest))
+    assert check(small, str(tmp_path / "killed")) == 2
+    told = "1,199 of 1,200 samples have a value, in summary.json 1,200 of 1,200; run `score`"
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["{}", "not JSON", '{"format": 9, "name": "", "manifest": {}}'])
 def test_what_is_no_baseline_is_refused(small, tmp_path, capsys, text):
     stored = tmp_path / "b.json"
     stored.write_text(text)
+    flags = ["check", "--baseline", str(stored), "--candidate", str(small / "same")]
+    assert cli.main(flags) == 2
+    assert "not a baseline; expected a run folder, or a file that" in capsys.readouterr().err
+
+
+def test_a_stored_baseline_with_a_broken_summary_is_refused(small, tmp_path, capsys):
+    stored = tmp_path / "b.json"
+    cli.main(["check", "--baseline", str(small / "same"), "--save-baseline", str(stored)])
+    kept = json.loads(stored.read_text())
+    kept["tasks"]["gqa"]["summary"] = {}
+    stored.write_text(json.dumps(kept))
     flags = ["check", "--baseline", str(stored), "--candidate", str(small / "same")]
     assert cli.main(flags) == 2
     assert "not a baseline; expected a run folder, or a file that" in capsys.readouterr().err

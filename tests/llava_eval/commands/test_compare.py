@@ -76,6 +76,14 @@ def test_what_the_manifests_say_differently_is_told(run, capsys):
     assert "launch" not in out
 
 
+def test_what_a_manifest_says_does_not_steer_the_terminal(run, capsys):
+    told = "\x1b[2Jgone"
+    hostile = {"model_id": told, "warning": told, "settings": {told: told}}
+    _, out, _ = compare(capsys, run("a", manifest={"model_id": "m"}), run("b", manifest=hostile))
+    assert "\x1b" not in out
+    assert "second: [U+001B][2Jgone" in out
+
+
 def rewrite(folder, **fields):
     path = f"{folder}/gqa/summary.json"
     with open(path, encoding="utf-8") as file:

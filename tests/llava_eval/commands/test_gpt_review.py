@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -72,6 +73,19 @@ def test_the_manifest_says_what_judged(server, capsys):
     assert (manifest["temperature"], manifest["max_tokens"]) == (0.2, 1024)
     assert manifest["counts"]["reviews"] == ROW
     assert len(manifest["files"]["ours"]["sha256"]) == 64
+
+
+def test_the_manifest_tells_the_answers_that_were_judged_whatever_becomes_of_them(server, capsys):
+    def answer(body: dict) -> str:
+        Path("ours.jsonl").unlink(missing_ok=True)
+        return "8 6"
+
+    server.answer = answer
+    assert command("--judge", "m", url=server.url) == 0
+    write_lines(Path("ours.jsonl"), *answers("ours"))
+    digest = hashlib.sha256(Path("ours.jsonl").read_bytes()).hexdigest()
+    manifest = json.loads(Path("r.manifest.json").read_text())
+    assert manifest["files"]["ours"]["sha256"] == digest
 
 
 def test_our_own_wording_is_named(server, capsys, caplog):
@@ -209,6 +223,14 @@ def test_the_original_protocol_reads_as_llavas_script(server, capsys):
     assert [each["tuple"] for each in reviews()] == [[8, 6]] * ROW
 
 
+def test_scores_off_the_scale_are_kept_and_told_as_unread(server, capsys):
+    server.answer = lambda body: "80 60"
+    assert command("--judge", "m", "--protocol", "llava", url=server.url) == 1
+    assert [each["tuple"] for each in reviews()] == [[80, 60]] * ROW
+    assert "3 of 3 reviews have no readable scores" in capsys.readouterr().err
+    assert json.loads(Path("r.manifest.json").read_text())["counts"]["unread"] == ROW
+
+
 def test_a_model_with_a_temperature_of_its_own_is_left_it(server):
     command("--judge", "m", "--temperature", "none", url=server.url)
     assert all("temperature" not in body for body in server.bodies)
@@ -238,6 +260,12 @@ def test_values_out_of_range_are_refused(flags, fault, capsys):
 def test_what_cannot_be_done_is_refused(flags, fault, capsys):
     assert command(*flags) == 2
     assert fault in capsys.readouterr().err
+
+
+def test_a_folder_is_no_output(server, capsys):
+    assert command("--judge", "m", "--output", ".", url=server.url) == 2
+    assert "error: .: cannot be " in capsys.readouterr().err
+    assert server.bodies == []
 
 
 def test_answers_without_a_model_are_called_by_their_file(server):

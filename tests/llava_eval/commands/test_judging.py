@@ -18,6 +18,10 @@ KEY = "sk-secret-0123456789"
         f"http://user:{KEY}@host/v1",
         f"http://host/v1?key={KEY}",
         "http://[",
+        "http://host:99999/v1",
+        "http://host:port/v1",
+        f"http://{'h' * 64}/v1",
+        "http://h\x01/v1",
     ],
 )
 def test_an_address_that_is_none_or_holds_a_key_is_refused_unseen(text):

@@ -8,7 +8,7 @@ from tests.llava_eval.run_folders import score, summary
 
 
 def write_run(folder: Path) -> None:
-    write_scores(folder / "gqa", [score("1", 1.0)], summary("gqa", 1.0))
+    write_scores(folder / "gqa", [score(each, 1.0) for each in "1234"], summary("gqa", 1.0))
 
 
 def test_the_report_goes_into_the_first_run(capsys) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def test_answers_are_scored(capsys) -> None:
     assert score() == 0
     assert "100.0" in capsys.readouterr().out
     assert sorted(Path().iterdir()) == [Path("a.jsonl")]
+
+
+def test_answers_may_come_through_a_pipe(capsys) -> None:
+    write_answers(Path("a.jsonl"))
+    source, sink = os.pipe()
+    os.write(sink, Path("a.jsonl").read_bytes())
+    os.close(sink)
+    assert score("--answers", f"/dev/fd/{source}") == 0
+    assert "100.0" in capsys.readouterr().out
 
 
 def test_output_gets_the_files_of_a_run(capsys) -> None:
@@ -154,6 +164,14 @@ def test_reviews_are_enough(capsys) -> None:
     summary = json.loads(Path("out/llava_bench_wild/summary.json").read_bytes())
     assert summary["metrics"]["std_over_runs"]["value"] == 12.5
     assert set(summary["groups"]) == {"conv", "detail", "complex"}
+
+
+def test_where_a_judge_gives_the_values_missing_ones_are_never_wrong(caplog) -> None:
+    reviews = write_reviews(Path("r.jsonl"), candidate=4)
+    assert judge("--reviews", reviews, "--missing", "wrong", "--output", "out") == 0
+    assert "--missing has no effect: a judge gives the values of llava_bench_wild" in caplog.text
+    summary = json.loads(Path("out/llava_bench_wild/summary.json").read_bytes())
+    assert summary["missing"] == "unscored"
 
 
 def test_reviews_given_as_answers_are_known_as_reviews(capsys) -> None:

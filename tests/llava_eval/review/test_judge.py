@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from llava_eval.errors import JudgeError, ReviewError
-from llava_eval.review.judge import MAX_ATTEMPTS, Judge
+from llava_eval.review.judge import MAX_ATTEMPTS, MAX_UNREACHED, Judge
 from tests.llava_eval.review.judge_server import FAULTS, judging
 
 KEY = "sk-secret-0123456789"
@@ -15,7 +15,7 @@ def server():
     return judging()
 
 
-async def asked(judged, *, times=1, timeout_s=30.0, url=None, waits=None):
+async def asked(judged, *, messages=MESSAGES, times=1, timeout_s=30.0, url=None, waits=None):
     """What a judge replies to equal messages sent together; pauses are noted, not waited for."""
 
     async def sleep(seconds):
@@ -26,7 +26,7 @@ async def asked(judged, *, times=1, timeout_s=30.0, url=None, waits=None):
     judge = Judge("m", base_url=url or judged.url, key=KEY, timeout_s=timeout_s, sleep=sleep)
     try:
         return await asyncio.gather(
-            *(judge.ask(MESSAGES, temperature=0.2, max_tokens=1024) for _ in range(times))
+            *(judge.ask(messages, temperature=0.2, max_tokens=1024) for _ in range(times))
         )
     finally:
         await judge.close()
@@ -45,6 +45,11 @@ def test_the_request_is_the_published_one(server):
     assert server.keys == {f"Bearer {KEY}"}
     assert reply.text == "8 6\nFine."
     assert (reply.model, reply.prompt_tokens, reply.new_tokens) == ("m-dated", 100, 10)
+
+
+def test_half_a_surrogate_pair_can_be_sent(server):
+    assert ask(server, messages=[{"role": "user", "content": "a\ud83db"}]).attempts == 1
+    assert server.messages == ["a\ufffdb"]
 
 
 def test_an_endpoint_that_does_not_tell_tokens_is_taken(server):
@@ -86,9 +91,17 @@ def test_nobody_asks_for_ever(server):
     assert len(server.bodies) == MAX_ATTEMPTS
 
 
-def test_an_address_without_a_server_is_told():
-    with pytest.raises(ReviewError, match="^m: no answer from it"):
-        ask(None, url="http://127.0.0.1:9/v1")
+def test_an_address_without_a_server_ends_everything_after_some_seconds():
+    waits = []
+    told = f"^m: no answer from it .*, {MAX_UNREACHED} times; check its address, and whether it"
+    with pytest.raises(JudgeError, match=told):
+        ask(None, url="http://127.0.0.1:9/v1", waits=waits)
+    assert sum(waits) < 5
+
+
+def test_a_server_that_was_reached_may_be_away_for_longer(server):
+    server.faults = ["500", *["cut"] * MAX_UNREACHED]
+    assert ask(server).attempts == 2 + MAX_UNREACHED
 
 
 @pytest.mark.parametrize(

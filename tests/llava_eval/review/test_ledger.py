@@ -1,9 +1,11 @@
+import fcntl
 import json
 
 import pytest
 
 from llava_eval.errors import VerdictsError
 from llava_eval.review.ledger import Ledger, Review, review_line
+from llava_eval.store import write_atomically
 from tests.llava_eval.review.builders import grade_request, request
 
 
@@ -83,6 +85,16 @@ def test_half_a_last_line_is_cut_off_and_asked_again(cut, tmp_path):
     assert path.read_bytes() == whole + line_of(request(2))
 
 
+def test_a_last_line_that_only_lacks_its_newline_is_kept(tmp_path):
+    ledger = filled(tmp_path / "r.jsonl", request(0))
+    whole = ledger.path.read_bytes()
+    ledger.path.write_bytes(whole.rstrip())
+    assert list(ledger.lines(candidate="ours")) == [request(0).key]
+    with ledger.appending() as append:
+        append(line_of(request(1)))
+    assert ledger.path.read_bytes() == whole + line_of(request(1))
+
+
 def test_at_the_end_reviews_stand_in_the_order_of_the_questions(tmp_path):
     ledger = filled(tmp_path / "r.jsonl", request(2), request(0), request(1))
     reviews = {request(n).key: review_of(request(n)) for n in range(3)}
@@ -119,12 +131,21 @@ def test_reviews_of_another_candidate_are_never_mixed_in(tmp_path):
         ("{", "1: not JSON .*; delete the line"),
         ('{"question_id": 0, "tuple": [8, 6]}', "1: a review that was not written by this command"),
         ("[]", "1: a review that was not written by this command"),
+        ('{"metadata": {"key": "k"}}', "1: a review that was not written by this command"),
+        ('{"metadata": {"key": []}, "content": ""}', "1: a review that was not written by this"),
     ],
 )
 def test_a_file_of_something_else_is_refused(line, fault, tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(VerdictsError, match=fault):
+        Ledger(path).lines(candidate="ours")
+
+
+def test_a_file_of_something_else_is_refused_without_a_newline_too(tmp_path):
+    path = tmp_path / "annotations.json"
+    path.write_text('{"v1_0": {"question": "Q?"}}')
+    with pytest.raises(VerdictsError, match="1: a review that was not written by this command"):
         Ledger(path).lines(candidate="ours")
 
 
@@ -140,6 +161,16 @@ def test_two_processes_do_not_write_one_file(tmp_path):
     path = tmp_path / "r.jsonl"
     with (
         Ledger(path).appending(),
+        pytest.raises(VerdictsError, match=f"^{path} is being written by another process; wait"),
+        Ledger(path).appending(),
+    ):
+        pass
+
+
+def test_a_file_that_another_process_has_just_put_in_order_is_not_written(tmp_path, monkeypatch):
+    path = tmp_path / "r.jsonl"
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: write_atomically(path, []))
+    with (
         pytest.raises(VerdictsError, match=f"^{path} is being written by another process; wait"),
         Ledger(path).appending(),
     ):

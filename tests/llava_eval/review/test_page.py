@@ -149,3 +149,12 @@ def test_the_page_filters_by_category_and_by_who_won(tmp_path, page):
     page.click("[data-category='']")
     page.fill("#filter", "hacked")
     assert page.locator("#reviews li").count() == 1
+
+
+@pytest.mark.browser
+def test_a_word_without_end_stays_in_its_place(tmp_path, page):
+    word = "w" * 1000
+    endless = review(0, (8, 6), text=word, reference=word, image=word, flags=[word])
+    page.goto(written(tmp_path, endless | {"category": word, "content": word}).as_uri())
+    root = "document.documentElement"
+    assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") == 0

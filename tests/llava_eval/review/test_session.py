@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from llava_eval.errors import JudgeError
+from llava_eval.errors import JudgeError, VerdictsError
 from llava_eval.review.judge import Judge
 from llava_eval.review.ledger import Ledger
 from llava_eval.review.price import Price
@@ -182,6 +182,15 @@ def test_tokens_are_estimated_where_the_endpoint_does_not_tell_them(server, tmp_
     server.has_usage = False
     outcome = review(server, [request()], tmp_path / "r.jsonl")
     assert outcome.cost_usd == pytest.approx(0.009)
+
+
+def test_no_other_process_writes_while_the_file_is_put_in_order(server, tmp_path, monkeypatch):
+    def finish(ledger, reviews, *, candidate):
+        with pytest.raises(VerdictsError, match="by another process"), ledger.appending():
+            pass
+
+    monkeypatch.setattr(Ledger, "finish", finish)
+    assert len(review(server, [request()], tmp_path / "r.jsonl").reviews) == 1
 
 
 def test_progress_is_told_review_by_review(server, tmp_path):

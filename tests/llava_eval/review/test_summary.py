@@ -118,6 +118,12 @@ def test_reviews_of_other_answers_are_not_taken_together(reference):
     assert pooled([each for name in names for each in read_series(folder / f"{name}.jsonl")]) == []
 
 
+def test_files_that_name_part_of_the_answers_are_not_taken_together(tmp_path):
+    named = review(0, (8, 4)) | {"answer1_id": "r", "answer2_id": "c"}
+    files = [read(tmp_path, named, review(1, (8, 4)), name="a"), read(tmp_path, named, name="b")]
+    assert pooled(files) == pooled(files[::-1]) == []
+
+
 score = st.integers(1, 10)
 
 
