@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from llava_core.errors import ConfigError
 from llava_core.templates import TEMPLATES
@@ -28,12 +28,18 @@ STAGES = ("pretrain", "finetune")
 Part = Literal["projector", "language_model", "vision_tower"]
 _VERSION = 1
 _FOLDER = Path(__file__).parent / "recipes"
+# Value of max_steps.
+_BY_EPOCHS = -1
+# As many as numpy takes.
+_SEEDS = 2**32
 _ENGINES = ("none", "zero2", "zero3", "zero3_offload", "fsdp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """The settings of one stage."""
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
 
     stage: Literal["pretrain", "finetune"]
     """pretrain: usually the projector alone, on captions; finetune: on conversations."""
@@ -87,7 +93,7 @@ class Recipe:
     """Name of an optimizer of transformers."""
     max_grad_norm: float = 1.0
     epochs: float = 1.0
-    max_steps: int = -1
+    max_steps: int = _BY_EPOCHS
     """Steps after which training ends; -1: by `epochs`."""
     global_batch: int
     """Samples in a step; per_device_batch x accumulation x processes."""
@@ -149,23 +155,38 @@ class Recipe:
     def _contradictions(self) -> list[tuple[bool, str]]:
         trains_language = "language_model" in self.tune
         positive = ("learning_rate", "global_batch", "per_device_batch", "accumulation", "epochs",
-                    "max_length", "save_steps", "logging_steps")  # fmt: skip
+                    "max_length", "save_steps", "logging_steps", "lora_alpha", "peak_tflops",
+                    "eval_limit")  # fmt: skip
+        not_negative = ("projector_lr", "vision_tower_lr", "weight_decay", "max_grad_norm",
+                        "lora_rank", "workers")  # fmt: skip
         is_anyres = (self.image_aspect_ratio or "").startswith("anyres")
         return [
             *(
-                (getattr(self, name) <= 0, f"{name} is {getattr(self, name)}, expected more than 0")
-                for name in positive
+                (value is not None and value <= 0, f"{name} is {value}, expected more than 0")
+                for name, value in self._named(positive)
+            ),
+            *(
+                (value is not None and value < 0, f"{name} is {value}, expected 0 or more")
+                for name, value in self._named(not_negative)
             ),
             (
-                self.peak_tflops is not None and self.peak_tflops <= 0,
-                f"peak_tflops is {self.peak_tflops}, expected more than 0",
+                not 0 <= self.lora_dropout < 1,
+                f"lora_dropout is {self.lora_dropout}, expected a fraction in [0, 1)",
+            ),
+            (
+                self.max_steps < 1 and self.max_steps != _BY_EPOCHS,
+                f"max_steps is {self.max_steps}, expected 1 or more, or {_BY_EPOCHS} for as many "
+                "as epochs says",
+            ),
+            (
+                not 0 <= self.seed < _SEEDS,
+                f"seed is {self.seed}, expected 0 or more and less than {_SEEDS}",
             ),
             (
                 self.save_total_limit is not None and self.save_total_limit < 1,
                 f"save_total_limit is {self.save_total_limit}, expected 1 or more, or null for all",
             ),
             (not self.tune, "tune is empty: nothing would be trained"),
-            (self.lora_rank < 0, f"lora_rank is {self.lora_rank}, expected 0 or more"),
             (
                 self.template not in TEMPLATES,
                 f"template {self.template!r} is unknown{_near(self.template, TEMPLATES)}",
@@ -219,6 +240,9 @@ class Recipe:
                 "be cut up; use engine=none or zero2",
             ),
         ]  # fmt: skip
+
+    def _named(self, names: Sequence[str]) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in names]
 
     @property
     def base(self) -> str | None:
