@@ -32,6 +32,8 @@ _FOLDER = Path(__file__).parent / "recipes"
 _BY_EPOCHS = -1
 # As many as numpy takes.
 _SEEDS = 2**32
+# A date that there is not is a ValueError, as bytes that are no UTF-8 are.
+_NO_YAML = (yaml.YAMLError, ValueError)
 _ENGINES = ("none", "zero2", "zero3", "zero3_offload", "fsdp")
 
 
@@ -315,7 +317,7 @@ def load_recipe(
     settings |= overrides or {}
     if unknown := [key for key in settings if key not in known or key == "stage"]:
         raise ConfigError(
-            "\n".join(f"unknown setting {key!r}{_near(key, known)}" for key in unknown)
+            "\n".join(f"unknown setting {key!r}{_near(str(key), known)}" for key in unknown)
         )
     for name in ("data", "validation_data", "tune", "report_to", "eval_tasks"):
         if isinstance(settings.get(name), str):
@@ -344,7 +346,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"{word!r} is no setting: expected key=value")
         try:
             settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except _NO_YAML as error:
             raise ConfigError(f"{key}: {value!r} is no YAML value") from error
     return settings
 
@@ -367,15 +369,19 @@ def _settings(stage: str, path: Path, *, is_included: bool = False) -> dict[str,
     """A file's settings for a stage, flat, with `stages`, the names of those that it has."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, *_NO_YAML) as error:
         raise ConfigError(f"{path} is no recipe: {error}") from error
     if not isinstance(content, dict) or content.pop("version", None) != _VERSION:
         raise ConfigError(f"{path} is no recipe: expected `version: {_VERSION}` and settings")
     parts = {name: content.pop(name) or {} for name in STAGES if name in content}
+    if wrong := [name for name, part in parts.items() if not isinstance(part, dict)]:
+        raise ConfigError(f"{path} is no recipe: {wrong[0]} has to hold settings, `key: value`")
     settings: dict[str, Any] = {"stages": set(parts)}
     if other := content.pop("include", None):
         if is_included:
             raise ConfigError(f"{path} includes {other}, and is included itself; one level is all")
+        if not isinstance(other, str):
+            raise ConfigError(f"{path} includes {other}, expected the name of one recipe")
         beside = path.parent / f"{other}.yaml"
         settings = _settings(stage, beside if beside.is_file() else _find(other), is_included=True)
         settings["stages"] = settings["stages"] | set(parts)

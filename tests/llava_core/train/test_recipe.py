@@ -131,6 +131,9 @@ def test_an_unknown_recipe_is_told_with_those_that_are_known():
         ({"version": 1, "pretrain": {}}, "has no stage finetune"),
         ({"version": 1, "finetune": {"model": "m"}}, "template: missing"),
         ({"version": 1, "include": "v1_5_7b_lora", "finetune": {}}, "one level is all"),
+        ({"version": 1, "include": ["v1_5_7b"]}, r"includes \['v1_5_7b'\], expected the name"),
+        ({"version": 1, "finetune": ["model"]}, "finetune has to hold settings, `key: value`"),
+        ({"version": 1, "include": "v1_5_7b", 1: 2}, "unknown setting 1"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_told(content, message, tmp_path):
@@ -138,6 +141,12 @@ def test_a_file_that_is_no_recipe_is_told(content, message, tmp_path):
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match=message):
         load_recipe("finetune", path)
+
+
+def test_a_date_that_there_is_not_is_told_in_a_file_too(tmp_path):
+    (tmp_path / "own.yaml").write_text("version: 1\noutput: 2024-99-99\n")
+    with pytest.raises(ConfigError, match="own.yaml is no recipe: month must be in"):
+        load_recipe("finetune", tmp_path / "own.yaml")
 
 
 def test_an_own_recipe_takes_what_it_does_not_say_from_the_included_one(tmp_path):
@@ -166,7 +175,7 @@ def test_a_rate_in_the_notation_of_the_papers_is_a_number():
     assert load_recipe("finetune", "v1_5_7b", overrides).learning_rate == 2e-5
 
 
-@pytest.mark.parametrize("word", ["epochs", "=2", "data=[a.json"])
+@pytest.mark.parametrize("word", ["epochs", "=2", "data=[a.json", "output=2024-99-99"])
 def test_words_that_are_no_settings_are_told(word):
     with pytest.raises(ConfigError, match="is no"):
         parse_overrides([word])
