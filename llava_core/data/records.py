@@ -90,13 +90,20 @@ class Records:
         """Parses one record.
 
         Raises:
-            DataError: it is not a conversation, with what is wrong.
+            DataError: it is not a conversation, with what is wrong, or the file was changed.
         """
         path = self._paths[self._files[index]]
         with path.open("rb") as file:
             file.seek(self._starts[index])
             text = file.read(self._ends[index] - self._starts[index])
-        return parse_sample(json.loads(text), number=index)
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise DataError(
+                f"{path} was changed while it was in use: record {index} is no longer at byte "
+                f"{self._starts[index]}"
+            ) from error
+        return parse_sample(fields, number=index)
 
 
 def scan(path: Path) -> Iterator[Found]:
@@ -117,7 +124,7 @@ def scan(path: Path) -> Iterator[Found]:
             buffer, place = "", 0
             while True:
                 place = _next_record(buffer, place)
-                parsed = _parse_at(decoder, buffer, place)
+                parsed = _parse_at(decoder, buffer, place, where=f"{path} at byte {base + place}")
                 if parsed is None:
                     more = file.read(max(_CHUNK_BYTES, len(buffer) - place)).decode("latin-1")
                     _check_end(buffer, place, path=path, offset=base + place, is_last=not more)
@@ -145,7 +152,8 @@ def modality_length(fields: Mapping[str, Any]) -> int:
     Source: LLaVA c121f04, `LazySupervisedDataset.modality_lengths`.
     """
     turns = fields.get("conversations")
-    texts = [turn.get("value") for turn in turns if isinstance(turn, dict)] if turns else []
+    turns = turns if isinstance(turns, list) else []
+    texts = [turn.get("value") for turn in turns if isinstance(turn, dict)]
     length = max(1, sum(len(text.split()) for text in texts if isinstance(text, str)))
     return length if fields.get("image") else -length
 
@@ -185,13 +193,13 @@ def parse_sample(fields: Mapping[str, Any], *, number: int) -> Sample:
 def _parse_turn(turn: Any, *, name: str, place: int) -> Message:
     speaker = turn.get("from") if isinstance(turn, dict) else None
     text = turn.get("value") if isinstance(turn, dict) else None
-    if speaker not in _SPEAKERS or not isinstance(text, str):
+    if str(speaker) not in _SPEAKERS or not isinstance(text, str):
         raise DataError(
-            f"sample {name}: turn {place} is {str(turn)[:80]}, expected "
+            f"sample {name}: turn {place} is {turn!r:.80}, expected "
             '{"from": "human" or "gpt", "value": text}'
         )
     _check_characters(text, f"sample {name}: turn {place}")
-    return Message(role=_SPEAKERS[speaker], text=text)
+    return Message(role=_SPEAKERS[str(speaker)], text=text)
 
 
 def _check_characters(text: str, where: str) -> None:
@@ -219,12 +227,17 @@ def _next_record(buffer: str, place: int) -> int:
     return found.end() if found else place
 
 
-def _parse_at(decoder: json.JSONDecoder, buffer: str, place: int) -> tuple[Any, int] | None:
+def _parse_at(
+    decoder: json.JSONDecoder, buffer: str, place: int, *, where: str
+) -> tuple[Any, int] | None:
     """The value at a place and where it ends; None where more has to be read first."""
     try:
         return decoder.raw_decode(buffer, place)
     except json.JSONDecodeError:
         return None
+    except (RecursionError, ValueError) as error:
+        # Nested too deep, or a number of more digits than Python converts.
+        raise DataError(f"{where}: the record cannot be read: {error}") from error
 
 
 def _check_end(buffer: str, place: int, *, path: Path, offset: int, is_last: bool) -> None:

@@ -61,6 +61,7 @@ def test_a_record_without_id_is_called_by_its_number():
 def test_words_are_counted_as_the_original_counts_them():
     assert modality_length(RECORD) == 7
     assert modality_length({"conversations": []}) == -1
+    assert modality_length({"conversations": 5}) == -1
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,8 @@ def test_words_are_counted_as_the_original_counts_them():
         ({"id": 1}, "sample 1: expected `conversations`"),
         ({"id": 1, "conversations": [{"from": "system", "value": "x"}]}, "turn 1 is .*system"),
         ({"id": 1, "conversations": [{"from": "gpt", "value": None}]}, "turn 1 is"),
+        ({"id": 1, "conversations": [{"from": ["gpt"], "value": "x"}]}, "turn 1 is .*'gpt'"),
+        ({"id": 1, "conversations": ["a\n\ud83d"]}, r"turn 1 is 'a\\n\\ud83d', expected"),
         ({"id": 1, "conversations": [TURNS[0], TURNS[0]]}, "turns 1 and 2 are both user's"),
         ({"id": 1, "conversations": TURNS, "image": [3]}, "expected names of files"),
         ({"id": 1, "conversations": TURNS, "image": 5}, "expected names of files"),
@@ -95,11 +98,21 @@ def test_what_is_no_conversation_is_told(fields, message):
         (json.dumps(RECORD) + '\n{"id": ', r"broken or cut off: no JSON record at byte \d+"),
         ("", "holds no records"),
         ("[1, 2]", "expected an object, found '1'"),
+        ('[{"id": ' + "9" * 5000 + "}]", "at byte 1: the record cannot be read: .*4300 digits"),
+        ('{"id": ' + "[" * 100_000, "at byte 0: the record cannot be read: .*recursion"),
     ],
 )
 def test_broken_files_are_told_with_the_place(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         Records([write(tmp_path / "data.json", text)])
+
+
+def test_a_file_that_is_changed_while_it_is_in_use_is_told(tmp_path):
+    path = write(tmp_path / "data.json", json.dumps([RECORD, RECORD]))
+    records = Records([path])
+    write(path, json.dumps([RECORD | {"id": "another, longer one"}, RECORD]))
+    with pytest.raises(DataError, match=r"changed while .* record 1 is no longer at byte \d+"):
+        records.sample(1)
 
 
 def test_a_missing_file_is_told(tmp_path):
