@@ -72,9 +72,10 @@ class LossModel(nn.Module):
         else:
             laid = lay_out(samples, packing=self._packing, flat=self._is_flash())
         # A picture that nothing refers to adds 0, so that every process goes back through the same
-        # layers down to the projector. Under ZeRO-3 they would wait for each other for ever.
+        # layers down to the projector. Under ZeRO-3 they would wait for each other for ever. The
+        # sum is that of none of its tokens: all together may be infinite in 16 bits.
         for unused in set(range(len(features))) - set(places.tolist()):
-            laid = laid._replace(embeds=laid.embeds + 0.0 * features[unused].sum())
+            laid = laid._replace(embeds=laid.embeds + features[unused][:0].sum())
         return self._loss(laid)
 
     def _loss(self, laid: Rows) -> tuple[Tensor, Tensor]:

@@ -185,6 +185,13 @@ def test_without_a_picture_tower_and_projector_get_gradients_of_zero(packing):
     assert any(name.startswith("vision_tower.") for name in found)
 
 
+def test_a_blank_picture_too_large_to_be_summed_in_16_bits_adds_nothing():
+    model = toy_model()
+    torch.nn.init.constant_(model.projector[-1].bias, 1000.0)
+    total, _ = loss(model.half(), [example(1, 0, 30)], packing=False)
+    assert torch.isfinite(total)
+
+
 def test_text_goes_back_through_the_layers_that_pictures_go_back_through():
     model = toy_model()
     model.requires_grad_(False)
