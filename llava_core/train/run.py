@@ -34,6 +34,10 @@ from llava_core.train.watch import Examiner, Watcher, check_tasks, training_bar
 _PASSING = {"output", "save_steps", "save_total_limit", "logging_steps", "report_to", "workers",
             "eval_tasks", "eval_data", "eval_limit", "image_folder", "attention", "tf32",
             "adapt_batch", "peak_tflops", "gradient_checkpointing", "faulty_samples"}  # fmt: skip
+# Schedules that transformers makes with arguments that no recipe has.
+_OF_MORE_SETTINGS = {"cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"}
+# Schedules that follow the loss of validation data.
+_OF_VALIDATION = {"reduce_lr_on_plateau", "greedy"}
 # Evaluation of a checkpoint keeps the other processes waiting longer than their default patience.
 _PATIENCE_S = 7 * 24 * 3600
 
@@ -115,17 +119,19 @@ def _count_processes() -> int:
 
 
 def _check_names(recipe: Recipe) -> None:
-    """Makes sure that transformers knows what the recipe names, all faults together."""
+    """Makes sure that transformers can make what the recipe names, all faults together."""
     from transformers.integrations import get_available_reporting_integrations
 
     reporters = get_available_reporting_integrations()
+    unfit = _OF_MORE_SETTINGS | (set() if recipe.validation_data else _OF_VALIDATION)
     wanted = [
         ("optimizer", recipe.optimizer, [name.value for name in OptimizerNames]),
-        ("schedule", recipe.schedule, [name.value for name in SchedulerType]),
+        ("schedule", recipe.schedule, [name.value for name in SchedulerType if name not in unfit]),
         *(("report_to", name, reporters) for name in recipe.report_to),
     ]
     faults = [
-        f"{setting}: {name!r} is unknown or not installed, there are {', '.join(known) or 'none'}"
+        f"{setting}: {name!r} is unknown, not installed or needs what the recipe does not say; "
+        f"there are {', '.join(known) or 'none'}"
         for setting, name, known in wanted
         if name not in known
     ]

@@ -25,7 +25,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from llava_core.data.collate import MODEL_INPUTS, Batch, Collator
 from llava_core.data.dataset import Example, Filled, TrainingData
 from llava_core.data.sampler import EpochSampler
-from llava_core.errors import CheckpointError, DataError
+from llava_core.errors import CheckpointError, ConfigError, DataError
 from llava_core.memory import in_gib
 from llava_core.train.checkpoints import (
     PARTIAL,
@@ -100,9 +100,16 @@ class LlavaTrainer(Trainer):
             plugin.mixed_precision_policy = exact
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Makes the optimizer of the recipe's groups."""
+        """Makes the optimizer of the recipe's groups.
+
+        Raises:
+            ConfigError: the library that has it is missing.
+        """
         if self.optimizer is None:  # type: ignore[has-type]
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            try:
+                kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            except (ImportError, ValueError) as error:
+                raise ConfigError(f"optimizer: {self._recipe.optimizer}: {error}") from error
             named = dict(self.model.named_parameters())
             groups = [
                 {

@@ -299,6 +299,17 @@ def test_names_that_transformers_does_not_know_are_told_before_anything_loads(re
     ]
 
 
+@pytest.mark.parametrize("name", ["warmup_stable_decay", "reduce_lr_on_plateau"])
+def test_a_schedule_that_needs_more_than_the_recipe_says_is_refused(recipe, name):
+    with pytest.raises(ConfigError, match=f"schedule: '{name}' .* needs what the recipe does not"):
+        run_recipe(recipe(schedule=name, model="none"))
+
+
+def test_an_optimizer_of_a_library_that_is_missing_is_told(recipe):
+    with pytest.raises(ConfigError, match="optimizer: adalomo: You need to install `lomo_optim`"):
+        run_recipe(recipe(optimizer="adalomo"))
+
+
 def validated(recipe, **settings):
     made = recipe(max_steps=2, save_steps=1, **settings)
     return [line for line in read_log(run_recipe(made)) if "eval_loss" in line]
@@ -320,6 +331,11 @@ def test_the_loss_of_validation_data_is_that_of_all_their_tokens(recipe, convers
         for batch in (4, 1)
     )
     assert several == pytest.approx(one, rel=1e-5)
+
+
+def test_a_rate_that_follows_the_loss_of_validation_data_is_taken(recipe, conversations):
+    settings = {"schedule": "reduce_lr_on_plateau", "validation_data": str(conversations)}
+    assert len(validated(recipe, **settings)) == 2
 
 
 def test_faults_in_validation_data_end_the_training_or_are_counted(recipe, tmp_path):
