@@ -21,7 +21,7 @@ from llava_core.images import load_processor
 from llava_core.model.llava import LlavaModel
 from llava_core.templates import get_template
 from llava_core.tokens import load_tokenizer
-from llava_core.train.checkpoints import RECIPE, Writer, checkpoint_numbers
+from llava_core.train.checkpoints import RECIPE, Writer, checkpoint_numbers, writing
 from llava_core.train.engine import check_engine, engine_settings
 from llava_core.train.loss import LossModel
 from llava_core.train.recipe import Recipe, load_recipe
@@ -60,9 +60,12 @@ def run_recipe(recipe: Recipe) -> Path:
     recipe = recipe.fit_batch(num_processes)
     recipe.need_data()
     check_engine(recipe)
+    _check_precision(recipe)
     _check_names(recipe)
     check_tasks(recipe.eval_tasks)
     output = Path(recipe.output)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     resumed = _find_resumed(recipe, output)
     parts = open_start(recipe)
     reader = _reader(parts, recipe)
@@ -116,6 +119,20 @@ def _count_processes() -> int:
             torch.cuda.device_count(),
         )
     return number
+
+
+def _check_precision(recipe: Recipe) -> None:
+    """Refuses float16 on a CPU, where accelerate casts nothing and says nothing.
+
+    Raises:
+        ConfigError: the recipe asks for it.
+    """
+    if recipe.precision == "float16" and _is_cpu():
+        raise ConfigError("precision=float16 needs a GPU; on a CPU use bfloat16 or float32")
+
+
+def _is_cpu() -> bool:
+    return not torch.cuda.is_available() and not torch.backends.mps.is_available()
 
 
 def _check_names(recipe: Recipe) -> None:
@@ -213,7 +230,7 @@ def _settings(recipe: Recipe, model: LlavaModel, *, has_validation: bool) -> Tra
         bf16=recipe.precision == "bfloat16",
         fp16=recipe.precision == "float16",
         tf32=True if recipe.tf32 and is_torch_tf32_available() else None,
-        use_cpu=not has_gpu and not torch.backends.mps.is_available(),
+        use_cpu=_is_cpu(),
         logging_steps=recipe.logging_steps,
         logging_nan_inf_filter=False,
         save_strategy="steps",

@@ -329,7 +329,6 @@ class LlavaTrainer(Trainer):
             CheckpointError: there is not.
         """
         if self.args.should_save:
-            self._folder.mkdir(parents=True, exist_ok=True)
             self._check_space()
 
     def _check_space(self) -> None:

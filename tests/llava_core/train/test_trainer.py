@@ -299,6 +299,18 @@ def test_names_that_transformers_does_not_know_are_told_before_anything_loads(re
     ]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has float16")
+def test_float16_is_refused_where_nothing_would_be_cast(recipe):
+    with pytest.raises(ConfigError, match="precision=float16 needs a GPU; on a CPU use bfloat16"):
+        run_recipe(recipe(precision="float16", lora_rank=2, model="none"))
+
+
+def test_an_output_that_is_a_file_is_told_before_anything_loads(recipe, conversations):
+    for output in (conversations, conversations / "below"):
+        with pytest.raises(CheckpointError, match=f"{output} cannot be written: "):
+            run_recipe(recipe(output=str(output), model="none"))
+
+
 @pytest.mark.parametrize("name", ["warmup_stable_decay", "reduce_lr_on_plateau"])
 def test_a_schedule_that_needs_more_than_the_recipe_says_is_refused(recipe, name):
     with pytest.raises(ConfigError, match=f"schedule: '{name}' .* needs what the recipe does not"):
