@@ -160,7 +160,7 @@ LLAVA_CORE = {
     "json_files model/projector train/recipe",
     "train/trainer": "data/collate data/dataset data/sampler errors memory train/checkpoints "
     "train/flops train/loss train/recipe train/stages",
-    "train/watch": "errors json_files train/recipe",
+    "train/watch": "errors json_files train/checkpoints train/recipe",
 }
 
 LLAVA_EVAL = {

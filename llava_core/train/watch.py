@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from llava_core.errors import ConfigError
 from llava_core.json_files import read_object
+from llava_core.train.checkpoints import writing
 from llava_core.train.recipe import Recipe
 
 LOG = "log.jsonl"
@@ -42,8 +43,7 @@ class Watcher(TrainerCallback):
         """Forgets what was logged after the checkpoint from which it goes on."""
         if state.is_world_process_zero:
             kept = [line for line in read_log(self._folder) if line["step"] <= state.global_step]
-            text = "".join(json.dumps(line) + "\n" for line in kept)
-            (self._folder / LOG).write_text(text, encoding="utf-8")
+            _rewrite(self._folder, kept)
         self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -130,23 +130,32 @@ def training_bar() -> Iterator[Progress]:
 
 
 def append(folder: Path, line: Mapping[str, Any]) -> None:
-    """Adds a line to the log."""
-    with (folder / LOG).open("a", encoding="utf-8") as file:
+    """Adds a line to the log.
+
+    Raises:
+        CheckpointError: there is no room, or it cannot be written.
+    """
+    with writing(folder), (folder / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the log; one that was broken off is left out."""
+    """The lines of the log; one that was broken off, which is the last, is left out."""
     path = folder / LOG
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
 
 
 def write_plot(folder: Path) -> None:
-    """Draws the loss over the steps."""
+    """Draws the loss over the steps.
+
+    Raises:
+        CheckpointError: there is no room, or it cannot be written.
+    """
     points = [(line["step"], line["loss"]) for line in read_log(folder) if "loss" in line]
     if points:
-        (folder / PLOT).write_text(draw_loss(points), encoding="utf-8")
+        with writing(folder):
+            (folder / PLOT).write_text(draw_loss(points), encoding="utf-8")
 
 
 def draw_loss(points: Sequence[tuple[int, float]]) -> str:
@@ -173,6 +182,14 @@ def draw_loss(points: Sequence[tuple[int, float]]) -> str:
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>'
         f'<polyline fill="none" stroke="#1f5fa8" stroke-width="1.5" points="{path}"/>{text}</svg>\n'
     )
+
+
+def _rewrite(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces the log by other lines, whole or not at all."""
+    new = folder / f"{LOG}.new"
+    with writing(folder):
+        new.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        new.replace(folder / LOG)
 
 
 def _share(logs: Mapping[str, Any]) -> str:

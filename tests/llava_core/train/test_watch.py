@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from llava_core.errors import ConfigError
+from llava_core.errors import CheckpointError, ConfigError
 from llava_core.train.run import run_recipe
 from llava_core.train.watch import (
     LOG,
@@ -20,6 +20,7 @@ from llava_core.train.watch import (
     draw_loss,
     read_log,
     training_bar,
+    write_plot,
 )
 
 SAVED = SimpleNamespace(is_world_process_zero=True, global_step=2)
@@ -89,10 +90,33 @@ def test_lines_behind_the_last_checkpoint_are_forgotten(recipe, tmp_path):
     assert [line["step"] for line in read_log(output) if "loss" in line] == [1, 2, 3, 4]
 
 
-def test_a_line_that_was_broken_off_is_left_out(tmp_path):
+@pytest.mark.parametrize("broken", ['{"step": 2, "lo', '{"step": 2, "scores": {"pope": 0.5}'])
+def test_a_line_that_was_broken_off_is_left_out(tmp_path, broken):
     append(tmp_path, {"step": 1, "loss": 2.0})
     with (tmp_path / LOG).open("a") as file:
-        file.write('{"step": 2, "lo')
+        file.write(broken)
+    assert read_log(tmp_path) == [{"step": 1, "loss": 2.0}]
+
+
+def test_a_full_disk_is_told_when_nothing_more_can_be_logged(tmp_path):
+    (tmp_path / LOG).symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match="cannot be written: .*No space left"):
+        append(tmp_path, {"step": 1, "loss": 2.0})
+
+
+def test_a_full_disk_is_told_when_there_is_no_room_for_the_plot(tmp_path):
+    append(tmp_path, {"step": 1, "loss": 2.0})
+    (tmp_path / PLOT).symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match="cannot be written: .*No space left"):
+        write_plot(tmp_path)
+
+
+def test_a_full_disk_does_not_take_the_log_of_what_was_done(tmp_path):
+    append(tmp_path, {"step": 1, "loss": 2.0})
+    (tmp_path / f"{LOG}.new").symlink_to("/dev/full")
+    state = SimpleNamespace(is_world_process_zero=True, global_step=1, max_steps=2)
+    with training_bar() as bar, pytest.raises(CheckpointError, match="No space left"):
+        Watcher(tmp_path, bar=bar).on_train_begin(None, state, None)
     assert read_log(tmp_path) == [{"step": 1, "loss": 2.0}]
 
 
