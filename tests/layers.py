@@ -158,8 +158,8 @@ LLAVA_CORE = {
     "train/start": "checkpoint/adapters checkpoint/files checkpoint/hub checkpoint/keys "
     "checkpoint/open checkpoint/original checkpoint/parts checkpoint/tower config errors "
     "json_files model/projector train/recipe",
-    "train/trainer": "data/collate data/dataset data/sampler errors memory train/checkpoints "
-    "train/flops train/loss train/recipe train/stages",
+    "train/trainer": "data/collate data/dataset data/sampler errors json_files memory "
+    "train/checkpoints train/flops train/loss train/recipe train/stages",
     "train/watch": "errors json_files train/checkpoints train/recipe",
 }
 

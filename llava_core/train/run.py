@@ -94,6 +94,8 @@ def run_recipe(recipe: Recipe) -> Path:
             callbacks=[Watcher(output, bar=bar), *([examiner] if recipe.eval_tasks else [])],
         )
         trainer.need_space()
+        if resumed is not None:
+            trainer.count_on_from(resumed)
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     trainer.save_result()
     return output

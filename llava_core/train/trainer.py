@@ -5,6 +5,7 @@ What is ours: how a step's loss is averaged, that a batch that cannot be used en
 the names of its samples, and that a checkpoint has its name only when all of it was written.
 """
 
+import json
 import math
 import shutil
 import time
@@ -26,6 +27,7 @@ from llava_core.data.collate import MODEL_INPUTS, Batch, Collator
 from llava_core.data.dataset import Example, Filled, TrainingData
 from llava_core.data.sampler import EpochSampler
 from llava_core.errors import CheckpointError, ConfigError, DataError
+from llava_core.json_files import read_object
 from llava_core.memory import in_gib
 from llava_core.train.checkpoints import (
     PARTIAL,
@@ -41,6 +43,8 @@ from llava_core.train.loss import LossModel
 from llava_core.train.recipe import Recipe
 from llava_core.train.stages import copy_into, parameter_groups, trained_names
 
+# In a checkpoint: what was left out and cut until then.
+_COUNTS = "counts.json"
 # How state dicts of the wrapped model call what we call without it.
 _WRAPPED = "llava."
 # float32 weights and two moments, which the optimizer keeps.
@@ -292,9 +296,12 @@ class LlavaTrainer(Trainer):
         partial = self._begin_folder()
         name = f"checkpoint-{self.state.global_step}"
         self._is_saving = True
+        counts = dict(zip(self._counts, self._summed(self._counts.values()), strict=True))
         try:
             with writing(partial):
                 super()._save_checkpoint(model, trial)
+                if self.args.should_save:
+                    (partial / name / _COUNTS).write_text(json.dumps(counts), encoding="utf-8")
         finally:
             self._is_saving = False
         self.accelerator.wait_for_everyone()
@@ -321,6 +328,17 @@ class LlavaTrainer(Trainer):
             self._check_space()
         self.accelerator.wait_for_everyone()
         return self._folder / PARTIAL
+
+    def count_on_from(self, checkpoint: Path) -> None:
+        """Takes over what was left out and cut before a checkpoint, of all processes.
+
+        Raises:
+            CheckpointError: its file is broken.
+        """
+        path = checkpoint / _COUNTS
+        # Checkpoints of earlier versions have none.
+        if self.is_world_process_zero() and path.is_file():
+            self._counts.update(read_object(path))
 
     def need_space(self) -> None:
         """Makes sure, before the first step, that there is room for a checkpoint.

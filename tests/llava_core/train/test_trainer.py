@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,20 @@ def test_a_missing_picture_is_skipped_and_counted_on_request(recipe, tmp_path, b
     assert lines[-1]["skipped"] == 2
     # A batch of which nothing is left is a step in which nothing is learned.
     assert sum(line["loss"] == 0 for line in lines) == (2 if batch == 1 else 0)
+
+
+def test_a_training_that_goes_on_counts_on(recipe, tmp_path):
+    path = write_data(tmp_path, 8)
+    (tmp_path / "0.png").unlink()
+    settings = {"data": str(path), "faulty_samples": "skip", "max_length": 45, "epochs": 2}
+    made = recipe(**settings, save_steps=3, save_total_limit=None)
+    output = run_recipe(made)
+    counts = [(line.get("skipped"), line.get("cut")) for line in read_log(output)]
+    assert None not in counts[2]
+    (output / "config.json").unlink()
+    shutil.rmtree(output / "checkpoint-4")
+    run_recipe(made)
+    assert [(line.get("skipped"), line.get("cut")) for line in read_log(output)] == counts
 
 
 def test_samples_that_are_too_long_are_cut_and_counted(recipe):
