@@ -115,7 +115,7 @@ def check_tasks(names: Sequence[str]) -> None:
 
 @contextmanager
 def training_bar() -> Iterator[Progress]:
-    """The bar, which is not shown where stderr is no terminal."""
+    """The bar; not shown where stderr is no terminal, nor by other processes on the same one."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -124,7 +124,7 @@ def training_bar() -> Iterator[Progress]:
         TextColumn("{task.fields[shown]}"),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or os.environ.get("RANK", "0") != "0",
     ) as bar:
         yield bar
 

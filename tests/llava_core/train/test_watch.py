@@ -75,6 +75,15 @@ def test_the_bar_says_how_fast_it_goes(tmp_path, known, told):
         assert bar.tasks[0].fields["shown"].endswith(f"2.5 samples/s 3000 tokens/s  {told}")
 
 
+@pytest.mark.parametrize(("rank", "is_shown"), [("0", True), ("1", False)])
+def test_one_process_of_all_on_a_terminal_shows_the_bar(monkeypatch, rank, is_shown):
+    # So rich takes stderr for a terminal.
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("RANK", rank)
+    with training_bar() as bar:
+        assert bar.disable is not is_shown
+
+
 def test_the_rate_warms_up_and_falls_along_a_cosine(recipe):
     lines = read_log(run_recipe(recipe(max_steps=4, warmup_ratio=0.5, learning_rate=1e-3)))
     rates = [line["learning_rate"] for line in lines if "loss" in line]
