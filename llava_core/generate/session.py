@@ -225,8 +225,12 @@ class Session:
             yield self._engine.begin(batch, pictures)
 
     def _find_beginning(self, group: Group) -> tuple[_Beginning | None, int]:
-        """What has most of a group's prefix, and how many ids; None if not all pictures."""
-        found = list(self._beginnings(group.pictures)) if group.pictures else []
+        """What has most of a group's prefix, and how many ids; None if not all pictures.
+
+        Also None where that would be all of a prompt: nothing of it would be left to compute.
+        """
+        is_all = any(item.ids == group.prefix for item in group.members)
+        found = [] if is_all or not group.pictures else list(self._beginnings(group.pictures))
         counts = [_num_common(group.prefix, beginning.ids) for beginning in found]
         best = max(range(len(found)), key=counts.__getitem__, default=None)
         if best is None:

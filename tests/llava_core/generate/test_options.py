@@ -66,7 +66,7 @@ def requests(draw):
     ids = [1, *draw(st.sampled_from([[], [5], [6, 7]]))]
     for _ in pictures:
         ids += [IMAGE, *draw(st.sampled_from([[], [9]]))]
-    ids += [*draw(st.lists(TOKEN, max_size=5)), draw(TOKEN)]
+    ids += draw(st.lists(TOKEN, min_size=not pictures, max_size=6))
     options = draw(
         st.one_of(
             st.lists(TOKEN.map(lambda token: (token,)), min_size=1, max_size=5, unique=True),
