@@ -228,6 +228,11 @@ def test_an_option_that_does_not_continue_the_prompt_is_refused(tiny, option):
         list(tiny.generate([Request(prompt="USER: whi", options=[" A", option])]))
 
 
+def test_a_picture_is_no_option(tiny):
+    with pytest.raises(DataError, match="the option 'A <image>' holds <image>, which stands for"):
+        list(tiny.generate([Request(prompt="Hi", options=["B", "A <image>"])]))
+
+
 def test_options_answer_a_user(tiny):
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     with pytest.raises(DataError, match="the last message is the assistant's"):
