@@ -92,6 +92,19 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         raise DataError(f"{name} cannot be read: {error}") from error
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture's pixels as RGB, which is all that is looked at of it.
+
+    Raises:
+        DataError: it cannot be read; of a file that is opened only, Pillow finds out now.
+    """
+    try:
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except _BROKEN as error:
+        raise DataError(f"a picture cannot be read: {error}") from error
+
+
 def load_processor(folder: Path, *, side: int | None = None) -> Any:
     """Builds the image processor that a vision tower's or a checkpoint's folder describes.
 
