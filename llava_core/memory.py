@@ -28,7 +28,9 @@ def free_memory() -> dict[int | str, int]:
 def free_on(device: torch.device) -> int:
     """Free bytes of one device; no other is touched, which would cost memory there."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch keeps of batches before is free for the next one; only the driver counts it.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     free: int = psutil.virtual_memory().available
     return free
 

@@ -33,5 +33,12 @@ def test_a_cpu_says_what_is_free():
     assert free_memory()["cpu"] > 2**20
 
 
+def test_what_torch_keeps_of_earlier_batches_is_free(monkeypatch):
+    counts = {"mem_get_info": (10, 80), "memory_reserved": 60, "memory_allocated": 25}
+    for name, value in counts.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    assert free_on(torch.device("cuda")) == 45
+
+
 def test_bytes_are_written_in_gib():
     assert in_gib(13.1 * 2**30) == "13.1 GiB"
