@@ -121,7 +121,8 @@ class Llava:
         fail = _raising(on_error)
         schedule = self._schedule(batch_tokens)
         numbered = Numbered(requests)
-        is_at_work = queue_of(self.identity.placement.device)
+        # A language model may be spread over several.
+        is_at_work = queue_of({each.device for each in self.model.parameters()})
         answers = Pipeline(schedule, self._stopwatch, is_at_work=is_at_work).run(
             lambda: self._read(numbered, schedule.batch_tokens),
             lambda window: self._prepare(window, fail, cuts=True),
