@@ -4,8 +4,10 @@ import psutil
 import torch
 from accelerate.utils import get_max_memory
 
-# Of errors that torch raises as plain RuntimeError: on a CPU, on Windows' and on Apple's GPU.
+# Of errors that torch raises as other RuntimeErrors: where CUDA's own calls find none, as those for
+# pinned memory, on a CPU, on Windows' and on Apple's GPU.
 _MESSAGES = (
+    "CUDA error: out of memory",
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "MPS backend out of memory",

@@ -8,6 +8,7 @@ from llava_core.memory import free_memory, free_on, in_gib, is_out_of_memory
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory."),
+        torch.AcceleratorError("CUDA error: out of memory\nCompile with ..."),
         MemoryError(),
         RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
