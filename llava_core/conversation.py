@@ -120,6 +120,24 @@ def place_image_mark(text: str, *, start_end: bool, count: int = 1) -> str:
     return text
 
 
+def check_characters(text: str, where: str) -> None:
+    """Refuses a lone surrogate, which JSON can spell and no tokenizer takes.
+
+    Args:
+        where: begins the message.
+
+    Raises:
+        DataError: there is one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where} holds {text[error.start]!a}, half of a character; write it whole, or take "
+            "it out"
+        ) from error
+
+
 def _pieces(template: Template, messages: Sequence[Message]) -> Iterator[_Piece]:
     messages = _place_first_image(template, [*template.preset, *messages])
     for position, message in enumerate(messages):

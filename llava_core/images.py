@@ -39,6 +39,8 @@ _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 # Pillow's decoders report broken files by all of these; that of AVIF by a RuntimeError.
 _BROKEN = (AttributeError, IndexError, OSError, RuntimeError, SyntaxError, TypeError, ValueError,
            Image.DecompressionBombError)  # fmt: skip
+# As many as Pillow decodes; some bytes of a file can ask for a square or a resize to far more.
+_MAX_PIXELS = 178_956_970
 # LLaVA-NeXT's way to write a list of resolutions: corners of a range, in tiles.
 _TILE_COUNTS = re.compile(r"\((\d+)x(\d+)\)")
 
@@ -90,6 +92,19 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         raise DataError(f"{name} is in no picture format that is known, or is broken") from error
     except _BROKEN as error:
         raise DataError(f"{name} cannot be read: {error}") from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture's pixels as RGB, which is all that is looked at of it.
+
+    Raises:
+        DataError: it cannot be read; of a file that is opened only, Pillow finds out now.
+    """
+    try:
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except _BROKEN as error:
+        raise DataError(f"a picture cannot be read: {error}") from error
 
 
 def load_processor(folder: Path, *, side: int | None = None) -> Any:
@@ -154,6 +169,9 @@ def preprocess(
 
     Returns:
         float32[N, 3, H, W]; under anyres the whole view and then its tiles row by row, else N = 1.
+
+    Raises:
+        DataError: it is so long that its square, or itself with its short side resized, is huge.
     """
     image = image.convert("RGB")
     views = [image]
@@ -164,6 +182,9 @@ def preprocess(
         resolution = best_resolution(Size(*image.size), pinpoints)
         views = [image.resize((tile_size, tile_size))]
         views += split_tiles(resize_and_pad(image, resolution), tile_size)
+    elif edge := processor.size.get("shortest_edge"):
+        scale = edge / min(image.size)
+        _refuse_huge(image, Size(*(round(side * scale) for side in image.size)))
     pixels: NDArray[np.float32] = processor(views, return_tensors="np")["pixel_values"]
     return pixels
 
@@ -171,10 +192,15 @@ def preprocess(
 def expand_to_square(
     image: Image.Image, background: tuple[int, ...] = CLIP_BACKGROUND
 ) -> Image.Image:
-    """Centres a picture on a square; an odd pixel of background goes right or below."""
+    """Centres a picture on a square; an odd pixel of background goes right or below.
+
+    Raises:
+        DataError: the square would be huge.
+    """
     side = max(image.size)
     if image.size == (side, side):
         return image
+    _refuse_huge(image, Size(side, side))
     square = Image.new(image.mode, (side, side), background)
     square.paste(image, _centred(Size(*image.size), Size(side, side)))
     return square
@@ -309,6 +335,14 @@ def _no_pinpoints(value: Any) -> str:
         f"image_grid_pinpoints is {value!r}, expected a list of [width, height] in pixels "
         "or '(1x1),...,(6x6)' in tiles"
     )
+
+
+def _refuse_huge(image: Image.Image, wanted: Size) -> None:
+    if wanted.width * wanted.height > _MAX_PIXELS:
+        raise DataError(
+            f"a picture of {image.width} x {image.height} pixels would be made one of "
+            f"{wanted.width} x {wanted.height}, more than {_MAX_PIXELS:,} pixels; cut off its ends"
+        )
 
 
 def _centred(size: Size, frame: Size) -> tuple[int, int]:

@@ -4,8 +4,10 @@ import psutil
 import torch
 from accelerate.utils import get_max_memory
 
-# Of errors that torch raises as plain RuntimeError: on a CPU, on Windows' and on Apple's GPU.
+# Of errors that torch raises as other RuntimeErrors: where CUDA's own calls find none, as those for
+# pinned memory, on a CPU, on Windows' and on Apple's GPU.
 _MESSAGES = (
+    "CUDA error: out of memory",
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "MPS backend out of memory",
@@ -28,7 +30,9 @@ def free_memory() -> dict[int | str, int]:
 def free_on(device: torch.device) -> int:
     """Free bytes of one device; no other is touched, which would cost memory there."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch keeps of batches before is free for the next one; only the driver counts it.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     free: int = psutil.virtual_memory().available
     return free
 

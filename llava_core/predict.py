@@ -121,7 +121,8 @@ class Llava:
         fail = _raising(on_error)
         schedule = self._schedule(batch_tokens)
         numbered = Numbered(requests)
-        is_at_work = queue_of(self.identity.placement.device)
+        # A language model may be spread over several.
+        is_at_work = queue_of({each.device for each in self.model.parameters()})
         answers = Pipeline(schedule, self._stopwatch, is_at_work=is_at_work).run(
             lambda: self._read(numbered, schedule.batch_tokens),
             lambda window: self._prepare(window, fail, cuts=True),
@@ -279,6 +280,8 @@ class Llava:
 
     def _encode(self, request: Request, index: int, *, key: PictureKey) -> Encoded:
         ids = tuple(tokenize_prompt(self.render(request), self.tokenizer))
+        if not ids:
+            raise DataError("the prompt is empty, and this tokenizer puts nothing in front of it")
         wanted = ids.count(IMAGE_TOKEN_ID)
         if wanted != len(request.images):
             raise DataError(
@@ -302,7 +305,10 @@ class Llava:
                 f"the option {option!r} adds no tokens of its own to the prompt, which ends in "
                 f"{self.render(request)[-20:]!r}"
             )
-        return whole[len(ids) :]
+        added = whole[len(ids) :]
+        if IMAGE_TOKEN_ID in added:
+            raise DataError(f"the option {option!r} holds {IMAGE_MARK}, which stands for a picture")
+        return added
 
     def _with_answer(self, request: Request, answer: str) -> str:
         """The prompt and behind it an answer, without the mark that ends it."""

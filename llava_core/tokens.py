@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from llava_core.conversation import IMAGE_MARK as IMAGE_MARK
+from llava_core.conversation import check_characters
 from llava_core.errors import CheckpointError
 from llava_core.json_files import read_object
 
@@ -42,7 +43,11 @@ def tokenize_prompt(prompt: str, tokenizer: Any) -> list[int]:
 
     Args:
         tokenizer: see `load_tokenizer`. If it puts BOS first, there is one BOS in all.
+
+    Raises:
+        DataError: it holds half of a character.
     """
+    check_characters(prompt, "the prompt")
     chunks = [_encode(text, tokenizer) for text in prompt.split(IMAGE_MARK)]
     has_bos = chunks[0][:1] == [tokenizer.bos_token_id]
     ids = chunks[0]

@@ -58,7 +58,7 @@ LLAVA_CORE = {
     "model/packed": "",
     "model/transfer": "",
     "generate/request": "errors",
-    "generate/features": "errors",
+    "generate/features": "images errors",
     "generate/feature_store": "model/vision errors",
     "generate/stopwatch": "",
     "generate/encoder": "generate/feature_store generate/features generate/plan "

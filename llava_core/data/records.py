@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llava_core.conversation import Message
+from llava_core.conversation import Message, check_characters
 from llava_core.errors import DataError
 
 _SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
@@ -171,7 +171,7 @@ def parse_sample(fields: Mapping[str, Any], *, number: int) -> Sample:
         DataError: it is not a conversation, with what is wrong.
     """
     name = str(fields.get("id", number))
-    _check_characters(name, f"sample {number}: `id`")
+    check_characters(name, f"sample {number}: `id`")
     turns = fields.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise DataError(f"sample {name}: expected `conversations`, a list of turns")
@@ -186,7 +186,7 @@ def parse_sample(fields: Mapping[str, Any], *, number: int) -> Sample:
     if not all(isinstance(image, str) for image in images):
         raise DataError(f"sample {name}: `image` is {fields['image']!r}, expected names of files")
     for image in images:
-        _check_characters(image, f"sample {name}: `image`")
+        check_characters(image, f"sample {name}: `image`")
     return Sample(id=name, images=images, turns=tuple(messages))
 
 
@@ -198,19 +198,8 @@ def _parse_turn(turn: Any, *, name: str, place: int) -> Message:
             f"sample {name}: turn {place} is {turn!r:.80}, expected "
             '{"from": "human" or "gpt", "value": text}'
         )
-    _check_characters(text, f"sample {name}: turn {place}")
+    check_characters(text, f"sample {name}: turn {place}")
     return Message(role=_SPEAKERS[str(speaker)], text=text)
-
-
-def _check_characters(text: str, where: str) -> None:
-    """Refuses a lone surrogate, which JSON can spell and no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where} holds {text[error.start]!a}, half of a character; write it whole, or take "
-            "it out"
-        ) from error
 
 
 def _check_closed(file: BinaryIO, *, path: Path) -> None:

@@ -234,7 +234,8 @@ class Engine:
         embeds = self._embed_own(groups)
         begun = self._model.embed([_ids(g.prefix) for g in groups], list(chain(*features)))
         for group, whole in zip(groups, begun, strict=True):
-            prefix, suffixes = self._cut(whole, list(islice(embeds, len(group.members))))
+            suffixes = list(islice(embeds, len(group.members)))
+            prefix, suffixes = self._cut(*_move_end(group, whole, suffixes))
             prefixes.append(prefix)
             own.append(suffixes)
             rows.append(_branches(group, len(prefix), suffixes))
@@ -436,6 +437,13 @@ def _score_options(branches: Sequence[Branch], logits: Tensor) -> list[Progress]
         Progress(b.encoded, (), "option", b.prompt_tokens, ending_logprobs(b.encoded, own))
         for b, own in zip(branches, logits.split(counts), strict=True)
     ]
+
+
+def _move_end(group: Group, prefix: Tensor, own: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Moves the prefix's last column to the members, where one has nothing else of its prompt."""
+    if all(len(member.ids) - member.num_begun > len(group.prefix) for member in group.members):
+        return prefix, own
+    return prefix[:-1], [torch.cat([prefix[-1:], suffix]) for suffix in own]
 
 
 def _branches(group: Group, prefix_length: int, own: Sequence[Tensor]) -> list[Branch]:

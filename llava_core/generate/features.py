@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from llava_core.errors import DataError
+from llava_core.images import as_rgb
 
 
 class Found(NamedTuple):
@@ -25,16 +26,14 @@ def picture_key(image: Image.Image) -> str:
     """A name for a picture's content: equal pictures have equal keys, whatever their files.
 
     Raises:
-        DataError: it cannot be read; Pillow finds out now what is wrong with a file.
+        DataError: it cannot be read.
     """
     if 0 in image.size:
         raise DataError(f"a picture has the size {image.size}, expected one pixel at least")
-    digest = hashlib.blake2b(f"{image.mode} {image.size} ".encode(), digest_size=16)
-    try:
-        digest.update(image.tobytes())
-    # Pillow's decoders report broken files by all of these.
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"a picture cannot be read: {error}") from error
+    # As the model sees it: the bytes of other modes may not be all of it, as with a palette.
+    shown = as_rgb(image)
+    digest = hashlib.blake2b(f"{shown.mode} {shown.size} ".encode(), digest_size=16)
+    digest.update(shown.tobytes())
     return digest.hexdigest()
 
 

@@ -71,7 +71,7 @@ class Group:
     """Requests with a common beginning that holds all their pictures."""
 
     prefix: tuple[int, ...]
-    """Ids they share; shorter than each one's prompt."""
+    """Ids they share; shorter than each one's prompt, unless that ends in a picture."""
     pictures: tuple[str, ...]
     members: tuple[Encoded, ...]
 
@@ -269,8 +269,10 @@ def _split(members: list[Encoded], *, max_own_tokens: int) -> list[Group]:
 
 
 def _group(members: Sequence[Encoded]) -> Group:
-    # The last token of each prompt stays its own: its output is the first token of the answer.
+    # The last token of each prompt stays its own: its output is the first token of the answer. A
+    # picture does not, which has many.
     shortest = min(len(member.ids) - member.num_begun for member in members) - 1
+    shortest = max(shortest, len(through_last_picture(members[0].ids)))
     columns = zip(*(member.ids[:shortest] for member in members), strict=True)
     prefix = tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
     return Group(prefix=prefix, pictures=members[0].pictures, members=tuple(members))

@@ -1,5 +1,6 @@
 """What a user asks, and what comes back."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -48,7 +49,7 @@ class Request:
 
         Raises:
             DataError: neither or both of prompt and messages, options that are not all different,
-                a number out of its range, or beams with sampling or options.
+                an empty stop string, a number out of its range, or beams with sampling or options.
         """
         if (self.prompt is None) == (self.messages is None):
             raise DataError("a request has either a prompt or messages")
@@ -56,10 +57,14 @@ class Request:
             raise DataError(f"options are {list(self.options)}, expected all to be different")
         if self.max_new_tokens < 1:
             raise DataError(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
-        if self.temperature < 0:
-            raise DataError(f"temperature is {self.temperature}, expected 0 or more")
+        if not 0 <= self.temperature < math.inf:
+            raise DataError(f"temperature is {self.temperature}, expected 0 or more and finite")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise DataError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
+        if "" in self.stop:
+            raise DataError(f"stop is {self.stop!r}, expected a list of texts that are not empty")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
+            raise DataError(f"seed is {self.seed}, expected a number of 64 bits")
         self._check_beams()
 
     def _check_beams(self) -> None:

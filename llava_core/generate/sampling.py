@@ -30,7 +30,9 @@ def _weights(logits: Tensor, request: Request) -> Tensor:
 
     Source: Holtzman et al. 2020 (arXiv 1904.09751), section 3.1.
     """
-    weights = (logits / request.temperature).softmax(dim=-1)
+    # From the best one down, and in float64: over a small temperature, logits would be infinite.
+    below = (logits - logits.max()).double() / request.temperature
+    weights = below.softmax(dim=-1, dtype=torch.float32)
     if request.top_p is None:
         return weights
     ordered, order = weights.sort(descending=True)

@@ -111,7 +111,13 @@ class Session:
         for item in [item for item in self._unfinished.values() if self._has_left(item)]:
             del self._unfinished[id(item)]
         if self._running is not None:
-            self._keep_what_was_read(self._running)
+            try:
+                self._keep_what_was_read(self._running)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                # All that is kept only saves time, and those that run need the room.
+                self._shelf.shrink(0)
             self._running.drop(lambda item: id(item) not in self._unfinished)
             if not self._running.rows:
                 self._running = None
@@ -225,8 +231,12 @@ class Session:
             yield self._engine.begin(batch, pictures)
 
     def _find_beginning(self, group: Group) -> tuple[_Beginning | None, int]:
-        """What has most of a group's prefix, and how many ids; None if not all pictures."""
-        found = list(self._beginnings(group.pictures)) if group.pictures else []
+        """What has most of a group's prefix, and how many ids; None if not all pictures.
+
+        Also None where that would be all of a prompt: nothing of it would be left to compute.
+        """
+        is_all = any(item.ids == group.prefix for item in group.members)
+        found = [] if is_all or not group.pictures else list(self._beginnings(group.pictures))
         counts = [_num_common(group.prefix, beginning.ids) for beginning in found]
         best = max(range(len(found)), key=counts.__getitem__, default=None)
         if best is None:
@@ -247,13 +257,14 @@ class Session:
         """Makes room after memory was out."""
         running = [] if self._running is None else self._running.encoded
         items = {id(item): item for item in (*running, *arrivals)}
+        is_alone = len(items) == 1 and not self._shelf.pictures
         self._running = None
         self._shelf.shrink(0)
         self._let_go_of_prefixes()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         tokens = self._room_for(items.values()).num_tokens
-        if len(items) == 1:
+        if is_alone:
             (item,) = items.values()
             del self._unfinished[id(item)]
             self._fail(item, too_large(tokens))

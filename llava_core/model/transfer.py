@@ -5,7 +5,7 @@ until the queue is empty, and then the GPU waits for the host; one from pinned m
 all else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -24,9 +24,7 @@ def pin(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
 
 
-def queue_of(device: torch.device) -> Callable[[], bool] | None:
-    """Asks whether a device still computes what it was given; None: its host waits for it."""
-    if device.type != "cuda":
-        return None
-    stream = torch.cuda.current_stream(device)
-    return lambda: not stream.query()
+def queue_of(devices: Iterable[torch.device]) -> Callable[[], bool] | None:
+    """Asks whether any device still computes what it was given; None: the host waits for all."""
+    streams = [torch.cuda.current_stream(each) for each in devices if each.type == "cuda"]
+    return (lambda: not all(stream.query() for stream in streams)) if streams else None

@@ -8,7 +8,7 @@ is started again is another worker.
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from threading import Event, Thread
 from typing import Protocol
@@ -145,11 +145,15 @@ def num_workers(store: Store) -> int:
 @contextmanager
 def pulse(store: Store, worker: int) -> Iterator[None]:
     """Gives a sign of life every second, as long as this process lives and the block lasts."""
+    from torch.distributed import DistError
+
     ended = Event()
 
     def beat() -> None:
-        while not ended.wait(_PULSE_S):
-            store.add(f"{_PULSE}/{worker}", 1)
+        # Where the store is gone, the main thread finds out with its next call, and says so.
+        with suppress(DistError):
+            while not ended.wait(_PULSE_S):
+                store.add(f"{_PULSE}/{worker}", 1)
 
     store.add(f"{_PULSE}/{worker}", 1)
     thread = Thread(target=beat, daemon=True)

@@ -61,6 +61,25 @@ def gradient(mode="RGB"):
     return Image.fromarray(channels.astype(np.uint8)).convert(mode)
 
 
+@pytest.mark.parametrize(
+    ("size", "aspect_ratio", "wanted"),
+    [((14_000, 1), "pad", "14000 x 14000"), ((2, 600_000), None, "28 x 8400000")],
+)
+def test_a_picture_that_would_become_huge_is_refused(size, aspect_ratio, wanted, processor):
+    image = Image.new("RGB", size)
+    with pytest.raises(DataError, match=f"would be made one of {wanted}, more than"):
+        preprocess(image, processor=processor, aspect_ratio=aspect_ratio, pinpoints=())
+
+
+@pytest.mark.parametrize("aspect_ratio", ["pad", "anyres", None])
+def test_a_long_picture_is_taken(aspect_ratio, processor):
+    image = Image.new("RGB", (1000, 1))
+    pixels = preprocess(
+        image, processor=processor, aspect_ratio=aspect_ratio, pinpoints=[Size(56, 28)]
+    )
+    assert pixels.shape[1:] == (3, 28, 28)
+
+
 @pytest.mark.parametrize("case", cases("anyres.json"), ids=lambda case: str(case["size"]))
 def test_tiles_and_tokens_are_those_of_the_original(case):
     size = Size(*case["size"])

@@ -8,6 +8,7 @@ from llava_core.memory import free_memory, free_on, in_gib, is_out_of_memory
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory."),
+        torch.AcceleratorError("CUDA error: out of memory\nCompile with ..."),
         MemoryError(),
         RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
@@ -31,6 +32,13 @@ def test_an_allocation_that_no_machine_has_room_for_is_recognised():
 def test_a_cpu_says_what_is_free():
     assert free_on(torch.device("cpu")) > 2**20
     assert free_memory()["cpu"] > 2**20
+
+
+def test_what_torch_keeps_of_earlier_batches_is_free(monkeypatch):
+    counts = {"mem_get_info": (10, 80), "memory_reserved": 60, "memory_allocated": 25}
+    for name, value in counts.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    assert free_on(torch.device("cuda")) == 45
 
 
 def test_bytes_are_written_in_gib():

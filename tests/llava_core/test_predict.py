@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import llava_core
-from llava_core import Request
+from llava_core import Request, predict
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.errors import CheckpointError, ConfigError, DataError
 from llava_core.generate import plan
@@ -37,6 +37,12 @@ def test_tiny_is_trained_and_needs_no_warning(tiny):
 
 def test_chat_answers_one_question(tiny):
     assert isinstance(tiny.chat(toy_image(0), "What is this?", max_new_tokens=4), str)
+
+
+def test_an_empty_prompt_is_refused_where_nothing_stands_in_front_of_it(tiny, monkeypatch):
+    monkeypatch.setattr(predict, "tokenize_prompt", lambda *_: [])
+    with pytest.raises(DataError, match="the prompt is empty"):
+        list(tiny.generate([Request(prompt="")]))
 
 
 def test_chat_uses_the_template_of_the_demo(tiny):

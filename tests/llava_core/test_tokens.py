@@ -15,7 +15,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaTokenizer
 
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, DataError
 from llava_core.tokens import IMAGE_TOKEN_ID, decode, load_tokenizer, tokenize_prompt
 
 LLAMA_CASES = json.loads((Path(__file__).parent / "cases" / "llama_ids.json").read_text())
@@ -119,6 +119,11 @@ def test_ids_of_texts_that_begin_with_a_space(case):
         add_bos_token=True,
     )
     assert tokenize_prompt(case["text"], tokenizer) == case["ids"]
+
+
+def test_half_of_a_character_is_told(tokenizers):
+    with pytest.raises(DataError, match=r"the prompt holds '\\ud83d', half of a character"):
+        tokenize_prompt("What is \ud83d?", tokenizers[True, True])
 
 
 def test_a_mark_becomes_one_id_between_texts_of_their_own(tokenizers):

@@ -15,7 +15,8 @@ from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
 from tests.llava_core.toy import EOS, MPT_TEXT, TEXT, toy_config, toy_model, toy_picture
 
 PICTURES = {"a": toy_picture(1), "b": toy_picture(2)}
-# Prompts of many lengths: several about one picture, one without, one about two.
+# Prompts of many lengths: several about one picture, some without, one about two, and one that ends
+# in a picture.
 PROMPTS = [
     ([1, 5, IMAGE, 9, 10, 11, 12], "a"),
     ([1, 5, IMAGE, 9, 13], "a"),
@@ -24,6 +25,7 @@ PROMPTS = [
     ([1, 6, 7, 8], ""),
     ([1, IMAGE, 20, IMAGE, 21, 22], "ab"),
     ([1, 6, 30, 31, 32, 33, 34], ""),
+    ([1, 5, IMAGE], "a"),
 ]
 
 
@@ -86,7 +88,6 @@ def model():
 
 
 TOKENS = st.integers(5, 40)
-WORDS = st.lists(TOKENS, max_size=6)
 
 
 @st.composite
@@ -99,7 +100,8 @@ def requests(draw):
         ids += [IMAGE, *draw(st.sampled_from([[], [9]]))]
     limit = draw(st.integers(1, 12))
     stop = draw(st.sampled_from([(), ("1",), ("42", "7 ")]))
-    ids += [*draw(WORDS), draw(TOKENS)]
+    # A prompt may end in a picture, which is then the last that is read.
+    ids += draw(st.lists(TOKENS, min_size=not pictures, max_size=7))
     request = Request(prompt="", max_new_tokens=limit, stop=stop)
     return Encoded(request=request, id=0, ids=tuple(ids), pictures=tuple(pictures))
 
@@ -122,6 +124,11 @@ def test_any_requests_get_what_generate_gives_alone(model, drawn, batch_tokens):
         item.id: until_stop(reference(model, item.ids, item.pictures), item.request)
         for item in encoded
     }
+
+
+def test_a_prompt_may_be_a_picture_and_nothing_else(model):
+    answers = answer(model, encode([([IMAGE], "a")]))
+    assert answers[0].token_ids == reference(model, [IMAGE], "a")
 
 
 def test_grouped_query_attention_of_mistral_agrees():

@@ -1,3 +1,4 @@
+import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,23 @@ def test_a_file_that_is_cut_off_has_no_key(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with Image.open(path) as image, pytest.raises(DataError, match="a picture cannot be read: "):
         picture_key(image)
+
+
+def test_whatever_a_decoder_raises_is_told():
+    file = io.BytesIO()
+    # Of a file that ends too early, this one raises an IndexError.
+    toy_image(0, 64, 64).save(file, "QOI")
+    broken = io.BytesIO(file.getvalue()[:-600])
+    with Image.open(broken) as image, pytest.raises(DataError, match="cannot be read"):
+        picture_key(image)
+
+
+def test_colours_of_a_palette_are_content():
+    red, blue = Image.new("P", (4, 4), 1), Image.new("P", (4, 4), 1)
+    red.putpalette([0, 0, 0, 255, 0, 0])
+    blue.putpalette([0, 0, 0, 0, 0, 255])
+    assert picture_key(red) != picture_key(blue)
+    assert picture_key(red) == picture_key(red.convert("RGB"))
 
 
 def test_a_key_is_of_the_content():

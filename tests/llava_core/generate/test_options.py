@@ -66,7 +66,7 @@ def requests(draw):
     ids = [1, *draw(st.sampled_from([[], [5], [6, 7]]))]
     for _ in pictures:
         ids += [IMAGE, *draw(st.sampled_from([[], [9]]))]
-    ids += [*draw(st.lists(TOKEN, max_size=5)), draw(TOKEN)]
+    ids += draw(st.lists(TOKEN, min_size=not pictures, max_size=6))
     options = draw(
         st.one_of(
             st.lists(TOKEN.map(lambda token: (token,)), min_size=1, max_size=5, unique=True),
@@ -226,6 +226,11 @@ def test_the_same_request_may_come_twice(tiny):
 def test_an_option_that_does_not_continue_the_prompt_is_refused(tiny, option):
     with pytest.raises(DataError, match=f"'{option}' adds no tokens of its own to the prompt"):
         list(tiny.generate([Request(prompt="USER: whi", options=[" A", option])]))
+
+
+def test_a_picture_is_no_option(tiny):
+    with pytest.raises(DataError, match="the option 'A <image>' holds <image>, which stands for"):
+        list(tiny.generate([Request(prompt="Hi", options=["B", "A <image>"])]))
 
 
 def test_options_answer_a_user(tiny):

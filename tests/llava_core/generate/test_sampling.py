@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from llava_core.generate.request import Request
@@ -21,6 +22,11 @@ def test_sampling_follows_the_probabilities():
 
 def test_a_low_temperature_sharpens():
     assert sum(draw([0.0, 1.0], temperature=0.2)) > sum(draw([0.0, 1.0], temperature=1.0))
+
+
+@pytest.mark.parametrize("temperature", [1e-38, 5e-324])
+def test_the_lowest_temperatures_take_the_likeliest(temperature):
+    assert set(draw([0.0, 20.0, 19.0], temperature=temperature)) == {1}
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_it():

@@ -10,6 +10,7 @@ from transformers import MptForCausalLM
 
 from llava_core.generate import session as session_module
 from llava_core.generate.cache import BranchCache, Prefix
+from llava_core.generate.decoding import Decoding
 from llava_core.generate.engine import Engine
 from llava_core.generate.prefixes import Prefixes, Seen
 from llava_core.generate.session import Session
@@ -398,6 +399,32 @@ def test_what_is_too_large_alone_fails_alone(model):
     assert answers == {i: tokens for i, tokens in expected.items() if i != 5}
     assert visit.failed.keys() == {5}
     assert "too little memory for this prompt alone" in visit.failed[5]
+
+
+def out_of_memory(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+
+def test_where_there_is_no_room_to_keep_what_was_read_it_is_read_again(model, monkeypatch):
+    monkeypatch.setattr(Decoding, "past", out_of_memory)
+    encoded = encode([([1, 5, IMAGE, 9, 10, 11], "a"), ([1, 5, IMAGE, 9, 12, 13], "a")])
+    visit = Visit(model)
+    assert visit.run({0: encoded[:1], 20: encoded[1:]}) == alone(model, encoded)
+    assert visit.num_read == 2 * (2 + PATCHES + 2)
+
+
+def test_what_is_kept_gives_way_before_a_request_is_refused(model, monkeypatch):
+    first, second = encode([([1, 5, IMAGE, 9, 10, 11], "a"), ([1, 5, IMAGE, 9, 12, 13], "b")])
+    visit = Visit(model)
+    visit.run({0: [first]})
+    begin = visit.engine.begin
+
+    def in_what_is_left(*batch):
+        return out_of_memory() if visit.session._shelf.pictures else begin(*batch)
+
+    monkeypatch.setattr(visit.engine, "begin", in_what_is_left)
+    assert visit.run({0: [second]}) == alone(model, [first, second])
+    assert not visit.failed
 
 
 def test_another_error_is_no_lack_of_memory(model):

@@ -12,7 +12,7 @@ from threading import Thread
 
 import psutil
 import pytest
-from torch.distributed import HashStore
+from torch.distributed import DistNetworkError, HashStore
 
 from llava_eval import cli
 from llava_eval.backends import board, launched
@@ -231,6 +231,25 @@ def test_signs_of_life_end_with_the_block() -> None:
     watch.silent_s(1)
     now[0] = 12.0
     assert watch.silent_s(1) >= 7
+
+
+class LostStore(HashStore):
+    """Is gone after the first call."""
+
+    num_calls = 0
+
+    def add(self, key: str, amount: int) -> int:
+        self.num_calls += 1
+        if self.num_calls > 1:
+            raise DistNetworkError("Connection reset by peer")
+        return amount
+
+
+def test_signs_of_life_end_silently_where_the_store_is_gone() -> None:
+    store = LostStore()
+    with pulse(store, 1):
+        time.sleep(0.2)
+    assert store.num_calls == 2
 
 
 @pytest.mark.parametrize("rank", ["0", "3"])

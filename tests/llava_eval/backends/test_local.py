@@ -150,6 +150,17 @@ def test_prompts_about_one_picture_follow_each_other_and_share_it(pictures: list
     assert llava.requests[0].images is llava.requests[1].images
 
 
+def test_half_of_a_character_costs_its_own_sample(pictures: list[Path]) -> None:
+    llava = llava_core.load("tiny", device="cpu")
+    broken = replace(prompt_about("0", pictures[0]), text="What is \ud83d?")
+    answers = LocalBackend(llava).generate([broken, prompt_about("1", pictures[0])])
+    errors = {answer.sample_id: answer.error for answer in answers}
+    assert errors == {
+        "0": "the prompt holds '\\ud83d', half of a character; write it whole, or take it out",
+        "1": None,
+    }
+
+
 def test_an_encoded_picture_is_decoded(pictures: list[Path]) -> None:
     llava = FakeLlava()
     list(LocalBackend(llava).generate([prompt_about("0", pictures[1].read_bytes())]))
