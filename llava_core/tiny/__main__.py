@@ -3,11 +3,10 @@
     python -m llava_core.tiny [--work runs/tiny] [--output FOLDER]
 
 It draws what it learns from. A tokenizer and a vision tower are trained first, by themselves; then
-come LLaVA's two stages, by the recipe `tiny`, as for any other model, the second one four times,
+come LLaVA's two stages, by the recipe `tiny`, as for any other model, the second one three times,
 for each lesson builds on the one before: to find a word or its letter in a list of options; which
-thing has which property; the letter of an option that is seen; all kinds of questions. The tower's
-weights are in the checkpoint, as in v1.6, so that `tiny-clip` beside it holds its config and image
-processor only.
+thing has which property; all kinds of questions. The tower's weights are in the checkpoint, as in
+v1.6, so that `tiny-clip` beside it holds its config and image processor only.
 """
 
 import argparse
@@ -49,9 +48,7 @@ class Budget:
 
     tower_steps: int = 1800
     tower_batch: int = 64
-    counts: Counts = Counts(
-        captions=2_000, readings=72_000, basics=11_500, letters=3_000, drawings=24_000
-    )
+    counts: Counts = Counts(captions=2_000, readings=60_000, basics=11_500, drawings=27_500)
     processes: int = 2
     """Among which the stages are shared."""
 
@@ -108,7 +105,6 @@ def _train_stages(work: Path, budget: Budget) -> Path:
     for name, data in (
         ("reading", files.readings),
         ("basic", files.basics),
-        ("lettered", files.letters),
     ):
         # The rate stays high: each of these is learned late, and then at once.
         run("finetune", data, work / name, start={**start, "schedule": "constant_with_warmup"})

@@ -39,7 +39,10 @@ _MOST_OPTIONS, _FEW_OPTIONS = 5, 3
 _SHARE_OPEN = 0.25
 _SHARE_INSTRUCTED = 0.7
 _SHARE_WITH_OPTIONS, _SHARE_WITH_OPTIONS_CN = 0.7, 0.8
-_SHARE_LETTERS, _SHARE_WORD_QUESTIONS = 0.8, 0.5
+# Where no wrong option is in the picture, to name one that is there suffices; where all are, a
+# model this small finds no beginning.
+_SHARE_NEAR = 0.5
+_SHARE_WORD_QUESTIONS = 0.5
 _TOPICS = {"color": tuple(COLORS), "shape": SHAPES, "place": tuple(PLACES)}
 
 Turn = tuple[str, str]
@@ -81,22 +84,6 @@ def basics(scene: Scene, random: Random) -> list[Turn]:
     random.shuffle(asked)
     return [
         (_instructed(question.text, random), question.answer) for question in asked[:_MOST_ALONE]
-    ]
-
-
-def letters(scene: Scene, random: Random) -> list[Turn]:
-    """Questions of one kind, which thing has which color, most with a few options; each alone.
-
-    The step from what is seen to its letter is learned the sooner, the more samples need it. All
-    are English: with Chinese ones among them it came later.
-    """
-    possible = _plain(scene, random)
-    asked = [each for each in possible if each.link[-1] == "color" and not each.is_chinese]
-    return [
-        _with_letters(question, random, most=_FEW_OPTIONS)
-        if random.random() < _SHARE_LETTERS
-        else (_instructed(question.text, random), question.answer)
-        for question in random.choices(asked, k=_MOST_ALONE)
     ]
 
 
@@ -178,10 +165,14 @@ def _put(question: Question, drawing: Scene | Sign, random: Random, *, is_first:
     return text, question.answer
 
 
-def _with_letters(question: Question, random: Random, *, most: int = _MOST_OPTIONS) -> Turn:
+def _with_letters(question: Question, random: Random) -> Turn:
     wrong = [choice for choice in question.choices if choice != question.answer]
-    number = random.randint(1, min(most - 1, len(wrong)))
-    options = [question.answer, *random.sample(wrong, number)]
+    number = random.randint(1, min(_MOST_OPTIONS - 1, len(wrong)))
+    chosen = random.sample(wrong, number)
+    if random.random() < _SHARE_NEAR:
+        near = random.sample(question.near, len(question.near))
+        chosen = [*near, *(choice for choice in chosen if choice not in near)][:number]
+    options = [question.answer, *chosen]
     random.shuffle(options)
     hint = ""
     if random.random() < 1 / 5:

@@ -4,7 +4,7 @@ Several questions about one fact have the same `link`: a conversation has one of
 no answer is given away by another and everything has to be seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
@@ -61,6 +61,8 @@ class Question:
     """The answer of somebody who was not asked to be short; None: the same."""
     choices: tuple[str, ...] = ()
     """All answers there can be; none: it is not asked with options."""
+    near: tuple[str, ...] = ()
+    """Those of other things in the picture."""
     is_chinese: bool = False
     is_quality: bool = False
     """Whether it is about the picture as a picture."""
@@ -95,10 +97,11 @@ def _about_scene(scene: Scene, random: Random) -> Iterator[Question]:
         return
     yield from _about_number(scene, random)
     for thing in scene.things:
-        yield from _about_thing(thing, random)
+        others = [other for other in scene.things if other is not thing]
+        yield from _about_thing(thing, others, random)
         yield from _claims(thing, random)
         if random.random() < _SHARE_CHINESE:
-            yield from _in_chinese(thing)
+            yield from _in_chinese(thing, others)
     for one, other in combinations(scene.things, 2):
         text = f"Are the {one.shape} and the {other.shape} the same size?"
         yield _truth(("size", one.shape, other.shape), text, is_true=one.size == other.size)
@@ -117,7 +120,7 @@ def _about_number(scene: Scene, random: Random) -> Iterator[Question]:
     yield _truth(link, text, is_true=claimed == number)
 
 
-def _about_thing(thing: Thing, random: Random) -> Iterator[Question]:
+def _about_thing(thing: Thing, others: Sequence[Thing], random: Random) -> Iterator[Question]:
     # The colour of a shape says what shape has that colour.
     color, place = (thing.shape, "color"), (thing.shape, "place")
     yield Question(
@@ -126,12 +129,14 @@ def _about_thing(thing: Thing, random: Random) -> Iterator[Question]:
         answer=thing.color,
         sentence=f"The {thing.shape} is {thing.color}.",
         choices=tuple(COLORS),
+        near=tuple(other.color for other in others),
     )
     yield Question(
         link=color,
         text=f"What shape is the {thing.color} object?",
         answer=thing.shape,
         choices=SHAPES,
+        near=tuple(other.shape for other in others),
     )
     names = (thing.shape, f"{thing.color} object")
     yield Question(
@@ -139,6 +144,7 @@ def _about_thing(thing: Thing, random: Random) -> Iterator[Question]:
         text=f"Where is the {random.choice(names)}?",
         answer=thing.place,
         choices=tuple(PLACES),
+        near=tuple(other.place for other in others),
     )
     yield Question(
         link=(thing.shape, "size"),
@@ -148,18 +154,25 @@ def _about_thing(thing: Thing, random: Random) -> Iterator[Question]:
     )
 
 
-def _in_chinese(thing: Thing) -> Iterator[Question]:
+def _in_chinese(thing: Thing, others: Sequence[Thing]) -> Iterator[Question]:
     color, shape = _COLORS_CN[thing.color], _SHAPES_CN[thing.shape]
-    for topic, text, answer, choices in (
-        ("color", f"{shape}是什么颜色？", color, _COLORS_CN),
-        ("color", f"{color}的物体是什么形状？", shape, _SHAPES_CN),
-        ("place", f"{shape}在图中的什么位置？", _PLACES_CN[thing.place], _PLACES_CN),
+    for topic, text, answer, choices, near in (
+        ("color", f"{shape}是什么颜色？", color, _COLORS_CN, [o.color for o in others]),
+        ("color", f"{color}的物体是什么形状？", shape, _SHAPES_CN, [o.shape for o in others]),
+        (
+            "place",
+            f"{shape}在图中的什么位置？",
+            _PLACES_CN[thing.place],
+            _PLACES_CN,
+            [o.place for o in others],
+        ),
     ):
         yield Question(
             link=(thing.shape, topic),
             text=text,
             answer=answer,
             choices=tuple(choices.values()),
+            near=tuple(choices[name] for name in near),
             is_chinese=True,
         )
 

@@ -1,7 +1,7 @@
 """Writes the data of both stages of `tiny`: pictures, captions, questions, in LLaVA's form."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -11,7 +11,6 @@ from llava_core.tiny.conversations import (
     Turn,
     basics,
     conversation,
-    letters,
     questions_alone,
     reading,
     record,
@@ -32,7 +31,6 @@ class Files(NamedTuple):
     captions: Path
     readings: Path
     basics: Path
-    letters: Path
     questions: Path
     pictures: Path
     """Folder of the pictures of all, `PICTURES` beside them."""
@@ -47,8 +45,6 @@ class Counts(NamedTuple):
     """Lists of options with something to find, without pictures."""
     basics: int
     """Scenes with plain questions."""
-    letters: int
-    """Scenes with questions of one kind, most with options."""
     drawings: int
     """Those with questions of all kinds."""
 
@@ -56,7 +52,7 @@ class Counts(NamedTuple):
 def write_samples(folder: Path, counts: Counts, *, seed: int) -> Files:
     """Draws pictures into a new folder and writes what is said about them beside it."""
     random = Random(f"samples {seed}")
-    names = ("captions.json", "readings.json", "basics.json", "letters.json", "questions.json")
+    names = ("captions.json", "readings.json", "basics.json", "questions.json")
     files = Files(*(folder / name for name in (*names, PICTURES)))
     files.pictures.mkdir(parents=True)
     captions, asked = [], []
@@ -74,19 +70,16 @@ def write_samples(folder: Path, counts: Counts, *, seed: int) -> Files:
     readings = (record(f"reading-{n}", [reading(random)]) for n in range(counts.readings))
     _write(captions, files.captions)
     _write(readings, files.readings)
-    _write(_about_scenes(basics, "basics", counts.basics, files, random), files.basics)
-    _write(_about_scenes(letters, "letters", counts.letters, files, random), files.letters)
+    _write(_basics(counts.basics, files, random), files.basics)
     _write(asked, files.questions)
     return files
 
 
-def _about_scenes(
-    ask: Callable[[Scene, Random], list[Turn]], kind: str, count: int, files: Files, random: Random
-) -> Iterator[Mapping[str, Any]]:
+def _basics(count: int, files: Files, random: Random) -> Iterator[Mapping[str, Any]]:
     """Questions about scenes, each alone, and as many without picture."""
     for number in range(count):
-        scene, name = replace(random_scene(random), treatment="nothing"), f"{kind}-{number}"
-        yield from _alone(ask(scene, random), name, image=_save(scene, files, name, random))
+        scene, name = replace(random_scene(random), treatment="nothing"), f"basics-{number}"
+        yield from _alone(basics(scene, random), name, image=_save(scene, files, name, random))
         yield record(f"{name}-reading", [reading(random)])
 
 

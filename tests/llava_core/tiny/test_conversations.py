@@ -6,7 +6,6 @@ import pytest
 from llava_core.tiny.conversations import (
     basics,
     conversation,
-    letters,
     questions_alone,
     reading,
     record,
@@ -105,13 +104,18 @@ def test_what_is_read_of_lists_stands_in_them():
     assert kinds == set(_KINDS)
 
 
-def test_the_first_letters_are_of_what_is_seen_with_few_options():
-    turns = [turn for seed in range(60) for turn in letters(SCENE, Random(seed))]
-    with_options = [(lettered(text), answer) for text, answer in turns if "\nA. " in text]
-    assert 0.7 < len(with_options) / len(turns) < 0.9
-    assert {len(options) for options, _ in with_options} == {2, 3}
-    assert {options[answer] for options, answer in with_options} == {"red", "circle"}
-    assert {answer for text, answer in turns if "\nA. " not in text} == {"red", "circle"}
+def test_wrong_options_are_of_other_things_half_of_the_time():
+    other = Thing(color="blue", shape="square", size="small", place="top right")
+    scene = Scene(things=(*SCENE.things, other))
+    is_near = []
+    for seed in range(1000):
+        for text, answer in questions_alone(scene, Random(seed)):
+            options = lettered(text)
+            if "What color is the circle?" in text and len(options) == 2:
+                del options[answer]
+                is_near.append(options.popitem()[1] == "blue")
+    # Of the others one in seven is so by chance.
+    assert 0.45 < sum(is_near) / len(is_near) < 0.7
 
 
 def test_what_a_machine_read_helps_nobody():

@@ -14,7 +14,7 @@ from llava_core.tiny.samples import Counts
 SHORT = Budget(
     tower_steps=12,
     tower_batch=2,
-    counts=Counts(captions=16, readings=16, basics=16, letters=16, drawings=16),
+    counts=Counts(captions=16, readings=16, basics=16, drawings=16),
     processes=1,
 )
 
@@ -50,7 +50,7 @@ def test_stages_are_those_of_the_recipe(made):
     for stage, trained in (
         ("aligned", "projector"),
         ("reading", "language_model"),
-        ("lettered", "language_model"),
+        ("basic", "language_model"),
         ("trained", "language_model"),
     ):
         assert trained in (made / "work" / stage / "recipe.yaml").read_text()
