@@ -36,9 +36,9 @@ _SIGLIP_FIELDS = ("size", "image_mean", "image_std")
 _TOWER_FIELDS = ("do_convert_rgb", "do_resize", "resample", "do_center_crop", "do_rescale",
                  "rescale_factor", "do_normalize", *_PROCESSOR_FIELDS)  # fmt: skip
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-# Pillow's decoders report broken files by all of these; that of AVIF by a RuntimeError.
-_BROKEN = (AttributeError, IndexError, OSError, RuntimeError, SyntaxError, TypeError, ValueError,
-           Image.DecompressionBombError)  # fmt: skip
+PICTURE_FAULTS = (AttributeError, IndexError, OSError, RuntimeError, SyntaxError, TypeError,
+                  ValueError, Image.DecompressionBombError)  # fmt: skip
+"""By which Pillow's decoders report broken files; that of AVIF by a RuntimeError."""
 # As many as Pillow decodes; some bytes of a file can ask for a square or a resize to far more.
 _MAX_PIXELS = 178_956_970
 # LLaVA-NeXT's way to write a list of resolutions: corners of a range, in tiles.
@@ -90,7 +90,7 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         raise DataError(f"{name} is not there") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name} is in no picture format that is known, or is broken") from error
-    except _BROKEN as error:
+    except PICTURE_FAULTS as error:
         raise DataError(f"{name} cannot be read: {error}") from error
 
 
@@ -103,7 +103,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
     try:
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")
-    except _BROKEN as error:
+    except PICTURE_FAULTS as error:
         raise DataError(f"a picture cannot be read: {error}") from error
 
 

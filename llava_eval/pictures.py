@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from llava_core.errors import LlavaError
 from llava_eval.errors import SampleError
 from llava_eval.records import ImageRef
 
@@ -103,14 +104,12 @@ def make_shown(data: bytes) -> Encoded:
 
 
 def _decode(data: bytes) -> "Image":
-    from PIL import Image
+    from llava_core.images import open_image
 
     try:
-        with Image.open(BytesIO(data)) as picture:
-            return picture.convert("RGB")
-    # Pillow's decoders report broken files by all of these.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError(f"the picture cannot be read: {error}") from error
+        return open_image(data)
+    except LlavaError as error:
+        raise SampleError(str(error)) from error
 
 
 def _jpeg(picture: "Image") -> Encoded:

@@ -15,6 +15,7 @@ from llava_core.conversation import IMAGE_MARK, Template
 from llava_core.data.labels import render_sample
 from llava_core.data.records import Records, Sample
 from llava_core.errors import DataError
+from llava_core.images import PICTURE_FAULTS
 
 _THREADS = 16
 # Pictures that are looked at together; bounds what waits in memory.
@@ -88,6 +89,6 @@ def _look_at(path: Path) -> str | None:
         return f"picture {path} is not there"
     except UnidentifiedImageError:
         return f"picture {path} is in no picture format that is known, or is broken"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PICTURE_FAULTS as error:
         return f"picture {path} cannot be read: {error}"
     return None

@@ -21,7 +21,7 @@ import httpx2
 from PIL import Image, UnidentifiedImageError
 
 from llava_core.errors import DataError
-from llava_core.images import open_image
+from llava_core.images import PICTURE_FAULTS, open_image
 
 # Others of Pillow's decoders start programs, or are too rare to be trusted with strangers' bytes.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -96,8 +96,7 @@ def _size(file: bytes) -> tuple[int, int]:
         raise DataError(f"a picture is broken or in another format than {names}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"a picture is too large: {error}") from error
-    # Pillow's decoders report broken files by all of these.
-    except (OSError, SyntaxError, ValueError) as error:
+    except PICTURE_FAULTS as error:
         raise DataError(f"a picture cannot be read: {error}") from error
 
 

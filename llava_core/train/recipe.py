@@ -151,17 +151,16 @@ class Recipe:
         Raises:
             ConfigError: all contradictions, one a line.
         """
-        if faults := [fault for is_wrong, fault in self._contradictions() if is_wrong]:
+        checks = [*self._ranges(), *self._contradictions()]
+        if faults := [fault for is_wrong, fault in checks if is_wrong]:
             raise ConfigError("\n".join(faults))
 
-    def _contradictions(self) -> list[tuple[bool, str]]:
-        trains_language = "language_model" in self.tune
+    def _ranges(self) -> list[tuple[bool, str]]:
         positive = ("learning_rate", "global_batch", "per_device_batch", "accumulation", "epochs",
                     "max_length", "save_steps", "logging_steps", "lora_alpha", "peak_tflops",
                     "eval_limit")  # fmt: skip
         not_negative = ("projector_lr", "vision_tower_lr", "weight_decay", "max_grad_norm",
                         "lora_rank", "workers")  # fmt: skip
-        is_anyres = (self.image_aspect_ratio or "").startswith("anyres")
         return [
             *(
                 (value is not None and value <= 0, f"{name} is {value}, expected more than 0")
@@ -171,9 +170,9 @@ class Recipe:
                 (value is not None and value < 0, f"{name} is {value}, expected 0 or more")
                 for name, value in self._named(not_negative)
             ),
-            (
-                not 0 <= self.lora_dropout < 1,
-                f"lora_dropout is {self.lora_dropout}, expected a fraction in [0, 1)",
+            *(
+                (not 0 <= value < 1, f"{name} is {value}, expected a fraction in [0, 1)")
+                for name, value in self._named(("lora_dropout", "warmup_ratio"))
             ),
             (
                 self.max_steps < 1 and self.max_steps != _BY_EPOCHS,
@@ -188,6 +187,12 @@ class Recipe:
                 self.save_total_limit is not None and self.save_total_limit < 1,
                 f"save_total_limit is {self.save_total_limit}, expected 1 or more, or null for all",
             ),
+        ]  # fmt: skip
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        trains_language = "language_model" in self.tune
+        is_anyres = (self.image_aspect_ratio or "").startswith("anyres")
+        return [
             (not self.tune, "tune is empty: nothing would be trained"),
             (
                 self.template not in TEMPLATES,
@@ -226,10 +231,6 @@ class Recipe:
                 self.share_pictures and self.attention not in ("sdpa", "eager"),
                 f"share_pictures needs a mask, which attention={self.attention} may not have: set "
                 "attention=sdpa or eager",
-            ),
-            (
-                not 0 <= self.warmup_ratio < 1,
-                f"warmup_ratio is {self.warmup_ratio}, expected a fraction in [0, 1)",
             ),
             (
                 self.engine not in _ENGINES and not self.engine.endswith(".json"),

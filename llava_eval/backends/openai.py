@@ -13,8 +13,8 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
-from PIL import Image
-
+from llava_core.errors import LlavaError
+from llava_core.images import open_image
 from llava_eval.backends.base import Answer
 from llava_eval.backends.completion import Completion
 from llava_eval.backends.endpoint import Endpoint
@@ -139,9 +139,8 @@ def _data_url(image: ImageRef) -> str:
             return f"data:image/{name};base64,{b64encode(data).decode()}"
     png = BytesIO()
     try:
-        with Image.open(BytesIO(data)) as picture:
-            picture.convert("RGB").save(png, "PNG")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        open_image(data).save(png, "PNG")
+    except LlavaError as error:
         raise SampleError(f"picture {image.key} cannot be read: {error}") from error
     return f"data:image/png;base64,{b64encode(png.getvalue()).decode()}"
 

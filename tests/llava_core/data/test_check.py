@@ -35,6 +35,8 @@ def test_everything_that_is_wrong_is_listed(tmp_path):
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
     (tmp_path / "text.jpg").write_text("no picture")
+    toy_image(0).save(tmp_path / "whole.qoi")
+    (tmp_path / "cut.qoi").write_bytes((tmp_path / "whole.qoi").read_bytes()[:-200])
     text = {"from": "human", "value": "what is <image>"}
     report = check(
         tmp_path,
@@ -42,14 +44,17 @@ def test_everything_that_is_wrong_is_listed(tmp_path):
             record("good", "a.jpg"),
             record("missing", "none.jpg"),
             record("cut", "cut.jpg"),
+            record("cut rare", "cut.qoi"),
             record("text", "text.jpg"),
             record("empty", "a.jpg", QUESTION, {"from": "gpt", "value": ""}),
             record("stray", None, text, ANSWER),
         ],
     )
     told = {fault.split(":")[0]: fault for fault in report.faults}
-    assert set(told) == {"sample missing", "sample cut", "sample text", "sample empty"}
+    assert set(told) == {"sample missing", "sample cut", "sample cut rare", "sample text",
+                         "sample empty"}  # fmt: skip
     assert "truncated" in told["sample cut"]
+    assert "cannot be read" in told["sample cut rare"]
     assert "is not there" in told["sample missing"]
     assert "in no picture format" in told["sample text"]
     assert report.stray == ("stray",)

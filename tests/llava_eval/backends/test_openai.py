@@ -117,6 +117,7 @@ def test_pictures_go_as_they_are_where_endpoints_read_them(
     [
         (ImageRef(key="k", path=Path("gone.png")), "picture gone.png cannot be read: No such file"),
         (ImageRef(key="k", data=b"no picture"), "picture k cannot be read"),
+        (ImageRef(key="k", data=encoded("QOI")[:-9]), "picture k cannot be read"),
         (ImageRef(key="k"), "the benchmark's files hold no picture for it"),
     ],
 )
