@@ -139,6 +139,19 @@ class TrainingData(Dataset[Example]):
             none = torch.empty(0, dtype=torch.int64)
             return Example(name, none, none, none, (), 0, False, str(error))
 
+    def need_usable(self) -> None:
+        """Makes sure that there is something to learn, which is known from the first good sample.
+
+        Raises:
+            DataError: all have faults, or no answer among the tokens that are read.
+        """
+        reasons = []
+        for example in (self[index] for index in range(len(self))):
+            if (example.labels != IGNORE_INDEX).any():
+                return
+            reasons.append(example.fault or f"sample {example.id}: its answers are cut off")
+        raise DataError(f"none of {len(self)} samples can be used; {reasons[0]}")
+
     def _example(self, sample: Sample) -> Example:
         config = self._reader.config
         labelled = label_sample(

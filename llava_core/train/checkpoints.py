@@ -5,7 +5,9 @@ beside them, or the whole model. Checkpoints in the middle have the same files a
 the state of the optimizer besides.
 """
 
+import fcntl
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -37,11 +39,14 @@ from llava_core.train.stages import ADAPTER
 
 RECIPE = "recipe.yaml"
 PARTIAL = ".partial"
+_LOCK = ".lock"
 _ADAPTER_FILE = "adapter_model.safetensors"
 _NON_LORA = "non_lora_trainables.bin"
 _PEFT = "base_model.model."
 _ARCHIVE_WRITER = "inline_container"
 _NAME = re.compile(r"checkpoint-(\d+)")
+
+_logger = logging.getLogger(__name__)
 
 
 class Writer:
@@ -160,6 +165,35 @@ def partial_folder(output: Path) -> Path:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     return folder
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Keeps a second training out of an output folder until this one ends, however it ends.
+
+    Raises:
+        CheckpointError: another training writes there, or nothing can be written there.
+    """
+    path = output / _LOCK
+    with writing(output):
+        file = path.open("ab")
+    with file:
+        try:
+            # One by flock would be inherited by the processes that prepare samples, and outlive us.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise CheckpointError(
+                f"output: another training writes {output}; wait for it, or give another folder"
+            ) from None
+        except OSError as error:
+            # Some cluster file systems are mounted without locks.
+            _logger.warning(
+                "%s cannot be locked (%s); let one training at a time write there", output, error
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

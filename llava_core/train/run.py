@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from llava_core.images import load_processor
 from llava_core.model.llava import LlavaModel
 from llava_core.templates import get_template
 from llava_core.tokens import load_tokenizer
-from llava_core.train.checkpoints import RECIPE, Writer, checkpoint_numbers, writing
+from llava_core.train.checkpoints import RECIPE, Writer, alone, checkpoint_numbers, writing
 from llava_core.train.engine import check_engine, engine_settings
 from llava_core.train.loss import LossModel
 from llava_core.train.recipe import Recipe, load_recipe
@@ -66,6 +67,14 @@ def run_recipe(recipe: Recipe) -> Path:
     output = Path(recipe.output)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
+    # The first process stands for all.
+    is_first = os.environ.get("RANK", "0") == "0"
+    with alone(output) if is_first else nullcontext():
+        return _train(recipe, num_processes)
+
+
+def _train(recipe: Recipe, num_processes: int) -> Path:
+    output = Path(recipe.output)
     resumed = _find_resumed(recipe, output)
     parts = open_start(recipe)
     reader = _reader(parts, recipe)
@@ -193,12 +202,14 @@ def _data(
 ) -> TrainingData:
     tokenizer = load_tokenizer(parts.tokenizer)
     add_extra_tokens(tokenizer, parts.config)
-    return TrainingData(
+    data = TrainingData(
         Records([Path(name) for name in names]),
         template=get_template(recipe.template),
         tokenizer=tokenizer,
         reader=reader,
     )
+    data.need_usable()
+    return data
 
 
 def _device(recipe: Recipe) -> str:

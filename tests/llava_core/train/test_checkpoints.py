@@ -1,6 +1,8 @@
 """Checkpoints: whole or not there, in the original's files, and the same weights when read."""
 
+import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +33,32 @@ def dying(value, where, *rest, **options):
 torch.save = dying
 run_recipe(load_recipe("pretrain", sys.argv[1]))
 """
+
+# Holds an output folder, and so does what it leaves behind when it dies.
+HOLDING = """
+import os, sys, time
+from pathlib import Path
+from llava_core.train.checkpoints import alone
+with alone(Path(sys.argv[1])):
+    if not os.fork():
+        print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_trainings_in_one_folder_do_not_spoil_each_other(recipe):
+    made = recipe("pretrain", max_steps=1)
+    Path(made.output).mkdir()
+    command = [sys.executable, "-c", HOLDING, made.output]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(CheckpointError, match="another training writes .*; wait for it, or"):
+            run_recipe(made)
+        other.kill()
+        other.wait()
+        run_recipe(made)
+        assert not (Path(made.output) / ".lock").exists()
+        os.killpg(other.pid, signal.SIGKILL)
 
 
 def test_a_training_killed_while_saving_goes_on_from_the_checkpoint_before(recipe, tmp_path):

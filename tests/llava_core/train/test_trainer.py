@@ -229,11 +229,17 @@ def test_a_training_that_goes_on_counts_on(recipe, tmp_path):
     assert [(line.get("skipped"), line.get("cut")) for line in read_log(output)] == counts
 
 
-def test_samples_that_are_too_long_are_cut_and_counted(recipe):
-    lines = [line for line in read_log(run_recipe(recipe(max_length=8))) if "loss" in line]
-    assert lines[-1]["cut"] == 16
-    # Nothing of any answer is left, which is no reason for a loss that is no number.
-    assert [line["loss"] for line in lines] == [0.0] * 4
+def test_samples_that_are_too_long_are_cut_and_counted(recipe, tmp_path):
+    path = write_data(tmp_path, 8)
+    rows = json.loads(path.read_text())
+    for row in rows[1:]:
+        row["conversations"][0]["value"] += " why" * 100
+    path.write_text(json.dumps(rows))
+    made = recipe(data=[str(path)], max_length=100, per_device_batch=1, global_batch=1)
+    lines = [line for line in read_log(run_recipe(made)) if "loss" in line]
+    assert lines[-1]["cut"] == 7
+    # Nothing of their answers is left, which is no reason for a loss that is no number.
+    assert [line["loss"] for line in lines].count(0.0) == 7
 
 
 @pytest.mark.parametrize("wrong", ["nan", "inf"])
@@ -363,6 +369,23 @@ def test_the_loss_of_validation_data_is_that_of_all_their_tokens(recipe, convers
 def test_a_rate_that_follows_the_loss_of_validation_data_is_taken(recipe, conversations):
     settings = {"schedule": "reduce_lr_on_plateau", "validation_data": str(conversations)}
     assert len(validated(recipe, **settings)) == 2
+
+
+@pytest.mark.parametrize("setting", ["data", "validation_data"])
+def test_data_without_a_usable_sample_are_refused_before_the_first_step(
+    recipe, captions, tmp_path, setting
+):
+    path = tmp_path / "gone.json"
+    path.write_text(captions.read_text().replace(".png", ".gone"))
+    made = recipe("pretrain", faulty_samples="skip", **{setting: [str(path)]})
+    with pytest.raises(DataError, match=r"none of 16 samples can be used; sample sample-0: pict"):
+        run_recipe(made)
+    assert not (Path(made.output) / "log.jsonl").exists()
+
+
+def test_data_whose_answers_are_all_cut_off_are_refused(recipe):
+    with pytest.raises(DataError, match=r"sample sample-0: its answers are cut off"):
+        run_recipe(recipe("pretrain", max_length=8))
 
 
 def test_faults_in_validation_data_end_the_training_or_are_counted(recipe, tmp_path):
