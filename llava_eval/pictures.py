@@ -9,7 +9,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from llava_core.errors import LlavaError
 from llava_eval.errors import SampleError
 from llava_eval.records import ImageRef
 
@@ -21,6 +20,8 @@ _UPRIGHT = 1
 # What every browser shows.
 _SHOWN = ("JPEG", "PNG", "GIF", "WEBP")
 _QUALITY = 80
+# Pillow's decoders report broken files by all of these, as in `llava_core.images`.
+_FAULTS = (AttributeError, IndexError, OSError, RuntimeError, SyntaxError, TypeError, ValueError)
 # Of a large file so much at its beginning, at its middle and at its end is hashed.
 _HASHED_BLOCK = 2**14
 _HASH_DIGITS = 16
@@ -81,7 +82,7 @@ def make_small(data: bytes, side_px: int) -> Encoded:
     Raises:
         SampleError: it is broken, or in no known format.
     """
-    picture = _decode(data)
+    picture = decode(data)
     picture.thumbnail((side_px, side_px))
     return _jpeg(picture)
 
@@ -94,7 +95,7 @@ def make_shown(data: bytes) -> Encoded:
     """
     from PIL import Image
 
-    picture = _decode(data)
+    picture = decode(data)
     with Image.open(BytesIO(data)) as original:
         kind = original.format
         is_upright = original.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT
@@ -103,13 +104,19 @@ def make_shown(data: bytes) -> Encoded:
     return _jpeg(picture)
 
 
-def _decode(data: bytes) -> "Image":
-    from llava_core.images import open_image
+def decode(data: bytes) -> "Image":
+    """The picture in a file, as RGB.
+
+    Raises:
+        SampleError: it is broken, or in no known format.
+    """
+    from PIL import Image
 
     try:
-        return open_image(data)
-    except LlavaError as error:
-        raise SampleError(str(error)) from error
+        with Image.open(BytesIO(data)) as picture:
+            return picture.convert("RGB")
+    except (*_FAULTS, Image.DecompressionBombError) as error:
+        raise SampleError(f"the picture cannot be read: {error}") from error
 
 
 def _jpeg(picture: "Image") -> Encoded:

@@ -101,7 +101,7 @@ LLAVA_CORE = {
     "convert": "command checkpoint/adapters checkpoint/delta checkpoint/destination checkpoint/hub "
     "checkpoint/hugging_face checkpoint/keys checkpoint/lazy checkpoint/open checkpoint/original "
     "checkpoint/parts checkpoint/placement checkpoint/save",
-    "data/check": "conversation data/labels data/records errors",
+    "data/check": "conversation data/labels data/records errors images",
     "data/collate": "data/dataset data/trees model/llava tokens",
     "data/dataset": "checkpoint/tower config conversation data/labels data/records errors "
     "images model/llava model/merge tokens",

@@ -69,6 +69,8 @@ def _contradictions(fields: dict[str, Any], recipe: Recipe) -> list[tuple[bool, 
     }
     missing = {"gradient_clipping": 0.0}
     found = {name: fields.get(name, missing.get(name, "auto")) for name in wanted}
+    precisions = (("fp16", "float16"), ("bf16", "bfloat16"))
+    enabled = {name: (fields.get(name) or {}).get("enabled", "auto") for name, _ in precisions}
     return [
         *(
             (
@@ -83,6 +85,14 @@ def _contradictions(fields: dict[str, Any], recipe: Recipe) -> list[tuple[bool, 
                 f'{name} is {found[name]}, the recipe\'s is {value}; make it "auto"',
             )
             for name, value in wanted.items()
+        ),
+        *(
+            (
+                enabled[name] not in ("auto", recipe.precision == precision),
+                f"{name}.enabled is {enabled[name]}, the recipe has precision={recipe.precision}; "
+                'make it "auto"',
+            )
+            for name, precision in precisions
         ),
         (
             zero.get("stage") == 3 and zero.get(_GATHERING) is not True,

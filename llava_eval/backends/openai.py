@@ -13,14 +13,12 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
-from llava_core.errors import LlavaError
-from llava_core.images import open_image
 from llava_eval.backends.base import Answer
 from llava_eval.backends.completion import Completion
 from llava_eval.backends.endpoint import Endpoint
 from llava_eval.errors import EvalError, SampleError
 from llava_eval.leases import by_picture
-from llava_eval.pictures import read_picture
+from llava_eval.pictures import decode, read_picture
 from llava_eval.records import ImageRef, Prompt
 
 # Formats that every endpoint reads, by their first bytes; others are sent as PNG.
@@ -139,9 +137,9 @@ def _data_url(image: ImageRef) -> str:
             return f"data:image/{name};base64,{b64encode(data).decode()}"
     png = BytesIO()
     try:
-        open_image(data).save(png, "PNG")
-    except LlavaError as error:
-        raise SampleError(f"picture {image.key} cannot be read: {error}") from error
+        decode(data).save(png, "PNG")
+    except SampleError as error:
+        raise SampleError(f"picture {image.key}: {error}") from error
     return f"data:image/png;base64,{b64encode(png.getvalue()).decode()}"
 
 

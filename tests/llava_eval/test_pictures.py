@@ -61,7 +61,7 @@ def test_a_picture_lies_as_the_model_sees_it(make):
 )
 def test_what_is_no_whole_picture_is_refused(data):
     for make in (make_shown, lambda data: make_small(data, 10)):
-        with pytest.raises(SampleError, match="^picture of "):
+        with pytest.raises(SampleError, match="the picture cannot be read: "):
             make(data)
 
 

@@ -356,6 +356,7 @@ def test_an_engine_that_would_do_nothing_here_is_refused(recipe):
         ({"optimizer": {}}, "optimizer would replace that of the recipe; take the section out"),
         ({"scheduler": {}}, "scheduler would replace that of the recipe; take the section out"),
         ({"train_batch_size": 8}, 'train_batch_size is 8, the recipe\'s is 4; make it "auto"'),
+        ({"bf16": {"enabled": True}}, "bf16.enabled is True, the recipe has precision=float32"),
         ({"gradient_clipping": None}, "gradient_clipping is 0.0, the recipe's is 0.5"),
         (
             {"zero_optimization": {"stage": 3}},

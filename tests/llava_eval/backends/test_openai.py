@@ -116,8 +116,8 @@ def test_pictures_go_as_they_are_where_endpoints_read_them(
     ("image", "reason"),
     [
         (ImageRef(key="k", path=Path("gone.png")), "picture gone.png cannot be read: No such file"),
-        (ImageRef(key="k", data=b"no picture"), "picture k cannot be read"),
-        (ImageRef(key="k", data=encoded("QOI")[:-9]), "picture k cannot be read"),
+        (ImageRef(key="k", data=b"no picture"), "picture k: the picture cannot be read"),
+        (ImageRef(key="k", data=encoded("QOI")[:-9]), "picture k: the picture cannot be read"),
         (ImageRef(key="k"), "the benchmark's files hold no picture for it"),
     ],
 )
