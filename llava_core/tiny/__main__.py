@@ -3,10 +3,10 @@
     python -m llava_core.tiny [--work runs/tiny] [--output FOLDER]
 
 It draws what it learns from. A tokenizer and a vision tower are trained first, by themselves; then
-come LLaVA's two stages, by the recipe `tiny`, as for any other model, the second one three times,
+come LLaVA's two stages, by the recipe `tiny`, as for any other model, the second one four times,
 for each lesson builds on the one before: to find a word or its letter in a list of options; which
-thing has which property; all kinds of questions. The tower's weights are in the checkpoint, as in
-v1.6, so that `tiny-clip` beside it holds its config and image processor only.
+thing has which property; to say it by a letter; all kinds of questions. The tower's weights are in
+the checkpoint, as in v1.6, so that `tiny-clip` beside it holds its config and image processor only.
 """
 
 import argparse
@@ -48,7 +48,9 @@ class Budget:
 
     tower_steps: int = 1800
     tower_batch: int = 64
-    counts: Counts = Counts(captions=2_000, readings=60_000, basics=11_500, drawings=27_500)
+    counts: Counts = Counts(
+        captions=2_000, readings=120_000, basics=12_500, choices=18_900, drawings=14_700
+    )
     processes: int = 2
     """Among which the stages are shared."""
 
@@ -60,10 +62,12 @@ def make_tiny(work: Path, output: Path, budget: Budget) -> None:
         work: a new or empty folder for all that is made on the way.
 
     Raises:
-        ConfigError: the work folder holds something.
+        ConfigError: the work folder is a file or holds something.
     """
-    if work.exists() and any(work.iterdir()):
-        raise ConfigError(f"{work} is not empty: remove it, or give another folder with --work")
+    if work.exists() and (not work.is_dir() or any(work.iterdir())):
+        raise ConfigError(
+            f"{work} is no empty folder: remove it, or give another folder with --work"
+        )
     _make_language_model(work / "language")
     _make_tower(work / _TOWER, budget)
     parts = open_checkpoint(str(_train_stages(work, budget)))
@@ -105,6 +109,7 @@ def _train_stages(work: Path, budget: Budget) -> Path:
     for name, data in (
         ("reading", files.readings),
         ("basic", files.basics),
+        ("choice", files.choices),
     ):
         # The rate stays high: each of these is learned late, and then at once.
         run("finetune", data, work / name, start={**start, "schedule": "constant_with_warmup"})

@@ -6,6 +6,7 @@ LLaVA's training mixture and of its question files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from random import Random
 from string import ascii_uppercase
@@ -13,7 +14,14 @@ from typing import Any
 
 from llava_core.conversation import IMAGE_MARK
 from llava_core.tiny.drawings import COLORS, PLACES, SHAPES, WORDS, Scene, Sign
-from llava_core.tiny.questions import Question, caption, questions_about
+from llava_core.tiny.questions import (
+    COLORS_CN,
+    PLACES_CN,
+    SHAPES_CN,
+    Question,
+    caption,
+    questions_about,
+)
 
 _WORD = "Answer the question using a single word or phrase."
 _LETTER = "Answer with the option's letter from the given choices directly."
@@ -42,11 +50,52 @@ _SHARE_WITH_OPTIONS, _SHARE_WITH_OPTIONS_CN = 0.7, 0.8
 # Where no wrong option is in the picture, to name one that is there suffices; where all are, a
 # model this small finds no beginning.
 _SHARE_NEAR = 0.5
-_SHARE_WORD_QUESTIONS = 0.5
-_TOPICS = {"color": tuple(COLORS), "shape": SHAPES, "place": tuple(PLACES)}
+_SHARE_CHOICES = 0.75
+_SHARE_WORD_QUESTIONS, _SHARE_CHINESE = 0.5, 0.4
 
 Turn = tuple[str, str]
 """What is asked and what is answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Language:
+    """What is asked about words, without a picture."""
+
+    topics: Mapping[str, tuple[str, ...]]
+    """Name -> its words."""
+    which_is: str
+    """For the letter of the one word of a topic."""
+    which_says: str
+    what_says: str
+    which_letters: str
+    """For those of several words."""
+    instruction: str
+    hint: str
+
+
+_ENGLISH = _Language(
+    topics={"color": tuple(COLORS), "shape": SHAPES, "place": tuple(PLACES)},
+    which_is="Which word names a {}?",
+    which_says="Which option says {}?",
+    what_says="What says option {}?",
+    which_letters="Which letters have {}?",
+    instruction=_LETTER,
+    hint=_HINTS[1],
+)
+# A model learns for each word anew that it has a letter; Chinese words too must be in these lists.
+_CHINESE = _Language(
+    topics={
+        "颜色": tuple(COLORS_CN.values()),
+        "形状": tuple(SHAPES_CN.values()),
+        "位置": tuple(PLACES_CN.values()),
+    },
+    which_is="哪个词是{}？",
+    which_says="哪个选项是 {}？",
+    what_says="选项 {} 是什么？",
+    which_letters="哪些选项有 {}？",
+    instruction=_LETTER_CN,
+    hint=_HINT_CN,
+)
 
 
 def questions_alone(drawing: Scene | Sign, random: Random) -> list[Turn]:
@@ -87,16 +136,29 @@ def basics(scene: Scene, random: Random) -> list[Turn]:
     ]
 
 
+def choices(scene: Scene, random: Random) -> list[Turn]:
+    """Plain questions, each alone, and most with a few options."""
+    asked = _plain(scene, random)
+    random.shuffle(asked)
+    return [
+        _with_letters(question, random, most=_FEW_OPTIONS)
+        if random.random() < _SHARE_CHOICES
+        else (_instructed(question.text, random), question.answer)
+        for question in asked[:_MOST_ALONE]
+    ]
+
+
 def word_question(random: Random, *, most: int = _MOST_OPTIONS) -> Turn:
     """A question with options that needs no picture."""
-    topic = random.choice(list(_TOPICS))
-    answer = random.choice(_TOPICS[topic])
-    others = [word for name, words in _TOPICS.items() if name != topic for word in words]
+    language = _some_language(random)
+    topic = random.choice(list(language.topics))
+    answer = random.choice(language.topics[topic])
+    others = [word for name, words in language.topics.items() if name != topic for word in words]
     options = [answer, *random.sample(others, random.randint(1, most - 1))]
     random.shuffle(options)
-    hint = f"{_HINTS[1]}\n" if random.random() < 1 / 4 else ""
-    asked = random.choice([f"Which word names a {topic}?", f"Which option says {answer}?"])
-    text = f"{hint}{asked}\n{_listed(options)}\n{_LETTER}"
+    hint = f"{language.hint}\n" if random.random() < 1 / 4 else ""
+    asked = random.choice([language.which_is.format(topic), language.which_says.format(answer)])
+    text = f"{hint}{asked}\n{_listed(options)}\n{language.instruction}"
     return text, ascii_uppercase[options.index(answer)]
 
 
@@ -107,15 +169,20 @@ def reading(random: Random) -> Turn:
     """
     if random.random() < _SHARE_WORD_QUESTIONS:
         return word_question(random, most=_FEW_OPTIONS)
-    words = [word for topic in _TOPICS.values() for word in topic]
+    language = _some_language(random)
+    words = [word for topic in language.topics.values() for word in topic]
     options = random.sample(words, random.randint(2, _FEW_OPTIONS))
     if random.random() < 1 / 2:
         letter, option = random.choice(list(zip(ascii_uppercase, options, strict=False)))
-        return f"What says option {letter}?\n{_listed(options)}", option
+        return f"{language.what_says.format(letter)}\n{_listed(options)}", option
     letter_of = dict(zip(options, ascii_uppercase, strict=False))
     wanted = random.sample(options, len(options))
     answer = ", ".join(f"{word} {letter_of[word]}" for word in wanted)
-    return f"Which letters have {', '.join(wanted)}?\n{_listed(options)}", answer
+    return f"{language.which_letters.format(', '.join(wanted))}\n{_listed(options)}", answer
+
+
+def _some_language(random: Random) -> _Language:
+    return _CHINESE if random.random() < _SHARE_CHINESE else _ENGLISH
 
 
 def record(name: str, turns: Iterable[Turn], *, image: str | None = None) -> Mapping[str, Any]:
@@ -165,9 +232,9 @@ def _put(question: Question, drawing: Scene | Sign, random: Random, *, is_first:
     return text, question.answer
 
 
-def _with_letters(question: Question, random: Random) -> Turn:
+def _with_letters(question: Question, random: Random, *, most: int = _MOST_OPTIONS) -> Turn:
     wrong = [choice for choice in question.choices if choice != question.answer]
-    number = random.randint(1, min(_MOST_OPTIONS - 1, len(wrong)))
+    number = random.randint(1, min(most - 1, len(wrong)))
     chosen = random.sample(wrong, number)
     if random.random() < _SHARE_NEAR:
         near = random.sample(question.near, len(question.near))

@@ -23,11 +23,11 @@ from llava_core.tiny.drawings import (
     Thing,
 )
 
-_COLORS_CN = dict(
+COLORS_CN = dict(
     zip(COLORS, ("红色", "绿色", "蓝色", "黄色", "紫色", "橙色", "黑色", "白色"), strict=True)
 )
-_SHAPES_CN = dict(zip(SHAPES, ("圆形", "正方形", "三角形", "十字形"), strict=True))
-_PLACES_CN = dict(zip(PLACES, ("左上角", "右上角", "左下角", "右下角"), strict=True))
+SHAPES_CN = dict(zip(SHAPES, ("圆形", "正方形", "三角形", "十字形"), strict=True))
+PLACES_CN = dict(zip(PLACES, ("左上角", "右上角", "左下角", "右下角"), strict=True))
 _COUNTS = tuple(str(number) for number in range(1, MAX_THINGS + 1))
 _ADJECTIVES = {"nothing": "", "blur": " blurry", "dark": " dark", "bright": " bright"}
 _PROBLEMS = {"blur": "Blur", "dark": "Underexposure", "bright": "Overexposure", "nothing": "None"}
@@ -43,7 +43,7 @@ _IN_CHINESE = {
     "Overexposure": "曝光过度",
     "None": "没有问题",
 }
-_SHARE_CHINESE = 0.4
+_SHARE_CHINESE = 0.6
 # Of undisturbed scenes; of others nothing else is asked.
 _SHARE_ASKED_ABOUT_QUALITY = 0.25
 
@@ -155,15 +155,15 @@ def _about_thing(thing: Thing, others: Sequence[Thing], random: Random) -> Itera
 
 
 def _in_chinese(thing: Thing, others: Sequence[Thing]) -> Iterator[Question]:
-    color, shape = _COLORS_CN[thing.color], _SHAPES_CN[thing.shape]
+    color, shape = COLORS_CN[thing.color], SHAPES_CN[thing.shape]
     for topic, text, answer, choices, near in (
-        ("color", f"{shape}是什么颜色？", color, _COLORS_CN, [o.color for o in others]),
-        ("color", f"{color}的物体是什么形状？", shape, _SHAPES_CN, [o.shape for o in others]),
+        ("color", f"{shape}是什么颜色？", color, COLORS_CN, [o.color for o in others]),
+        ("color", f"{color}的物体是什么形状？", shape, SHAPES_CN, [o.shape for o in others]),
         (
             "place",
             f"{shape}在图中的什么位置？",
-            _PLACES_CN[thing.place],
-            _PLACES_CN,
+            PLACES_CN[thing.place],
+            PLACES_CN,
             [o.place for o in others],
         ),
     ):

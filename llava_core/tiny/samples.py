@@ -1,7 +1,7 @@
 """Writes the data of both stages of `tiny`: pictures, captions, questions, in LLaVA's form."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,19 +10,21 @@ from typing import Any, NamedTuple
 from llava_core.tiny.conversations import (
     Turn,
     basics,
+    choices,
     conversation,
     questions_alone,
     reading,
     record,
     word_question,
 )
-from llava_core.tiny.drawings import Scene, Sign, draw, random_drawing, random_scene
+from llava_core.tiny.drawings import Scene, Sign, draw, random_drawing, random_scene, random_sign
 from llava_core.tiny.questions import caption
 
 _JPEG_QUALITY = 95
 PICTURES = "pictures"
 # Drawings for each conversation about one.
 _PER_CONVERSATION = 3
+_SHARE_OF_SIGNS = 1 / 2
 
 
 class Files(NamedTuple):
@@ -31,6 +33,7 @@ class Files(NamedTuple):
     captions: Path
     readings: Path
     basics: Path
+    choices: Path
     questions: Path
     pictures: Path
     """Folder of the pictures of all, `PICTURES` beside them."""
@@ -45,6 +48,8 @@ class Counts(NamedTuple):
     """Lists of options with something to find, without pictures."""
     basics: int
     """Scenes with plain questions."""
+    choices: int
+    """Scenes with plain questions, most of them with options."""
     drawings: int
     """Those with questions of all kinds."""
 
@@ -52,7 +57,7 @@ class Counts(NamedTuple):
 def write_samples(folder: Path, counts: Counts, *, seed: int) -> Files:
     """Draws pictures into a new folder and writes what is said about them beside it."""
     random = Random(f"samples {seed}")
-    names = ("captions.json", "readings.json", "basics.json", "questions.json")
+    names = ("captions.json", "readings.json", "basics.json", "choices.json", "questions.json")
     files = Files(*(folder / name for name in (*names, PICTURES)))
     files.pictures.mkdir(parents=True)
     captions, asked = [], []
@@ -61,7 +66,10 @@ def write_samples(folder: Path, counts: Counts, *, seed: int) -> Files:
         turns = [("What is drawn?", caption(drawing))]
         captions.append(record(name, turns, image=_save(drawing, files, name, random)))
     for number in range(counts.drawings):
-        drawing, name = random_drawing(random), f"drawing-{number}"
+        # Of scenes, lessons before have told most.
+        is_sign = random.random() < _SHARE_OF_SIGNS
+        drawing = random_sign(random) if is_sign else random_scene(random)
+        name = f"drawing-{number}"
         picture = _save(drawing, files, name, random)
         asked += _alone(questions_alone(drawing, random), name, image=picture)
         if number % _PER_CONVERSATION == 0:
@@ -70,16 +78,19 @@ def write_samples(folder: Path, counts: Counts, *, seed: int) -> Files:
     readings = (record(f"reading-{n}", [reading(random)]) for n in range(counts.readings))
     _write(captions, files.captions)
     _write(readings, files.readings)
-    _write(_basics(counts.basics, files, random), files.basics)
+    _write(_lesson("basics", basics, counts.basics, files, random), files.basics)
+    _write(_lesson("choices", choices, counts.choices, files, random), files.choices)
     _write(asked, files.questions)
     return files
 
 
-def _basics(count: int, files: Files, random: Random) -> Iterator[Mapping[str, Any]]:
-    """Questions about scenes, each alone, and as many without picture."""
+def _lesson(
+    kind: str, ask: Callable[[Scene, Random], list[Turn]], count: int, files: Files, random: Random
+) -> Iterator[Mapping[str, Any]]:
+    """Questions about scenes, each alone, and some without picture."""
     for number in range(count):
-        scene, name = replace(random_scene(random), treatment="nothing"), f"basics-{number}"
-        yield from _alone(basics(scene, random), name, image=_save(scene, files, name, random))
+        scene, name = replace(random_scene(random), treatment="nothing"), f"{kind}-{number}"
+        yield from _alone(ask(scene, random), name, image=_save(scene, files, name, random))
         yield record(f"{name}-reading", [reading(random)])
 
 

@@ -30,7 +30,7 @@ TOKENIZER_CONFIG = {
     "tokenizer_class": "LlamaTokenizer",
     "unk_token": "<unk>",
 }
-VOCABULARY = 1280
+VOCABULARY = 1312
 _LONGEST_PIECE = 256
 _NUM_DRAWINGS = 600
 # How often each is shown, so that words become whole before phrases are put together from them.

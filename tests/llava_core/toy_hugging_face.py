@@ -24,6 +24,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import (
 )
 
 from llava_core.checkpoint.hub import bundled_tiny
+from llava_core.tiny.vocabulary import VOCABULARY
 from llava_core.tokens import load_tokenizer
 
 KINDS = {
@@ -74,7 +75,7 @@ def make_model(kind="llava", text="llama", *, seed=0, tower="clip", tile=TILE, *
                 tie_word_embeddings=fields.pop("tie_word_embeddings", False),
             ),
             **{
-                "image_token_index": 1280,
+                "image_token_index": VOCABULARY,
                 **(siglip if tower == "siglip" else {}),
                 **(tiles if kind == "llava_next" else {}),
                 **fields,

@@ -14,6 +14,7 @@ from llava_core.checkpoint.lazy import outline
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.errors import CheckpointError, ConfigError
 from llava_core.tiny.language import LANGUAGE_CONFIG
+from llava_core.tiny.vocabulary import VOCABULARY
 
 WIDTH = LANGUAGE_CONFIG["hidden_size"]
 QUERY = "model.layers.0.self_attn.q_proj"
@@ -216,12 +217,12 @@ def test_a_projector_is_joined_with_its_base(projector_only):
     torch.testing.assert_close(tensors[f"language_model.{QUERY}.weight"], query)
 
 
-@pytest.mark.parametrize("num_rows", [2, 1280])
+@pytest.mark.parametrize("num_rows", [2, VOCABULARY])
 def test_embeddings_beside_a_projector_are_the_last_rows_or_all(projector_only, num_rows):
     rows = torch.full((num_rows, WIDTH), 7.0).half()
     torch.save({"model.embed_tokens.weight": rows}, projector_only / "mm_projector.bin")
     embedding = read(projector_only)["language_model.model.embed_tokens.weight"]
-    assert embedding.shape == (1280, WIDTH)
+    assert embedding.shape == (VOCABULARY, WIDTH)
     assert (embedding[-num_rows:] == 7).all()
     assert torch.equal(embedding[:-2], base_weights()["model.embed_tokens.weight"][:-2]) == (
         num_rows == 2
@@ -230,16 +231,17 @@ def test_embeddings_beside_a_projector_are_the_last_rows_or_all(projector_only, 
 
 def test_a_base_without_rows_for_the_marks_gets_them(projector_only):
     config = json.loads((projector_only / "config.json").read_text())
-    (projector_only / "config.json").write_text(json.dumps({**config, "vocab_size": 1282}))
+    config["vocab_size"] = VOCABULARY + 2
+    (projector_only / "config.json").write_text(json.dumps(config))
     rows = torch.full((2, WIDTH), 7.0).half()
     torch.save({"model.embed_tokens.weight": rows}, projector_only / "mm_projector.bin")
     tensors, base = read(projector_only), base_weights()
     embedding = tensors["language_model.model.embed_tokens.weight"]
     assert torch.equal(embedding, torch.cat([base["model.embed_tokens.weight"], rows]))
     head = tensors["language_model.lm_head.weight"]
-    assert torch.equal(head[:1280], base["lm_head.weight"])
+    assert torch.equal(head[:VOCABULARY], base["lm_head.weight"])
     mean = base["lm_head.weight"].float().mean(dim=0).half()
-    assert torch.equal(head[1280:], torch.stack([mean, mean]))
+    assert torch.equal(head[VOCABULARY:], torch.stack([mean, mean]))
 
 
 def test_embeddings_beside_a_projector_for_another_base_are_refused(projector_only):

@@ -10,11 +10,11 @@ from llava_core import Request
 from llava_core.checkpoint.extra_tokens import add_extra_tokens
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.errors import CheckpointError
+from llava_core.tiny.vocabulary import VOCABULARY
 from llava_core.tokens import load_tokenizer
 from tests.llava_core.toy import TEXT, toy_config, toy_image
 
 # Pieces of the tokenizer of tiny.
-PIECES = 1280
 
 
 @pytest.fixture
@@ -28,31 +28,31 @@ def config(*, rows, patch=False, start_end=False):
 
 
 def test_marks_follow_the_vocabulary_in_the_order_of_the_original(tokenizer):
-    add_extra_tokens(tokenizer, config(rows=PIECES + 3, patch=True, start_end=True))
+    add_extra_tokens(tokenizer, config(rows=VOCABULARY + 3, patch=True, start_end=True))
     assert tokenizer.convert_tokens_to_ids(["<im_patch>", "<im_start>", "<im_end>"]) == [
-        PIECES,
-        PIECES + 1,
-        PIECES + 2,
+        VOCABULARY,
+        VOCABULARY + 1,
+        VOCABULARY + 2,
     ]
 
 
 def test_marks_that_the_tokenizer_has_keep_their_ids(tokenizer):
     tokenizer.add_tokens(["<im_start>", "<im_end>"], special_tokens=True)
-    add_extra_tokens(tokenizer, config(rows=PIECES + 2, start_end=True))
-    assert len(tokenizer) == PIECES + 2
+    add_extra_tokens(tokenizer, config(rows=VOCABULARY + 2, start_end=True))
+    assert len(tokenizer) == VOCABULARY + 2
 
 
-@pytest.mark.parametrize(("rows", "patch"), [(PIECES, True), (PIECES + 3, False)])
+@pytest.mark.parametrize(("rows", "patch"), [(VOCABULARY, True), (VOCABULARY + 3, False)])
 def test_a_mark_without_a_row_or_that_nobody_wants_is_left_out(tokenizer, rows, patch):
     add_extra_tokens(tokenizer, config(rows=rows, patch=patch))
-    assert len(tokenizer) == PIECES
+    assert len(tokenizer) == VOCABULARY
 
 
 def test_start_and_end_without_rows_are_refused(tokenizer):
     with pytest.raises(
-        CheckpointError, match="has 1281 rows, expected one each for <im_start> and"
+        CheckpointError, match=f"has {VOCABULARY + 1} rows, expected one each for <im_start> and"
     ):
-        add_extra_tokens(tokenizer, config(rows=PIECES + 1, start_end=True))
+        add_extra_tokens(tokenizer, config(rows=VOCABULARY + 1, start_end=True))
 
 
 def test_a_checkpoint_with_marks_in_its_config_only_reads_them_as_one_id_each(tmp_path):
@@ -60,7 +60,7 @@ def test_a_checkpoint_with_marks_in_its_config_only_reads_them_as_one_id_each(tm
     shutil.copytree(bundled_tiny(), folder)
     shutil.copytree(bundled_tiny().with_name("tiny-clip"), tmp_path / "tiny-clip")
     fields = json.loads((folder / "config.json").read_text())
-    fields |= {"mm_use_im_start_end": True, "vocab_size": PIECES + 2}
+    fields |= {"mm_use_im_start_end": True, "vocab_size": VOCABULARY + 2}
     (folder / "config.json").write_text(json.dumps(fields))
     tensors = load_file(folder / "model.safetensors")
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
@@ -72,5 +72,5 @@ def test_a_checkpoint_with_marks_in_its_config_only_reads_them_as_one_id_each(tm
     )
     ids = llava._encode(request, 0, key=llava._encoder.key).ids
     place = ids.index(-200)
-    assert (PIECES in ids[:place], PIECES + 1 in ids[place:]) == (True, True)
+    assert (VOCABULARY in ids[:place], VOCABULARY + 1 in ids[place:]) == (True, True)
     assert len(list(llava.generate([request]))) == 1

@@ -16,6 +16,7 @@ from llava_core.checkpoint.hugging_face import original_pinpoints, turn_pinpoint
 from llava_core.checkpoint.hugging_face_keys import from_hugging_face, to_hugging_face
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.errors import CheckpointError, ConfigError
+from llava_core.tiny.vocabulary import VOCABULARY
 from llava_core.tokens import IGNORE_INDEX, IMAGE_TOKEN_ID, tokenize_prompt
 from tests.llava_core.toy import toy_image
 from tests.llava_core.toy_hugging_face import (
@@ -58,7 +59,7 @@ def test_logits_and_loss_are_those_of_transformers(tmp_path, kind, text, seed):
         inputs = processor(images=asked.images, text=PROMPT, return_tensors="pt")
         picture = llava.picture(asked.images[0])
         assert torch.equal(picture.pixels, inputs["pixel_values"].reshape(picture.pixels.shape))
-        labels = inputs["input_ids"].masked_fill(inputs["input_ids"] == 1280, IGNORE_INDEX)
+        labels = inputs["input_ids"].masked_fill(inputs["input_ids"] == VOCABULARY, IGNORE_INDEX)
         expected = model(**inputs, labels=labels)
         torch.testing.assert_close(llava.logits(asked), expected.logits[0], rtol=0, atol=1e-5)
         ids = torch.tensor(tokenize_prompt(PROMPT, llava.tokenizer))
@@ -129,7 +130,7 @@ def test_where_transformers_differs_the_original_is_followed(tmp_path, size, ori
     llava = load(save(model, processor, tmp_path))
     asked = request(size)
     inputs = processor(images=asked.images, text=PROMPT, return_tensors="pt")
-    assert int((inputs["input_ids"] == 1280).sum()) == theirs
+    assert int((inputs["input_ids"] == VOCABULARY).sum()) == theirs
     (features,) = llava.model.encode_pictures([llava.picture(asked.images[0])])
     assert len(features) == original
 
@@ -231,7 +232,7 @@ def test_no_prompt_reaches_the_row_of_the_image_token(folder):
     llava = load(folder)
     ids = tokenize_prompt("<image> <image>\n</s><image>", llava.tokenizer)
     assert ids.count(IMAGE_TOKEN_ID) == 3
-    assert 1280 not in ids
+    assert VOCABULARY not in ids
 
 
 @pytest.mark.parametrize("do_pad", [True, False])
@@ -320,7 +321,9 @@ def test_answers_are_those_of_transformers(tmp_path):
         llava = load(save(model, processor, tmp_path / str(seed)))
         asked = request((40, 30), seed=seed, max_new_tokens=12)
         inputs = processor(images=asked.images, text=PROMPT, return_tensors="pt")
-        ids = model.generate(**inputs, max_new_tokens=12, do_sample=False, pad_token_id=1281)
+        ids = model.generate(
+            **inputs, max_new_tokens=12, do_sample=False, pad_token_id=VOCABULARY + 1
+        )
         (response,) = llava.generate([asked])
         assert list(response.token_ids) == ids[0, inputs["input_ids"].shape[1] :].tolist()
 
@@ -394,5 +397,5 @@ def test_another_tower_is_refused(folder):
 
 def test_content_decides_which_layout_it_is(tmp_path):
     folder = save(make_model(), make_processor(), tmp_path / "llava-v1.5-7b")
-    assert open_checkpoint(folder).image_token_id == 1280
+    assert open_checkpoint(folder).image_token_id == VOCABULARY
     assert open_checkpoint(bundled_tiny()).image_token_id is None

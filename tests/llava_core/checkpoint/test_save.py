@@ -25,6 +25,7 @@ from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.save import write_hugging_face, write_original
 from llava_core.errors import CheckpointError, ConfigError
 from llava_core.json_files import read_object
+from llava_core.tiny.vocabulary import VOCABULARY
 from llava_core.tokens import load_tokenizer
 from tests.llava_core.toy import toy_image
 from tests.llava_core.toy_hugging_face import (
@@ -174,7 +175,7 @@ def test_what_is_in_the_layout_already_stays_as_it_is(tmp_path):
     equal(dict(open_checkpoint(source).tensors), dict(open_checkpoint(again).tensors))
     # The rows that the published layout adds are not taken for the original's.
     back = write(write_original, again, tmp_path / "back")
-    assert open_checkpoint(back).config.vocab_size == 1280
+    assert open_checkpoint(back).config.vocab_size == VOCABULARY
 
 
 def test_shards_hold_the_same(golden, tmp_path):
@@ -197,13 +198,13 @@ def test_new_rows_are_the_mean_of_the_old_up_to_a_multiple_of_64(tiny, tmp_path)
     old = open_checkpoint(tiny).tensors[EMBEDDING]
     table = parts.tensors[EMBEDDING]
     assert parts.config.vocab_size == len(table) == 1344
-    assert torch.equal(table[:1280], old)
+    assert torch.equal(table[:VOCABULARY], old)
     mean = old.float().mean(0).half()
-    assert all(torch.equal(row, mean) for row in table[1280:])
+    assert all(torch.equal(row, mean) for row in table[VOCABULARY:])
     tokenizer = load_tokenizer(written)
-    assert tokenizer.convert_tokens_to_ids(["<image>", "<pad>"]) == [1280, 1281]
+    assert tokenizer.convert_tokens_to_ids(["<image>", "<pad>"]) == [VOCABULARY, VOCABULARY + 1]
     fields = read_object(written / "config.json")
-    assert (fields["image_token_index"], fields["pad_token_id"]) == (1280, 1281)
+    assert (fields["image_token_index"], fields["pad_token_id"]) == (VOCABULARY, VOCABULARY + 1)
 
 
 @pytest.mark.parametrize("writer", [write_hugging_face, write_original])
@@ -296,7 +297,7 @@ def test_positions_are_spelt_for_old_and_new_readers(tiny, tmp_path, spelling):
     assert {name: fields[name] for name in expected} == expected
     asked = Request(images=[toy_image(0)], prompt=PROMPT)
     before = load(tiny).logits(asked)
-    assert torch.equal(load(written).logits(asked)[:, :1280], before)
+    assert torch.equal(load(written).logits(asked)[:, :VOCABULARY], before)
     assert torch.equal(load(back).logits(asked), before)
 
 
@@ -326,10 +327,10 @@ def test_a_tower_that_only_the_checkpoint_has_travels_with_it(tmp_path):
     moved = back.rename(tmp_path / "moved")
     asked = Request(images=[toy_image(0)], prompt=PROMPT)
     logits = load(source).logits(asked)
-    assert torch.equal(load(moved).logits(asked), logits[:, :1280])
+    assert torch.equal(load(moved).logits(asked), logits[:, :VOCABULARY])
     again = write(write_original, moved, tmp_path / "again")
     shutil.rmtree(moved)
-    assert torch.equal(load(again).logits(asked), logits[:, :1280])
+    assert torch.equal(load(again).logits(asked), logits[:, :VOCABULARY])
 
 
 def test_a_published_tower_is_named_and_its_weights_stay_inside(tmp_path, monkeypatch):
@@ -383,12 +384,12 @@ def test_a_siglip_tower_goes_there_and_back(tmp_path, aspect_ratio):
     back = write(write_original, written, tmp_path / "back")
     asked = Request(images=[toy_image(0, 60, 40)], prompt=PROMPT)
     before = load(source).logits(asked)
-    assert torch.equal(load(written).logits(asked)[:, :1280], before)
+    assert torch.equal(load(written).logits(asked)[:, :VOCABULARY], before)
     assert torch.equal(load(back).logits(asked), before)
     model, processor = from_transformers(LlavaForConditionalGeneration, written)
     inputs = processor(images=asked.images, text=PROMPT, return_tensors="pt")
     with torch.inference_mode():
-        logits = model(**inputs).logits[0, :, :1280]
+        logits = model(**inputs).logits[0, :, :VOCABULARY]
     torch.testing.assert_close(logits, before, rtol=0, atol=1e-5)
 
 
@@ -402,10 +403,10 @@ def test_a_checkpoint_of_transformers_alone_becomes_an_original(tmp_path, kind, 
     (source / "tokenizer.model").unlink(missing_ok=True)
     back = write(write_original, source, tmp_path / "back")
     config = open_checkpoint(back).config
-    assert (config.backbone, config.vocab_size) == (text, 1280)
+    assert (config.backbone, config.vocab_size) == (text, VOCABULARY)
     asked = Request(images=[toy_image(0, 60, 40)], prompt=PROMPT, max_new_tokens=8)
     old, new = load(source), load(back)
-    assert torch.equal(old.logits(asked)[:, :1280], new.logits(asked))
+    assert torch.equal(old.logits(asked)[:, :VOCABULARY], new.logits(asked))
     assert sorted(path.name for path in back.glob("*token*")) == [
         "tokenizer.model",
         "tokenizer_config.json",
@@ -417,8 +418,8 @@ def test_rows_of_tokens_of_ones_own_are_kept(tmp_path):
     tokenizer.add_tokens(["<mine>"], special_tokens=True)
     source = save(make_model(), make_processor(tokenizer=tokenizer), tmp_path / "hf")
     back = write(write_original, source, tmp_path / "back")
-    assert open_checkpoint(back).config.vocab_size == 1283
-    assert load_tokenizer(back).convert_tokens_to_ids("<mine>") == 1282
+    assert open_checkpoint(back).config.vocab_size == VOCABULARY + 3
+    assert load_tokenizer(back).convert_tokens_to_ids("<mine>") == VOCABULARY + 2
 
 
 def test_a_vocabulary_with_room_gets_no_rows(tmp_path):

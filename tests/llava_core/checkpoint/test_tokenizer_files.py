@@ -20,6 +20,7 @@ from llava_core.checkpoint.tokenizer_files import (
 )
 from llava_core.errors import CheckpointError
 from llava_core.json_files import read_object
+from llava_core.tiny.vocabulary import VOCABULARY
 from llava_core.tokens import load_tokenizer, tokenize_prompt
 from tests.llava_core.toy_hugging_face import byte_level, edit_json
 
@@ -95,7 +96,7 @@ def test_the_model_made_of_json_is_the_one_before(tmp_path):
     )
     for text in SENTENCES:
         assert new.encode(text) == old.encode(text)
-    for index in range(1280):
+    for index in range(VOCABULARY):
         assert new.id_to_piece(index) == old.id_to_piece(index)
         for name in ("is_unknown", "is_control", "is_byte"):
             assert getattr(new, name)(index) == getattr(old, name)(index)
@@ -115,9 +116,9 @@ def test_padding_gets_a_token_of_its_own_and_loses_it_again(tmp_path):
     written = for_hugging_face(original(tmp_path / "source"), tmp_path / "hf")
     tokenizer = load_tokenizer(written)
     assert layout_tokens(tokenizer) == {"<image>", "<pad>"}
-    assert (tokenizer.pad_token, last_text_id(tokenizer)) == ("<pad>", 1279)
+    assert (tokenizer.pad_token, last_text_id(tokenizer)) == ("<pad>", VOCABULARY - 1)
     back = load_tokenizer(for_original(written, tmp_path / "back"))
-    assert (back.pad_token, len(back), back.padding_side) == ("<unk>", 1280, "right")
+    assert (back.pad_token, len(back), back.padding_side) == ("<unk>", VOCABULARY, "right")
 
 
 def test_merges_in_another_order_than_the_ids_are_refused(tmp_path):

@@ -218,7 +218,8 @@ def test_tiny_agrees(tiny):
 def test_the_same_request_may_come_twice(tiny):
     asked = Request(prompt="USER: Hi ASSISTANT:", options=WORDS)
     first, second = tiny.generate([asked, asked])
-    assert first.option_logprobs == pytest.approx(second.option_logprobs, abs=1e-5)
+    # Where there are many tokens, sums are large, and have fewer places behind the point.
+    assert first.option_logprobs == pytest.approx(second.option_logprobs, abs=1e-5, rel=1e-6)
     assert {first.id, second.id} == {0, 1}
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from llava_core.tiny.conversations import (
     basics,
+    choices,
     conversation,
     questions_alone,
     reading,
@@ -12,13 +13,23 @@ from llava_core.tiny.conversations import (
     word_question,
 )
 from llava_core.tiny.drawings import COLORS, PLACES, SHAPES, Scene, Sign, Thing, random_drawing
+from llava_core.tiny.questions import COLORS_CN, PLACES_CN, SHAPES_CN
 from llava_eval.mini.write import write_mini
 from llava_eval.prompts import build_prompt
 from llava_eval.registry import load_tasks
 from llava_eval.sources.open import load_samples
 
 TASKS = load_tasks()
-_KINDS = ("What says option", "Which letters have", "Which word names", "Which option says")
+_KINDS = ("What says option", "Which letters have", "Which word names", "Which option says",
+          "选项", "哪些选项有", "哪个词是", "哪个选项是")  # fmt: skip
+TOPICS = {
+    "color": COLORS,
+    "shape": SHAPES,
+    "place": PLACES,
+    "颜色": COLORS_CN.values(),
+    "形状": SHAPES_CN.values(),
+    "位置": PLACES_CN.values(),
+}
 SCENE = Scene(things=(Thing(color="red", shape="circle", size="large", place="top left"),))
 
 
@@ -74,16 +85,24 @@ def test_letters_name_the_right_option():
     assert {question for question, _ in found} == set(wanted)
 
 
+def test_choices_are_few_and_beside_them_are_plain_questions():
+    turns = [turn for seed in range(200) for turn in choices(SCENE, Random(seed))]
+    options = [(lettered(text), answer) for text, answer in turns]
+    assert {len(listed) for listed, _ in options} == {0, 2, 3}
+    assert 0.65 < sum(bool(listed) for listed, _ in options) / len(turns) < 0.85
+    right = {"1", "red", "circle", "large", "top left", "红色", "圆形", "左上角"}
+    assert {listed.get(answer, answer) for listed, answer in options} == right
+
+
 def test_questions_about_words_have_one_right_option():
-    topics = {"color": COLORS, "shape": SHAPES, "place": PLACES}
     for seed in range(100):
         text, answer = word_question(Random(seed))
         options = lettered(text)
-        if named := re.search(r"says (.*)\?", text):
+        if named := re.search(r"(?:says|选项是) (.*)[?？]", text):
             assert options[answer] == named[1]
             assert list(options.values()).count(named[1]) == 1
             continue
-        words = topics[re.search(r"names a (\w+)\?", text)[1]]
+        words = TOPICS[re.search(r"(?:names a |哪个词是)(\w+)[?？]", text)[1]]
         assert [option for option in options.values() if option in words] == [options[answer]]
 
 
@@ -92,15 +111,15 @@ def test_what_is_read_of_lists_stands_in_them():
     for seed in range(200):
         text, answer = reading(Random(seed))
         options = lettered(text)
-        if asked := re.search(r"What says option (\w)\?", text):
+        if asked := re.search(r"(?:What says option|选项) (\w)(?:\?| 是)", text):
             assert options[asked[1]] == answer
-        elif asked := re.search(r"Which letters have (.*)\?", text):
+        elif asked := re.search(r"(?:Which letters have|哪些选项有) (.*)[?？]", text):
             found = [part.rsplit(" ", maxsplit=1) for part in answer.split(", ")]
             assert [word for word, _ in found] == asked[1].split(", ")
             assert {letter: word for word, letter in found} == options
         else:
             assert answer in options
-        kinds.add(next(kind for kind in _KINDS if kind in text))
+        kinds.add(next(kind for kind in _KINDS if re.search(f"^{kind}", text, re.MULTILINE)))
     assert kinds == set(_KINDS)
 
 

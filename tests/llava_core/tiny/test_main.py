@@ -14,7 +14,7 @@ from llava_core.tiny.samples import Counts
 SHORT = Budget(
     tower_steps=12,
     tower_batch=2,
-    counts=Counts(captions=16, readings=16, basics=16, drawings=16),
+    counts=Counts(captions=16, readings=16, basics=16, choices=16, drawings=16),
     processes=1,
 )
 
@@ -51,13 +51,15 @@ def test_stages_are_those_of_the_recipe(made):
         ("aligned", "projector"),
         ("reading", "language_model"),
         ("basic", "language_model"),
+        ("choice", "language_model"),
         ("trained", "language_model"),
     ):
         assert trained in (made / "work" / stage / "recipe.yaml").read_text()
         assert (made / "work" / stage / "log.jsonl").is_file()
 
 
-def test_a_work_folder_that_holds_something_is_left_alone(made):
-    with pytest.raises(ConfigError, match="is not empty: remove it, or give another"):
-        make_tiny(made / "work", made / "again" / "tiny", SHORT)
+@pytest.mark.parametrize("work", ["work", "work/tiny/config.json"])
+def test_a_work_folder_that_is_in_use_is_left_alone(made, work):
+    with pytest.raises(ConfigError, match="is no empty folder: remove it, or give another"):
+        make_tiny(made / work, made / "again" / "tiny", SHORT)
     assert not (made / "again").exists()

@@ -8,6 +8,7 @@ from llava_core.conversation import Message, render
 from llava_core.templates import get_template
 from llava_core.tiny.conversations import conversation
 from llava_core.tiny.drawings import COLORS, SHAPES, WORDS, random_drawing
+from llava_core.tiny.questions import COLORS_CN, PLACES_CN, SHAPES_CN
 from llava_core.tiny.vocabulary import TOKENIZER_CONFIG, VOCABULARY, train_tokenizer
 from llava_core.tokens import load_tokenizer
 
@@ -39,7 +40,8 @@ def test_it_is_what_sentencepiece_makes_of_texts(folder, tokenizer, turns):
 
 
 def test_words_are_whole(tokenizer):
-    for word in (*WORDS, *COLORS, *SHAPES, *(word.upper() for word in WORDS)):
+    chinese = [word for words in (COLORS_CN, SHAPES_CN, PLACES_CN) for word in words.values()]
+    for word in (*WORDS, *COLORS, *SHAPES, *(word.upper() for word in WORDS), *chinese):
         assert tokenizer.tokenize(word) == [f"▁{word}"]
 
 
