@@ -30,7 +30,7 @@ from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.placement import Placement
 from llava_core.checkpoint.spread import spread
 from llava_core.errors import CheckpointError
-from llava_core.memory import free_on, in_gib, is_out_of_memory
+from llava_core.memory import free_on, in_gib, is_out_of_memory, keep_freed_memory
 from llava_core.model.compiled import compile_layers
 from llava_core.model.llava import LlavaModel
 from llava_core.model.mpt import PlacedMpt
@@ -46,7 +46,8 @@ def load_model(parts: Parts, placement: Placement, *, packed: bool = False) -> L
     """Builds a model and gives it its weights.
 
     Args:
-        packed: lay out linear layers for a CPU that gains by it; they cannot be trained then.
+        packed: on a CPU, keep freed memory and lay out linear layers, where that gains time; they
+            cannot be trained then.
 
     Raises:
         CheckpointError: weights missing, unexpected or mis-shaped, each named, or too little
@@ -60,8 +61,10 @@ def load_model(parts: Parts, placement: Placement, *, packed: bool = False) -> L
         _logger.warning("%s", _too_large(needed, free, placement))
     try:
         model = _fill(skeleton, parts, placement)
-        if packed and placement.is_plain_on_cpu and can_pack():
-            pack_linears(model)
+        if packed and placement.is_plain_on_cpu:
+            keep_freed_memory()
+            if can_pack():
+                pack_linears(model)
         return model
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

@@ -1,6 +1,11 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.memory import free_memory, free_on, in_gib, is_out_of_memory
 
 
@@ -43,3 +48,26 @@ def test_what_torch_keeps_of_earlier_batches_is_free(monkeypatch):
 
 def test_bytes_are_written_in_gib():
     assert in_gib(13.1 * 2**30) == "13.1 GiB"
+
+
+# Pages that are fetched for the tensors of a model on a CPU, 64 MiB each, after the first ones.
+FETCHING = """
+import resource, sys, torch, llava_core
+if sys.argv[1:]:
+    llava_core.load(sys.argv[1], device="cpu")
+def fetch():
+    torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fetch()
+before = fetch()
+print(max(fetch() - before for _ in range(40)))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_what_a_batch_frees_is_kept_for_the_next_one():
+    plain, loaded = (
+        int(subprocess.check_output([sys.executable, "-c", FETCHING, *model]))
+        for model in ((), (str(bundled_tiny()),))
+    )
+    assert loaded < plain / 10
