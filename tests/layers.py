@@ -142,16 +142,17 @@ LLAVA_CORE = {
     "serve/talk serve/web_client",
     "serve/worker": "errors generate/request stream serve/access serve/batcher serve/metrics "
     "serve/patience serve/pictures serve/presence serve/refusal serve/replies serve/schema",
-    "train/__main__": "command data/check templates train/recipe train/run",
+    "train/__main__": "command data/check templates train/launch train/recipe train/run",
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
     "checkpoint/parts checkpoint/save train/stages errors",
     "train/engine": "errors json_files model/llava train/recipe",
     "train/flops": "data/collate model/llava model/vision tokens",
+    "train/launch": "",
     "train/loss": "images model/llava tokens train/rows",
     "train/recipe": "errors templates",
     "train/run": "checkpoint/extra_tokens checkpoint/parts data/collate data/dataset "
     "data/records errors images model/llava templates tokens train/checkpoints train/engine "
-    "train/loss train/recipe train/stages train/start train/trainer train/watch",
+    "train/launch train/loss train/recipe train/stages train/start train/trainer train/watch",
     "train/rows": "model/llava tokens",
     "train/stages": "checkpoint/keys checkpoint/load checkpoint/parts checkpoint/placement "
     "errors model/llava train/recipe",
@@ -160,7 +161,7 @@ LLAVA_CORE = {
     "json_files model/projector train/recipe",
     "train/trainer": "data/collate data/dataset data/sampler errors json_files memory "
     "train/checkpoints train/flops train/loss train/recipe train/stages",
-    "train/watch": "errors json_files train/checkpoints train/recipe",
+    "train/watch": "errors json_files train/checkpoints train/launch train/recipe",
 }
 
 LLAVA_EVAL = {

@@ -145,12 +145,10 @@ class TrainingData(Dataset[Example]):
         Raises:
             DataError: all have faults, or no answer among the tokens that are read.
         """
-        reasons = []
-        for example in (self[index] for index in range(len(self))):
-            if (example.labels != IGNORE_INDEX).any():
-                return
-            reasons.append(example.fault or f"sample {example.id}: its answers are cut off")
-        raise DataError(f"none of {len(self)} samples can be used; {reasons[0]}")
+        examples = (self[index] for index in range(len(self)))
+        if not any((example.labels != IGNORE_INDEX).any() for example in examples):
+            reason = self[0].fault or f"sample {self[0].id}: its answers are cut off"
+            raise DataError(f"none of {len(self)} samples can be used; {reason}")
 
     def _example(self, sample: Sample) -> Example:
         config = self._reader.config

@@ -17,14 +17,13 @@ from llava_core.tiny.conversations import (
     record,
     word_question,
 )
-from llava_core.tiny.drawings import Scene, Sign, draw, random_drawing, random_scene, random_sign
+from llava_core.tiny.drawings import Scene, Sign, draw, random_drawing, random_scene
 from llava_core.tiny.questions import caption
 
 _JPEG_QUALITY = 95
 PICTURES = "pictures"
 # Drawings for each conversation about one.
 _PER_CONVERSATION = 3
-_SHARE_OF_SIGNS = 1 / 2
 
 
 class Files(NamedTuple):
@@ -67,9 +66,7 @@ def write_samples(folder: Path, counts: Counts, *, seed: int) -> Files:
         captions.append(record(name, turns, image=_save(drawing, files, name, random)))
     for number in range(counts.drawings):
         # Of scenes, lessons before have told most.
-        is_sign = random.random() < _SHARE_OF_SIGNS
-        drawing = random_sign(random) if is_sign else random_scene(random)
-        name = f"drawing-{number}"
+        drawing, name = random_drawing(random, share_of_signs=1 / 2), f"drawing-{number}"
         picture = _save(drawing, files, name, random)
         asked += _alone(questions_alone(drawing, random), name, image=picture)
         if number % _PER_CONVERSATION == 0:

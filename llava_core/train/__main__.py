@@ -9,13 +9,13 @@ torchrun, `accelerate launch` or `deepspeed`.
 """
 
 import logging
-import os
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
 from llava_core.command import run_command
+from llava_core.train.launch import is_first_process
 from llava_core.train.recipe import STAGES, load_recipe, parse_overrides, recipe_names
 
 _PROGRAM = "llava_core.train"
@@ -82,8 +82,7 @@ def _parser() -> ArgumentParser:
 
 def _train(arguments: Namespace) -> int:
     recipe = load_recipe(arguments.command, arguments.recipe, parse_overrides(arguments.settings))
-    is_first = os.environ.get("RANK", "0") == "0"
-    if is_first:
+    if is_first_process():
         sys.stdout.write(recipe.to_yaml())
         sys.stdout.flush()
     if arguments.show:
@@ -91,7 +90,7 @@ def _train(arguments: Namespace) -> int:
     from llava_core.train.run import run_recipe
 
     folder = run_recipe(recipe)
-    if is_first:
+    if is_first_process():
         sys.stdout.write(f"written: {folder}\n")
     return 0
 

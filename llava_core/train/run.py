@@ -24,6 +24,7 @@ from llava_core.templates import get_template
 from llava_core.tokens import load_tokenizer
 from llava_core.train.checkpoints import RECIPE, Writer, alone, checkpoint_numbers, writing
 from llava_core.train.engine import check_engine, engine_settings
+from llava_core.train.launch import is_first_process
 from llava_core.train.loss import LossModel
 from llava_core.train.recipe import Recipe, load_recipe
 from llava_core.train.stages import build_model
@@ -67,9 +68,7 @@ def run_recipe(recipe: Recipe) -> Path:
     output = Path(recipe.output)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    # The first process stands for all.
-    is_first = os.environ.get("RANK", "0") == "0"
-    with alone(output) if is_first else nullcontext():
+    with alone(output) if is_first_process() else nullcontext():
         return _train(recipe, num_processes)
 
 

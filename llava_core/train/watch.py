@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 from llava_core.errors import ConfigError
 from llava_core.json_files import read_object
 from llava_core.train.checkpoints import writing
+from llava_core.train.launch import is_first_process
 from llava_core.train.recipe import Recipe
 
 LOG = "log.jsonl"
@@ -124,7 +125,7 @@ def training_bar() -> Iterator[Progress]:
         TextColumn("{task.fields[shown]}"),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal or os.environ.get("RANK", "0") != "0",
+        disable=not (console.is_terminal and is_first_process()),
     ) as bar:
         yield bar
 
