@@ -8,9 +8,7 @@ step. Clock times go to `timing.jsonl` alone, in the same way: all other files h
 whenever the inputs are the same.
 """
 
-import fcntl
 import json
-import logging
 import os
 import socket
 import time
@@ -22,12 +20,11 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from llava_eval.errors import RunError
+from llava_eval.locks import lock
 from llava_eval.records import Response
 
 SYNC_INTERVAL_S = 5.0
 """A line reaches the system at once and the disk after this long: a power cut costs seconds."""
-
-_logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
@@ -50,45 +47,29 @@ def locked(folder: Path) -> Iterator[None]:
         RunError: another process writes there, or nothing can be written there.
     """
     path = folder / _LOCK
-    descriptor = _acquire(path)
     try:
-        with _writing(path):
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-        # A run that was refused before its first answer leaves nothing behind.
-        with suppress(OSError):
-            folder.rmdir()
-
-
-def _acquire(path: Path) -> int:
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise RunError(f"{path.parent}: no run can be kept there: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(descriptor, 256).decode(errors="replace") or "another process"
-            os.close(descriptor)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b", buffering=0)
+    except OSError as error:
+        raise RunError(f"{folder}: no run can be kept there: {error.strerror}") from error
+    with file:
+        if not lock(file):
+            file.seek(0)
+            owner = file.read(256).decode(errors="replace") or "another process"
             raise RunError(
-                f"{path.parent} is being written by {owner}; "
-                "wait for it to end, or choose another --output"
-            ) from None
-        except OSError as error:
-            # Some cluster file systems are mounted without locks.
-            _logger.warning(
-                "%s cannot be locked (%s); let one run at a time write there", path, error.strerror
+                f"{folder} is being written by {owner}; wait for it to end, or choose another "
+                "--output"
             )
-        # The owner before us may have removed the file between our open and our lock.
-        if os.fstat(descriptor).st_nlink:
-            return descriptor
-        os.close(descriptor)
+        try:
+            with _writing(path):
+                file.truncate(0)
+                os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            # A run that was refused before its first answer leaves nothing behind.
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def write_atomically(path: Path, lines: Iterable[bytes]) -> None:

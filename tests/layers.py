@@ -166,6 +166,7 @@ LLAVA_CORE = {
 
 LLAVA_EVAL = {
     "errors": "",
+    "locks": "",
     "records": "",
     "resources": "errors",
     "spec": "",
@@ -210,9 +211,9 @@ LLAVA_EVAL = {
     "fetch/archives": "fetch/catalogue errors",
     "fetch/download": "fetch/archives fetch/verify errors",
     "fetch/watch": "fetch/download",
-    "fetch/plan": "fetch/archives fetch/catalogue fetch/download fetch/verify errors",
+    "fetch/plan": "fetch/archives fetch/catalogue fetch/download fetch/verify locks errors",
     "prompts": "spec records errors",
-    "store": "records errors",
+    "store": "locks records errors",
     "leases": "records",
     "threads": "",
     "backends/base": "records errors",
@@ -267,7 +268,7 @@ LLAVA_EVAL = {
     "review/agreement": "",
     "review/grader": "errors review/requests",
     "review/judge": "backends/completion backends/pace errors",
-    "review/ledger": "errors records review/prompt review/verdict store",
+    "review/ledger": "errors locks records review/prompt review/verdict store",
     "review/price": "",
     "review/prompt": "review/rules",
     "review/questions": "errors records review/prompt review/rules sources/files",

@@ -4,8 +4,6 @@ Only what is missing is fetched. A file that is there but is not the published o
 somebody's work. What has no address, or lies in a wrong place, is left to the user and told.
 """
 
-import fcntl
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -26,11 +24,10 @@ from llava_eval.fetch.verify import (
     how_to_get,
     missing_pictures,
 )
+from llava_eval.locks import lock
 
 _DOWNLOADS = ".downloads"
 _PICTURES_A_LINE = 100
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,13 +240,8 @@ def _alone(folder: Path) -> Iterator[None]:
             f"{folder}: cannot be written: {error.strerror}; choose another --root"
         ) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{folder}: another process downloads here; wait for it") from None
-        except OSError as error:
-            # Some cluster file systems are mounted without locks.
-            _logger.warning("%s cannot be locked (%s)", path, error.strerror)
+        if not lock(file):
+            raise DataError(f"{folder}: another process downloads here; wait for it")
         try:
             yield
         finally:

@@ -6,24 +6,21 @@ very same question to the judge and for no other. What no longer belongs in the 
 it.
 """
 
-import fcntl
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from llava_eval.errors import VerdictsError
+from llava_eval.locks import lock
 from llava_eval.records import Verdict
 from llava_eval.review.prompt import Messages
 from llava_eval.review.verdict import Reader
 from llava_eval.store import write_atomically
-
-_logger = logging.getLogger(__name__)
 
 UNREAD: Mapping[str, Any] = {"tuple": [-1, -1], "grade": None}
 """What stands for scores that could not be read; LLaVA's scripts write the pair so."""
@@ -138,7 +135,11 @@ class Ledger:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                self._lock(file)
+                if not lock(file):
+                    raise VerdictsError(
+                        f"{self.path} is being written by another process; wait for it to end, or "
+                        "choose another --output"
+                    )
                 *whole, last = self.path.read_bytes().split(b"\n")
                 if _is_whole(last):
                     file.write(b"\n")
@@ -154,27 +155,6 @@ class Ledger:
                 os.fsync(file.fileno())
         except OSError as error:
             raise VerdictsError(f"{self.path}: cannot be written: {error.strerror}") from error
-
-    def _lock(self, file: IO[bytes]) -> None:
-        """Keeps other processes out until the file is closed, however this one ends."""
-        in_use = VerdictsError(
-            f"{self.path} is being written by another process; wait for it to end, or choose "
-            "another --output"
-        )
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise in_use from None
-        except OSError as error:
-            # Some cluster file systems are mounted without locks.
-            _logger.warning(
-                "%s cannot be locked (%s); let one process at a time write it",
-                self.path,
-                error.strerror,
-            )
-        # The process before us may have replaced the file between our open and our lock.
-        if not os.fstat(file.fileno()).st_nlink:
-            raise in_use
 
     def finish(self, reviews: Mapping[str, Review], *, candidate: str) -> None:
         """Leaves these reviews, in their order; others wait in `*.replaced.jsonl`.
