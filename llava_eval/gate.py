@@ -102,7 +102,7 @@ def _decide(
 ) -> Decision:
     pair, limits = entry.pair, policy.limits(entry.pair.task)
     failures = [
-        *_unscored_faults(entry.second.summary, limits),
+        *_unscored_faults(entry.first.summary, entry.second.summary, limits),
         *_unanswered_faults(entry.first, entry.second, limits),
     ]
     outcome: Outcome
@@ -191,10 +191,14 @@ def _why_unscorable(summary: Summary) -> str:
     return "the baseline has no scores"
 
 
-def _unscored_faults(summary: Summary, limits: Limits) -> Iterable[str]:
-    """Too many samples without a score; those without gold answers can have none."""
-    reasons = {why: n for why, n in summary.counts.unscored.items() if why != NO_ANNOTATION}
-    possible = summary.counts.samples - summary.counts.unscored.get(NO_ANNOTATION, 0)
+def _unscored_faults(baseline: Summary, candidate: Summary, limits: Limits) -> Iterable[str]:
+    """Too many samples without a score; where no gold answer or no judge is, there can be none."""
+    excused = [NO_ANNOTATION]
+    if _is_unscorable(baseline) and NOT_JUDGED in baseline.counts.unscored:
+        excused.append(NOT_JUDGED)
+    unscored = candidate.counts.unscored
+    reasons = {why: number for why, number in unscored.items() if why not in excused}
+    possible = candidate.counts.samples - sum(unscored.get(why, 0) for why in excused)
     share = sum(reasons.values()) / possible if possible else 0.0
     if share > limits.max_unscored:
         told = ", ".join(f"{number:,} {words(why)}" for why, number in reasons.items())

@@ -95,6 +95,8 @@ def _cluster_totals(scores: Sequence[Score]) -> NDArray[np.float64]:
 
 def _statistic(totals: NDArray[np.float64]) -> NDArray[np.float64]:
     """Means over J runs, in the order of `METRICS`: float64[R, J, 3] -> float64[R, 3]."""
+    if totals.shape[1] == 0:
+        return np.full((len(totals), totals.shape[2]), np.nan)
     reference, candidate, number = np.moveaxis(totals, -1, 0)
     by_run = [
         ratio(candidate, reference) * _POINTS,

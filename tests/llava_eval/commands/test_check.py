@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from llava_eval import cli
+from tests.llava_eval.answered_runs import write_answered
 from tests.llava_eval.synthetic_runs import (
     flipped,
     right_answers,
@@ -256,3 +257,15 @@ def test_a_stored_baseline_of_other_samples_is_refused(small, tmp_path, capsys):
     cli.main(["check", "--baseline", str(small / "half"), "--save-baseline", stored])
     assert cli.main(["check", "--baseline", stored, "--candidate", str(small / "same")]) == 2
     assert "made of 600 samples; the candidate has 1,200" in capsys.readouterr().err
+
+
+def test_what_no_judge_has_read_is_skipped(mini, tmp_path, capsys):
+    tasks = ("gqa", "llava_bench_wild", "mm_vet")
+    run = write_answered(tmp_path / "run", mini, model_id="m", text=str, tasks=tasks)
+    stored = tmp_path / "stored.json"
+    for baseline in (run, stored):
+        if not baseline.exists():
+            assert cli.main(["check", "--baseline", str(run), "--save-baseline", str(stored)]) == 0
+        capsys.readouterr()
+        assert cli.main(["check", "--baseline", str(baseline), "--candidate", str(run)]) == 0
+        assert capsys.readouterr().out.count("no judge has read the baseline's answers") == 2

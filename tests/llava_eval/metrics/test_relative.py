@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_eval.metrics.relative import grade, run_values, summarize
+from llava_eval.metrics.relative import grade, run_values, summarize, totals
 from llava_eval.records import Verdict
 from tests.llava_eval.metrics.builders import sample
 
@@ -100,3 +101,9 @@ def test_values_are_bounded_and_blind_to_the_order_of_samples(drawn):
 def test_a_candidate_as_good_as_the_reference_has_a_hundred(drawn):
     scores = [judged((number, number), picture=f"{n}.jpg") for n, number in enumerate(drawn)]
     assert summarize(scores, 0).metrics["relative"].value == pytest.approx(100)
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_judged_has_totals_without_value():
+    unread = grade(sample("reference"), (None,))
+    assert np.isnan(totals([unread], "relative").statistic(np.zeros((2, 0, 3)))).all()
