@@ -107,7 +107,7 @@ def _score(
     elif family.grade is not None and verdicts:
         return family.grade(sample, verdicts)
     elif response is None and missing == "wrong" and family.score is not None:
-        return family.score(sample, "")
+        return _wrong(family.score(sample, ""))
     elif response is None:
         reason = without
     elif response.error is not None:
@@ -117,6 +117,13 @@ def _score(
     else:
         return family.score(sample, response.text)
     return judged(sample, {family.sample_metric: None}, reason=reason)
+
+
+def _wrong(score: Score) -> Score:
+    """Made of an empty answer's score: published rules read a yes in that, or a gold answer."""
+    if score.reason is not None:
+        return score
+    return replace(score, extracted=None, metrics=dict.fromkeys(score.metrics, 0.0))
 
 
 def _told(estimates: Mapping[str, Estimate], family: Family) -> dict[str, Estimate]:
