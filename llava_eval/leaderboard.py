@@ -184,13 +184,19 @@ def _column(task: str, runs: Sequence[Run], spec: TaskSpec | None) -> Column:
     estimate = _headline(first)
     return Column(
         task=task,
-        title=spec.title.split(",")[0] if spec else task,
+        title=_short_title(spec) if spec else task,
         headline=spec.headline if spec else first.headline,
         unit=estimate.unit,
         higher_is_better=estimate.higher_is_better,
         spec=spec,
         runs=having,
     )
+
+
+def _short_title(spec: TaskSpec) -> str:
+    """`TextVQA`; of a variant `TextVQA (noocr)`."""
+    short, variant = spec.title.split(",")[0], spec.name.partition("-")[2]
+    return f"{short} ({variant})" if variant else short
 
 
 class _Leaders(NamedTuple):

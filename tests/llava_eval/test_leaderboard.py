@@ -67,6 +67,15 @@ def test_the_title_ends_at_the_first_comma_of_the_task_title():
     assert board(run("a", summary("gqa", 0.5)), gqa=spec).columns[0].title == "GQA"
 
 
+def test_a_variant_is_told_from_its_task_by_its_title():
+    specs = {
+        "textvqa": task_spec("textvqa", title="TextVQA, with OCR tokens"),
+        "textvqa-noocr": task_spec("textvqa-noocr", title="TextVQA, without OCR tokens"),
+    }
+    made = board(run("a", *(summary(name, 0.5) for name in specs)), **specs)
+    assert [column.title for column in made.columns] == ["TextVQA", "TextVQA (noocr)"]
+
+
 def test_a_task_without_a_task_file_keeps_its_name_and_metric():
     made = board(run("a", summary("old", 0.5)))
     assert (made.columns[0].title, made.columns[0].headline) == ("old", "accuracy")
