@@ -13,7 +13,7 @@ from llava_eval.errors import DataError, FlagsError
 from llava_eval.manifest import describe_task
 from llava_eval.metrics import FAMILIES
 from llava_eval.prompts import build_prompt
-from llava_eval.records import Prompt, Sample
+from llava_eval.records import Origin, Prompt, Sample
 from llava_eval.sources.open import open_task
 from llava_eval.spec import TaskSpec, by_likelihood
 
@@ -28,6 +28,7 @@ class TaskPlan:
     samples: tuple[Sample, ...]
     """Those that are asked."""
     prompts: tuple[Prompt, ...]
+    origin: Origin
     record: Mapping[str, Any]
     """Version and data, for the manifest."""
 
@@ -96,6 +97,7 @@ def _plan_task(
             build_prompt(sample, spec, choices=choices(sample) if choices else None)
             for sample in asked
         ),
+        origin=origin,
         record=describe_task(spec, origin),
     )
 

@@ -50,6 +50,8 @@ class Sample:
     """Context that is put before the question (MMBench)."""
     answers: tuple[str, ...] | None = None
     """Gold answer (one) or human answers (TextVQA: ten); None where none is known."""
+    description: str | None = None
+    """The picture in words, where the benchmark's table has it for a judge (LLaVA-Bench)."""
     group: str | None = None
     """Split, category or type by which the summary is broken down."""
     tags: tuple[str, ...] = ()

@@ -280,8 +280,8 @@ LLAVA_EVAL = {
     "review/agreement verdicts",
     "review/tables": "metrics/paired records review/summary",
     "review/page": "errors metrics/statistics pages pictures records review/summary store verdicts",
-    "review/tasks": "answers records review/grader review/ledger review/questions review/requests "
-    "spec",
+    "review/tasks": "answers errors records review/grader review/ledger review/questions "
+    "review/requests review/rules",
     "review/verdict": "",
     "pages": "leaderboard resources",
     "svg": "",
@@ -305,13 +305,12 @@ LLAVA_EVAL = {
     "backends/openai backends/processes backends/ray_crew backends/team backends/worker "
     "threads records errors",
     "commands/task_judge": "commands/arguments commands/judging errors manifest metrics/__init__ "
-    "records review/judge review/ledger review/requests review/session review/tasks sources/open "
-    "spec verdicts",
+    "plan records review/judge review/ledger review/requests review/session review/tasks verdicts",
     "commands/run": "commands/arguments commands/backend commands/task_judge review/tasks "
     "backends/base baseline errors manifest metrics/__init__ "
     "plan progress registry report results run score store table spec records",
-    "commands/score": "commands/arguments answers ensemble prompts records registry score "
-    "sources/open table spec errors mme_results metrics/__init__ verdicts",
+    "commands/score": "commands/arguments answers ensemble prompts records registry results "
+    "score sources/open table spec errors mme_results metrics/__init__ verdicts",
     "commands/submit": "commands/arguments answers prompts registry results sources/open store "
     "submit errors",
     "commands/report": "baseline commands/arguments errors history history_report policy registry "

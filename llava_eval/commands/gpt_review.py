@@ -2,10 +2,9 @@
 
 import hashlib
 import logging
-import math
 import re
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from llava_eval.commands.judging import (
     progress,
     read_key,
     read_limits,
+    temperature,
     write_judging,
 )
 from llava_eval.errors import DataError
@@ -106,23 +106,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def temperature(text: str) -> float | None:
-    """A temperature from 0 to 2, or None for `none`.
-
-    Raises:
-        ArgumentTypeError: anything else.
-    """
-    if text == "none":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 2:
-        raise ArgumentTypeError(f"expected a temperature from 0 to 2 or none, got {text!r}")
-    return value
-
-
 def execute(arguments: Namespace) -> int:
     """Runs the command; 1 where reviews are missing or too many could not be read.
 
@@ -144,7 +127,7 @@ def execute(arguments: Namespace) -> int:
     key = read_key(arguments.api_key_env, is_needed=arguments.base_url is None)
     output = arguments.output or _default_output(names, judges, asked)
     made_with = _made_with(arguments, asked)
-    with progress("reviews", len(requests), Console(stderr=True)) as told:
+    with progress("reviews", requests, Console(stderr=True)) as told:
         outcome = review_all(
             requests,
             judges=partial(open_judges, judges, url=arguments.base_url, key=key),

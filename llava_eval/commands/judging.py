@@ -89,6 +89,23 @@ def price(text: str) -> Price:
     return Price(prompt, new)
 
 
+def temperature(text: str) -> float | None:
+    """A temperature from 0 to 2, or None for `none`.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if text == "none":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 2:
+        raise ArgumentTypeError(f"expected a temperature from 0 to 2 or none, got {text!r}")
+    return value
+
+
 def add_price(parser: ArgumentParser) -> None:
     """Declares what reviews may cost."""
     add = parser.add_argument
@@ -152,7 +169,7 @@ def read_limits(
 
 
 @contextmanager
-def progress(title: str, total: int, console: Console) -> Iterator[Told]:
+def progress(title: str, requests: Sequence[ReviewRequest], console: Console) -> Iterator[Told]:
     """A bar that counts reviews and what they cost; nothing where the console is no terminal."""
     bar = Progress(
         TextColumn("{task.description}"),
@@ -164,7 +181,8 @@ def progress(title: str, total: int, console: Console) -> Iterator[Told]:
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task(title, total=total, cost="")
+        distinct = {request.key for request in requests}
+        task = bar.add_task(title, total=len(distinct), cost="")
         yield partial(_tell, bar, task)
 
 

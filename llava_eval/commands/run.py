@@ -95,7 +95,7 @@ def execute(arguments: Namespace) -> int:
         last_ranks=last_ranks,
         likelihood=_by_likelihood(arguments),
     )
-    judge = open_task_judge(arguments, named)
+    judge = open_task_judge(arguments, plans)
     if assist_rank_0(arguments, [plan.prompts for plan in plans]):
         return 0
     folder = arguments.output or default_folder(arguments)
@@ -192,7 +192,7 @@ def _begin(
         "training_step": manifest.training_step(arguments.model),
         "warning": backend.warning,
     }
-    given = {name: getattr(arguments, name) for name in _SETTINGS}
+    given = {name: getattr(arguments, name) for name in _SETTINGS if name in arguments}
     environment = manifest.describe_environment(arguments.command_line)
     manifest.write_manifest(folder, {**named, **environment, "settings": given, **known})
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,23 +21,23 @@ from llava_eval.commands.judging import (
     progress,
     read_key,
     read_limits,
+    temperature,
     write_judging,
 )
 from llava_eval.errors import FlagsError
 from llava_eval.manifest import describe_environment
 from llava_eval.metrics import FAMILIES
+from llava_eval.plan import TaskPlan
 from llava_eval.records import Verdict
 from llava_eval.review.judge import Judge
 from llava_eval.review.ledger import Ledger
 from llava_eval.review.requests import Settings
 from llava_eval.review.session import Limits, review_all
 from llava_eval.review.tasks import Answered, Asker, open_asker, verdicts_by_sample
-from llava_eval.sources.open import HUB, data_root
-from llava_eval.spec import TaskSpec
 from llava_eval.verdicts import judge_of
 
-JUDGE_SETTINGS = ("judge", "judge_url", "votes")
-"""Flags that go into the manifest as they were given."""
+JUDGE_SETTINGS = ("judge", "judge_url", "judge_temperature", "judge_max_tokens", "votes")
+"""Flags that go into the manifest as they were given, where they were."""
 
 _REVIEWS = "reviews.jsonl"
 
@@ -67,7 +67,7 @@ class TaskJudge:
         """
         requests = self.askers[task](answered, self.settings)
         output = folder / _REVIEWS
-        with progress(f"{task}: reviews", len(requests), Console(stderr=True)) as told:
+        with progress(f"{task}: reviews", requests, Console(stderr=True)) as told:
             outcome = review_all(
                 requests,
                 judges=self.open,
@@ -122,15 +122,28 @@ def add_task_judge(parser: ArgumentParser) -> None:
     add("--judge", metavar="MODEL", help="who judges the tasks that need a judge")
     add("--judge-url", type=base_url, metavar="URL", help="its endpoint (default: OpenAI's)")
     add("--judge-key-env", metavar="NAME", help=f"variable with its key (default: {KEY_NAME})")
+    add(
+        "--judge-temperature",
+        type=temperature,
+        default=SUPPRESS,
+        metavar="T|none",
+        help="default: as published, 0.2 and for grades 0; none for judges that take only theirs",
+    )
+    add(
+        "--judge-max-tokens",
+        type=positive,
+        metavar="N",
+        help="of a reply; default: as published, 1024 and for grades 3, too few to think",
+    )
     add("--votes", type=positive, default=1, metavar="N", help="ask the judge N times")
     add_price(parser)
 
 
-def open_task_judge(arguments: Namespace, specs: Sequence[TaskSpec]) -> TaskJudge | None:
+def open_task_judge(arguments: Namespace, plans: Sequence[TaskPlan]) -> TaskJudge | None:
     """The judge that the flags name, with all that can be checked before a model loads.
 
     Args:
-        specs: all tasks of the run.
+        plans: of all tasks of the run.
 
     Returns:
         None where none is named.
@@ -140,16 +153,13 @@ def open_task_judge(arguments: Namespace, specs: Sequence[TaskSpec]) -> TaskJudg
     """
     if arguments.judge is None:
         return None
-    needing = [spec for spec in specs if FAMILIES[spec.metric].grade is not None]
+    needing = [plan for plan in plans if FAMILIES[plan.spec.metric].grade is not None]
     if not needing:
         raise FlagsError(f"--judge {arguments.judge}: none of the tasks needs a judge; drop it")
-    if arguments.data == HUB:
-        raise FlagsError("--judge: --data hub has no descriptions of pictures; give a folder")
     judges = (arguments.judge,)
     key = read_key(arguments.judge_key_env, is_needed=arguments.judge_url is None)
-    root = data_root(arguments.data)
     return TaskJudge(
-        settings=Settings(judges=judges, votes=arguments.votes),
+        settings=_settings(arguments),
         open=partial(open_judges, judges, url=arguments.judge_url, key=key),
         limits=read_limits(
             judges,
@@ -158,8 +168,20 @@ def open_task_judge(arguments: Namespace, specs: Sequence[TaskSpec]) -> TaskJudg
             given=arguments.price,
         ),
         askers={
-            spec.name: open_asker(spec, root, verdict_length=FAMILIES[spec.metric].verdict_length)
-            for spec in needing
+            plan.spec.name: open_asker(
+                plan.samples, plan.origin, verdict_length=FAMILIES[plan.spec.metric].verdict_length
+            )
+            for plan in needing
         },
         command_line=arguments.command_line,
     )
+
+
+def _settings(arguments: Namespace) -> Settings:
+    settings = Settings(judges=(arguments.judge,), votes=arguments.votes)
+    if "judge_temperature" in arguments:
+        given = arguments.judge_temperature
+        settings = replace(settings, temperature=given, grade_temperature=given)
+    if (tokens := arguments.judge_max_tokens) is not None:
+        settings = replace(settings, max_tokens=tokens, grade_max_tokens=tokens)
+    return settings

@@ -39,6 +39,7 @@ _OWN_FAULTS = ("context_length_exceeded", "content_filter", "content_policy_viol
 _TOO_LONG = ("context length", "context window", "too many tokens", "maximum model length")
 _HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 _OLD_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
+_OWN_TEMPERATURE = "; try --temperature none (of run: --judge-temperature none)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +187,7 @@ class Judge:
             # Newer models refuse the old name of the same limit.
             self._limit = _NEW_LIMIT
             return _Failure(reason, is_settled=True)
-        advice = "; try --temperature none" if "temperature" in reason else ""
+        advice = _OWN_TEMPERATURE if "temperature" in reason else ""
         raise JudgeError(f"{reason}{advice}") from None
 
     def _told(self, reason: str) -> str:

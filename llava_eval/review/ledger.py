@@ -9,7 +9,7 @@ it.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,22 +156,23 @@ class Ledger:
         except OSError as error:
             raise VerdictsError(f"{self.path}: cannot be written: {error.strerror}") from error
 
-    def finish(self, reviews: Mapping[str, Review], *, candidate: str) -> None:
+    def finish(self, reviews: Sequence[Review], *, candidate: str) -> None:
         """Leaves these reviews, in their order; others wait in `*.replaced.jsonl`.
 
         Args:
-            reviews: key -> review, all of which are in the file.
+            reviews: the keys of all are in the file.
 
         Raises:
             VerdictsError: it cannot be read.
             RunError: it cannot be written.
         """
         lines = self.lines(candidate=candidate)
-        if others := [line for key, line in lines.items() if key not in reviews]:
+        kept = {review.request.key for review in reviews}
+        if others := [line for key, line in lines.items() if key not in kept]:
             write_atomically(self.replaced, others)
         else:
             self.replaced.unlink(missing_ok=True)
-        write_atomically(self.path, [_read_anew(lines[key], each) for key, each in reviews.items()])
+        write_atomically(self.path, [_read_anew(lines[each.request.key], each) for each in reviews])
 
 
 def _read_lines(path: Path, candidate: str) -> Iterator[tuple[str, bytes]]:

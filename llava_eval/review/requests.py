@@ -43,6 +43,8 @@ class Settings:
     both_orders: bool = False
     temperature: float | None = TEMPERATURE
     max_tokens: int = MAX_TOKENS
+    grade_temperature: float | None = GRADE_TEMPERATURE
+    grade_max_tokens: int = GRADE_MAX_TOKENS
 
 
 def pair_requests(
@@ -208,8 +210,8 @@ def _grade_request(
     return ReviewRequest(
         judge=run[0],
         messages=written.messages,
-        temperature=GRADE_TEMPERATURE,
-        max_tokens=GRADE_MAX_TOKENS,
+        temperature=settings.grade_temperature,
+        max_tokens=settings.grade_max_tokens,
         vote=run[1],
         record={
             "question_id": sample.question_id,

@@ -8,7 +8,7 @@ that the reviews under way can cost, asked again and all: near it fewer are unde
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llava_eval.errors import ReviewError
 from llava_eval.records import Verdict
@@ -61,7 +61,8 @@ def review_all(
     """Reviews what the ledger does not hold.
 
     Args:
-        requests: what is wanted; the same one twice is asked once.
+        requests: what is wanted; what is the same for the judge is asked once, and each has the
+            review.
         judges: opens the judges, inside the event loop that asks them.
         candidate: whose answers are judged; the ledger must hold no other's.
 
@@ -72,17 +73,20 @@ def review_all(
     known = ledger.lines(candidate=candidate)
     wanted = {request.key: request for request in requests}
     todo = [request for key, request in wanted.items() if key not in known]
-    outcome = Outcome(num_reused=len(wanted) - len(todo))
+    outcome = Outcome(num_reused=sum(request.key in known for request in requests))
     reviews = {key: _stored(request, known[key]) for key, request in wanted.items() if key in known}
     told(len(reviews), 0.0)
     with ledger.appending() as append:
         session = _Session(append, limits=limits, outcome=outcome, reviews=reviews, told=told)
         if todo:
             asyncio.run(session.run(todo, judges))
-        in_order = {key: reviews[key] for key in wanted if key in reviews}
+        outcome.reviews = [
+            replace(reviews[request.key], request=request)
+            for request in requests
+            if request.key in reviews
+        ]
         # While the file is still ours: what another process added to it would be lost.
-        ledger.finish(in_order, candidate=candidate)
-    outcome.reviews = list(in_order.values())
+        ledger.finish(outcome.reviews, candidate=candidate)
     return outcome
 
 
@@ -194,7 +198,8 @@ def _attempts(request: ReviewRequest) -> list[tuple[Messages, float | None]]:
     if request.kind == "tuple":
         return [plain, plain]
     hinted = with_hint(request.messages)
-    return [plain, *((hinted, temperature) for temperature in _GRADE_TEMPERATURES)]
+    takes_any = request.temperature is not None
+    return [plain, *((hinted, each if takes_any else None) for each in _GRADE_TEMPERATURES)]
 
 
 def most_cost(price: Price, request: ReviewRequest) -> float:

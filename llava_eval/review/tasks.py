@@ -7,19 +7,27 @@ ground truth. A sample that failed has nothing to be judged.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from llava_eval.answers import read_answers
-from llava_eval.records import Response, Sample, Verdict
+from llava_eval.errors import DataError
+from llava_eval.records import Origin, Response, Sample, Verdict
 from llava_eval.review.grader import find_grade_prompt
 from llava_eval.review.ledger import Review, ReviewRequest
-from llava_eval.review.questions import QuestionSet, model_name, open_question_set, pair_answers
+from llava_eval.review.questions import (
+    Question,
+    QuestionSet,
+    model_name,
+    open_question_set,
+    pair_answers,
+)
 from llava_eval.review.requests import GradePrompt, Settings, grade_requests, pair_requests
-from llava_eval.spec import TaskSpec
+from llava_eval.review.rules import OWN_RULES
 
 _PAIR_LENGTH = 2
 _CONTEXT = "context.jsonl"
 _GROUND_TRUTH = "ground truth"
+# Whose answers a table has, which does not say which GPT-4.
+_TABLE_REFERENCE = "gpt-4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +44,11 @@ Asker = Callable[[Answered, Settings], list[ReviewRequest]]
 """Answers and how they are judged -> what the judge is asked."""
 
 
-def open_asker(spec: TaskSpec, root: Path, *, verdict_length: int) -> Asker:
+def open_asker(samples: Sequence[Sample], origin: Origin, *, verdict_length: int) -> Asker:
     """Reads all that a judge is told besides the answers.
 
     Args:
-        root: the data folder.
+        origin: of the samples.
         verdict_length: 2 where answers are compared with others, 1 where they are graded.
 
     Raises:
@@ -48,17 +56,55 @@ def open_asker(spec: TaskSpec, root: Path, *, verdict_length: int) -> Asker:
         AnswersError: so are the reference answers.
     """
     if verdict_length != _PAIR_LENGTH:
-        return partial(_ask_for_grades, prompt=find_grade_prompt(root))
-    questions = root / spec.layout.questions
-    path = root / spec.layout.annotations[0]
+        return partial(_ask_for_grades, prompt=find_grade_prompt(origin.root))
+    if origin.source != "llava_layout":
+        return _open_table(samples)
+    questions, path = (origin.root / name for name in origin.files)
     reference = read_answers(path)
     asked = open_question_set(
-        root,
+        origin.root,
         reference=reference,
         questions=questions,
         context=questions.with_name(_CONTEXT),
     )
-    return partial(_ask_for_pairs, asked=asked, reference=reference, path=path)
+    name = model_name(reference, path)
+    return partial(_ask_for_pairs, asked=asked, reference=reference, name=name)
+
+
+def _open_table(samples: Sequence[Sample]) -> Asker:
+    """Of samples that bring their descriptions and GPT-4's answers with them.
+
+    Raises:
+        DataError: they do not.
+    """
+    reference, questions = [], []
+    for sample in samples:
+        if sample.description is None or sample.answers is None:
+            raise DataError(
+                f"question {sample.question_id}: the table has no description of its picture for "
+                "the judge; give a folder with LLaVA's own files with --data"
+            )
+        questions.append(
+            Question(
+                question_id=sample.question_id,
+                category=sample.group,
+                text=sample.question,
+                image=sample.images[0].key,
+                context=sample.description,
+            )
+        )
+        reference.append(
+            Response(
+                sample_id=sample.sample_id,
+                question_id=sample.question_id,
+                prompt=sample.question,
+                text=sample.answers[0],
+                answer_id="",
+                model_id=_TABLE_REFERENCE,
+            )
+        )
+    asked = QuestionSet(variant="wild", questions=questions, rules=OWN_RULES, files={})
+    return partial(_ask_for_pairs, asked=asked, reference=reference, name=_TABLE_REFERENCE)
 
 
 def _ask_for_pairs(
@@ -67,7 +113,7 @@ def _ask_for_pairs(
     *,
     asked: QuestionSet,
     reference: Sequence[Response],
-    path: Path,
+    name: str,
 ) -> list[ReviewRequest]:
     given = [response for _, response in _to_judge(answered)]
     if not given:
@@ -76,7 +122,7 @@ def _ask_for_pairs(
         pair_answers(asked.questions, given, reference).pairings,
         variant=asked.variant,
         rules=asked.rules,
-        names=(answered.model_id, model_name(reference, path)),
+        names=(answered.model_id, name),
         settings=settings,
     )
 

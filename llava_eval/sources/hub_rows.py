@@ -181,6 +181,7 @@ def _llava_bench(row: Row, number: int) -> Sample:
         question_id=question_id,
         question=_text(row, "question"),
         answers=(_text(row, "gpt_answer"),),
+        description=row.get("caption"),
         group=_text(row, "category"),
     )
 
@@ -273,7 +274,7 @@ HUB_READERS: Mapping[str, HubReader] = {
     "llava_bench": HubReader(
         to_sample=_llava_bench,
         columns=("question_id", "question", "gpt_answer", "category"),
-        optional=("image_id",),
+        optional=("image_id", "caption"),
     ),
     "mm_vet": HubReader(
         to_sample=_mm_vet, columns=("question_id", "question", "answer", "capability")

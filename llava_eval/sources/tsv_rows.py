@@ -109,6 +109,7 @@ def _llava_bench(row: Row, picture: str) -> list[Sample]:
             picture,
             question=_text(row, "question"),
             answers=(_text(row, "gpt4_ans"),),
+            description=_filled(row, "caption"),
             group=_text(row, "category"),
         )
     ]

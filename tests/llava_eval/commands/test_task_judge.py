@@ -8,6 +8,7 @@ from llava_eval.commands import backend as opening
 from llava_eval.mini.write import write_mini
 from tests.llava_eval.commands.test_run import GQA, command, use_backend
 from tests.llava_eval.review.judge_server import judging
+from tests.llava_eval.sources.other_forms import tsv_rows, write_tsv
 
 RUN = GQA.parent
 KEY = "sk-secret-0123456789"
@@ -229,3 +230,43 @@ def test_runs_that_other_judges_judged_are_not_compared(server, monkeypatch, cap
     cli.main(["compare", "a", "b"])
     told = capsys.readouterr()
     assert "judge a-dated" in told.out + told.err
+
+
+def test_a_table_brings_what_the_judge_is_told(server, monkeypatch, mini) -> None:
+    use_backend(monkeypatch)
+    write_tsv(Path("tables/LLaVABench.tsv"), tsv_rows("llava_bench_wild", mini))
+    assert judged_run(server, tasks="llava_bench_wild", data="tables") == 0
+    assert len(server.messages) == 4
+    assert all(text.startswith("[Context]\nA drawing.\n") for text in server.messages)
+    (summary,) = Path("runs/scripted-tables-limit4").glob("*/summary.json")
+    values = json.loads(summary.read_bytes())["metrics"]
+    assert values["relative"]["value"] == pytest.approx(75)
+
+
+def test_a_table_without_descriptions_is_refused_before_the_model_loads(
+    monkeypatch, capsys, mini
+) -> None:
+    rows = [{**row, "caption": ""} for row in tsv_rows("llava_bench_wild", mini)]
+    write_tsv(Path("tables/LLaVABench.tsv"), rows)
+    monkeypatch.setattr(opening, "load_model", lambda model, **settings: pytest.fail("loaded"))
+    flags = ["--judge", "m", "--judge-url", "http://h/v1"]
+    assert command(*flags, tasks="llava_bench_wild", data="tables") == 2
+    assert "has no description of its picture" in capsys.readouterr().err
+
+
+def test_a_judge_that_takes_only_its_own_temperature_can_be_had(
+    server, monkeypatch, capsys
+) -> None:
+    use_backend(monkeypatch)
+    server.faults = ["temperature"]
+    assert judged_run(server, "--concurrency", "1") == 2
+    assert "try --temperature none (of run: --judge-temperature none)" in capsys.readouterr().err
+    server.bodies.clear()
+    server.answer = lambda body: "8 6" if "[Context]" in str(body["messages"]) else "0.5"
+    own = ["--judge-temperature", "none", "--judge-max-tokens", "900"]
+    assert judged_run(server, *own) == 0
+    assert len(server.bodies) == 8
+    assert not any("temperature" in body for body in server.bodies)
+    assert {body["max_tokens"] for body in server.bodies} == {900}
+    settings = json.loads((RUN / "manifest.json").read_text())["settings"]
+    assert (settings["judge_temperature"], settings["judge_max_tokens"]) == (None, 900)

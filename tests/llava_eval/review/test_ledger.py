@@ -97,8 +97,7 @@ def test_a_last_line_that_only_lacks_its_newline_is_kept(tmp_path):
 
 def test_at_the_end_reviews_stand_in_the_order_of_the_questions(tmp_path):
     ledger = filled(tmp_path / "r.jsonl", request(2), request(0), request(1))
-    reviews = {request(n).key: review_of(request(n)) for n in range(3)}
-    ledger.finish(reviews, candidate="ours")
+    ledger.finish([review_of(request(n)) for n in range(3)], candidate="ours")
     records = map(json.loads, ledger.path.read_text().splitlines())
     assert [record["question_id"] for record in records] == [0, 1, 2]
 
@@ -106,16 +105,16 @@ def test_at_the_end_reviews_stand_in_the_order_of_the_questions(tmp_path):
 def test_what_no_longer_belongs_waits_beside_and_comes_back(tmp_path):
     ledger = filled(tmp_path / "r.jsonl", request(0), request(1))
     keys = [request(n).key for n in range(2)]
-    ledger.finish({keys[0]: review_of(request(0))}, candidate="ours")
+    ledger.finish([review_of(request(0))], candidate="ours")
     assert len(ledger.path.read_text().splitlines()) == 1
     assert set(ledger.lines(candidate="ours")) == set(keys)
-    ledger.finish({keys[n]: review_of(request(n)) for n in range(2)}, candidate="ours")
+    ledger.finish([review_of(request(n)) for n in range(2)], candidate="ours")
     assert not ledger.replaced.exists()
 
 
 def test_stored_reviews_get_the_scores_that_the_rule_of_now_reads(tmp_path):
     ledger = filled(tmp_path / "r.jsonl", request(0))
-    ledger.finish({request(0).key: review_of(request(0), verdict=None)}, candidate="ours")
+    ledger.finish([review_of(request(0), verdict=None)], candidate="ours")
     assert json.loads(ledger.path.read_text())["tuple"] == [-1, -1]
 
 

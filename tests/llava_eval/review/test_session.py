@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -77,9 +78,23 @@ def test_many_reviews_take_little_more_than_the_judge_does(server, tmp_path):
     assert time.monotonic() - started < 1.3 * 6 * 0.5
 
 
-def test_the_same_request_twice_is_asked_once(server, tmp_path):
-    review(server, [request(0), request(0)], tmp_path / "r.jsonl")
+def test_two_answers_that_are_the_same_to_the_judge_have_one_review(server, tmp_path):
+    other = replace(request(0), record=request(0).record | {"question_id": 7})
+    for reused in (0, 2):
+        outcome = review(server, [request(0), other], tmp_path / "r.jsonl")
+        assert [each.request.record["question_id"] for each in outcome.reviews] == [0, 7]
+        assert outcome.num_reused == reused
     assert len(server.bodies) == 1
+    stored = map(json.loads, (tmp_path / "r.jsonl").read_text().splitlines())
+    assert [each["question_id"] for each in stored] == [0, 7]
+
+
+def test_a_grader_that_takes_only_its_own_temperature_is_asked_again_without_one(server, tmp_path):
+    server.answer = lambda body: "?" if len(server.bodies) == 1 else "0.5"
+    graded = replace(request(), kind="grade", temperature=None, read=lambda text: None)
+    review(server, [graded], tmp_path / "r.jsonl")
+    assert len(server.bodies) == 6
+    assert not any("temperature" in body for body in server.bodies)
 
 
 def test_a_rerun_pays_for_what_is_missing_or_changed(server, tmp_path):

@@ -341,6 +341,7 @@ _TSV_ROW: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 def write_tsv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes a table as VLMEvalKit's are written; a list stands there as Python shows it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         table.writeheader()
