@@ -60,6 +60,16 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     return manifest
 
 
+def recorded_data(folder: Path) -> str | None:
+    """What `--data` was when a run folder was made; None where the folder does not say.
+
+    Raises:
+        RunError: as `read_manifest`.
+    """
+    data: str | None = read_manifest(folder).get("settings", {}).get("data")
+    return data
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

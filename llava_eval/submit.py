@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from llava_eval.errors import DataError
 from llava_eval.extract import gqa_answer
 from llava_eval.metrics.normalize import normalize_answer
-from llava_eval.records import Sample
+from llava_eval.records import Origin, Sample
 from llava_eval.sources.files import read_json, read_json_lines
 from llava_eval.sources.mmbench import read_table
 from llava_eval.spec import TaskSpec
@@ -27,11 +27,34 @@ class Answered:
     """A task with an answer to every sample."""
 
     spec: TaskSpec
-    root: Path
-    """Folder that the paths of the task file start from."""
+    origin: Origin
+    """What was asked from."""
     samples: Sequence[Sample]
     texts: Mapping[str, str]
     """Sample id -> output."""
+
+    @property
+    def root(self) -> Path:
+        """Folder of the benchmark's files.
+
+        Raises:
+            DataError: the Hub was asked from, whose tables lack what the server wants.
+        """
+        if self.origin.source == "hub":
+            raise DataError(
+                f"{self.spec.name}: what the server takes is made from the benchmark's own files; "
+                "give the folder that has them with --data"
+            )
+        return self.origin.root
+
+    @property
+    def questions(self) -> Path:
+        """The file that asks.
+
+        Raises:
+            DataError: as `root`.
+        """
+        return self.root / self.origin.files[0]
 
     def text(self, sample: Sample) -> str:
         """The answer to a sample."""
@@ -105,7 +128,7 @@ def _mmbench(answered: Answered) -> bytes:
     """
     from openpyxl import Workbook
 
-    rows = read_table(answered.root / answered.spec.layout.questions)
+    rows = read_table(answered.questions)
     columns = [name for name in rows[0] if name not in _MMBENCH_LEFT_OUT]
     columns.insert(_MMBENCH_PLACE, "prediction")
     book = Workbook()
@@ -128,7 +151,7 @@ def _mmbench(answered: Answered) -> bytes:
 def _seed(answered: Answered) -> bytes:
     """One record a line, ids as the benchmark spells them."""
     records = (
-        {"question_id": each.sample_id, "prediction": answered.text(each)}
+        {"question_id": str(each.question_id), "prediction": answered.text(each)}
         for each in answered.samples
     )
     return b"".join(_json(record) + b"\n" for record in records)
@@ -142,7 +165,7 @@ def _mm_vet(answered: Answered) -> bytes:
 
 def _qbench(answered: Answered) -> bytes:
     """The question file's records with the responses, as an array that any JSON parser reads."""
-    records = read_json(answered.root / answered.spec.layout.questions)
+    records = read_json(answered.questions)
     return _json(
         [
             record | {"response": answered.text(sample)}

@@ -8,14 +8,19 @@ from collections.abc import Callable
 LLAVA_DATA = "playground/data/eval"
 
 
-def add_data(parser: ArgumentParser) -> None:
-    """Declares `--data`."""
+def add_data(parser: ArgumentParser, *, run: str | None = None) -> None:
+    """Declares `--data`.
+
+    Args:
+        run: the flag with a run folder, whose data are the default; the value then is None.
+    """
+    default = LLAVA_DATA if run is None else f"as the run of {run} says, else {LLAVA_DATA}"
     parser.add_argument(
         "--data",
-        default=LLAVA_DATA,
+        default=LLAVA_DATA if run is None else None,
         metavar="ROOT|hub|mini",
         help="folder laid out as LLaVA's or with VLMEvalKit's TSV files; the Hugging Face Hub; or "
-        f"the mini data (default: {LLAVA_DATA})",
+        f"the mini data (default: {default})",
     )
 
 

@@ -11,7 +11,7 @@ from typing import get_args
 from rich.console import Console
 
 from llava_eval.answers import Matched, match_answers, read_answers
-from llava_eval.commands.arguments import add_data, one_task
+from llava_eval.commands.arguments import LLAVA_DATA, add_data, one_task
 from llava_eval.ensemble import prefer, read_preferred
 from llava_eval.errors import DataError, FlagsError, VerdictsError
 from llava_eval.metrics import FAMILIES
@@ -19,6 +19,7 @@ from llava_eval.mme_results import read_mme_results
 from llava_eval.prompts import build_prompt
 from llava_eval.records import Missing, Prompt, Response, Sample, Verdict
 from llava_eval.registry import load_tasks, select_tasks
+from llava_eval.results import recorded_data
 from llava_eval.score import score_task, write_scores
 from llava_eval.sources.open import HUB, load_samples
 from llava_eval.spec import TaskSpec, by_likelihood
@@ -65,7 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="another model's answers to ScienceQA, which count where a letter can be read in them",
     )
-    add_data(parser)
+    add_data(parser, run="--output")
     add("--questions", type=Path, metavar="FILE", help="question file, where it lies elsewhere")
     add("--annotations", type=Path, nargs="+", metavar="FILE", help="annotations, likewise")
     add(
@@ -86,11 +87,12 @@ def execute(arguments: Namespace) -> int:
     """
     tasks = load_tasks()
     (named,) = select_tasks(arguments.task, tasks)
-    if arguments.data == HUB and (arguments.questions or arguments.annotations):
+    data = arguments.data or _data_of(arguments.output) or LLAVA_DATA
+    if data == HUB and (arguments.questions or arguments.annotations):
         raise DataError("--questions and --annotations name files of a folder; --data hub has none")
     spec = with_files(named, questions=arguments.questions, annotations=arguments.annotations)
     answers, reviews = _given_files(arguments, spec)
-    samples = load_samples(spec, arguments.data)
+    samples = load_samples(spec, data)
     responses = None if answers is None else _responses(answers, spec, samples)
     if any("option_logprobs" in each.metadata for each in (responses or {}).values()):
         spec = by_likelihood(spec)
@@ -109,6 +111,10 @@ def execute(arguments: Namespace) -> int:
     Console().print(summary_table([summary], tasks))
     sys.stdout.write(next_steps([summary], arguments.output))
     return 0
+
+
+def _data_of(run: Path | None) -> str | None:
+    return None if run is None else recorded_data(run)
 
 
 def _given_files(arguments: Namespace, spec: TaskSpec) -> tuple[Path | None, list[Path]]:

@@ -10,8 +10,8 @@ from llava_eval.commands.arguments import LLAVA_DATA, one_task
 from llava_eval.errors import DataError, RunError
 from llava_eval.prompts import build_prompt
 from llava_eval.registry import load_tasks, select_tasks
-from llava_eval.results import read_manifest
-from llava_eval.sources.open import data_root, load_samples
+from llava_eval.results import recorded_data
+from llava_eval.sources.open import open_task
 from llava_eval.store import write_atomically
 from llava_eval.submit import FORMS, Answered, check_complete
 
@@ -40,14 +40,14 @@ def execute(arguments: Namespace) -> int:
         raise DataError(f"{spec.name} has no evaluation server; `score` scores it here")
     form = FORMS[spec.submission]
     answers, data = _find(arguments.run, spec.name, arguments.data)
-    samples = load_samples(spec, data)
+    samples, origin = open_task(spec, data)
     prompts = {sample.sample_id: build_prompt(sample, spec) for sample in samples}
     matched = match_answers(samples, prompts, read_answers(answers))
     if matched.unmatched:
         _logger.warning("%d answers belong to no sample of %s", matched.unmatched, spec.name)
     texts = {name: each.text for name, each in matched.by_sample.items() if each.error is None}
     check_complete(samples, texts)
-    content = form.write(Answered(spec=spec, root=data_root(data), samples=samples, texts=texts))
+    content = form.write(Answered(spec=spec, origin=origin, samples=samples, texts=texts))
     output = arguments.output or answers.with_name(f"{spec.name}-submission{form.suffix}")
     write_atomically(output, [content])
     sys.stdout.write(f"{output}: {len(samples)} answers\n")
@@ -64,7 +64,7 @@ def _find(run: Path, task: str, data: str | None) -> tuple[Path, str]:
         answers, recorded = run, None
     else:
         answers = run / task / "responses.jsonl"
-        recorded = read_manifest(run).get("settings", {}).get("data")
+        recorded = recorded_data(run)
     if not answers.is_file():
         raise RunError(f"{answers} is not there; expected a finished run, or a file of answers")
     return answers, data or recorded or LLAVA_DATA

@@ -7,7 +7,15 @@ import pytest
 from openpyxl import load_workbook
 
 from llava_eval import cli
+from llava_eval.errors import DataError
 from llava_eval.mini.write import write_mini
+from llava_eval.records import Origin
+from llava_eval.registry import load_tasks
+from llava_eval.sources.open import load_samples
+from llava_eval.submit import FORMS, Answered
+from tests.llava_eval.sources.other_forms import tsv_rows, write_tsv
+
+TASKS = load_tasks()
 
 
 @pytest.fixture
@@ -96,3 +104,43 @@ def test_a_task_without_a_server_is_refused(tmp_path, capsys):
 def test_a_run_without_answers_is_refused(tmp_path, capsys):
     assert cli.main(["submit", str(tmp_path), "--task", "gqa"]) == 2
     assert "responses.jsonl is not there; expected a finished run" in capsys.readouterr().err
+
+
+def answers_to(spec, data: Path, path: Path) -> str:
+    samples = load_samples(spec, str(data))
+    lines = [{"question_id": each.question_id, "prompt": each.question, "text": "A"}
+             for each in samples]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+def test_a_table_in_the_other_documented_folder_is_found(own_mini, tmp_path):
+    (own_mini / "mmbench_cn").rename(own_mini / "moved")
+    for table in (own_mini / "moved").glob("*.tsv"):
+        table.rename(own_mini / "mmbench" / table.name)
+    given = answers_to(TASKS["mmbench_cn"], own_mini, tmp_path / "a.jsonl")
+    assert cli.main(["submit", given, "--task", "mmbench_cn", "--data", str(own_mini)]) == 0
+    assert cells(tmp_path / "mmbench_cn-submission.xlsx")[1][6] == "A"
+
+
+def test_mmbench_is_submitted_from_the_table_that_was_asked(mini, tmp_path):
+    table = tmp_path / "tables" / TASKS["mmbench"].tsv.file
+    write_tsv(table, tsv_rows("mmbench", mini))
+    given = answers_to(TASKS["mmbench"], table.parent, tmp_path / "a.jsonl")
+    assert cli.main(["submit", given, "--task", "mmbench", "--data", str(table.parent)]) == 0
+    assert "A" in cells(tmp_path / "mmbench-submission.xlsx")[1]
+
+
+def test_what_the_hub_asked_needs_the_own_files_of_a_benchmark():
+    origin = Origin(source="hub", root=Path("cache"))
+    answered = Answered(spec=TASKS["mmbench"], origin=origin, samples=[], texts={})
+    with pytest.raises(DataError, match="give the folder that has them with --data"):
+        FORMS["mmbench"].write(answered)
+
+
+def test_seed_has_its_own_ids(mini, tmp_path):
+    given = answers_to(TASKS["seed"], mini, tmp_path / "a.jsonl")
+    assert cli.main(["submit", given, "--task", "seed", "--data", str(mini)]) == 0
+    written = (tmp_path / "seed-submission.jsonl").read_text().splitlines()
+    own = json.loads((mini / "seed_bench/SEED-Bench.json").read_text())["questions"]
+    assert {json.loads(line)["question_id"] for line in written} == {q["question_id"] for q in own}

@@ -45,6 +45,17 @@ def test_output_gets_the_files_of_a_run(capsys) -> None:
     assert Path("out/gqa/scores.jsonl").exists()
 
 
+def test_a_run_that_gets_scores_is_scored_on_the_data_that_it_says(capsys) -> None:
+    write_answers(Path("a.jsonl"))
+    Path("out").mkdir()
+    Path("out/manifest.json").write_text('{"settings": {"data": "mini"}}')
+    flags = ["--task", "gqa", "--answers", "a.jsonl"]
+    assert cli.main(["score", *flags, "--output", "out"]) == 0
+    assert "100.0" in capsys.readouterr().out
+    assert cli.main(["score", *flags, "--output", "elsewhere"]) == 2
+    assert "playground/data/eval" in capsys.readouterr().err
+
+
 def test_answers_that_fit_nothing_are_counted(caplog) -> None:
     twice = load_samples(load_tasks()["gqa"], "mini")[0].question_id
     more = ({"question_id": "none", "text": "no"}, {"question_id": twice, "text": "no"})
