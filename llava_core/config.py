@@ -31,6 +31,7 @@ _MULTIMODAL = {
     "s2_scales", "tokenizer_model_max_length", "tokenizer_padding_side", "tune_mm_mlp_adapter",
     "tune_mm_vision_resampler", "unfreeze_mm_vision_tower", "use_mm_proj", "vision_tower",
     "_name_or_path", "transformers_version", "torch_dtype", "dtype", "warning",
+    "conversation",
 }  # fmt: skip
 _ANYRES_MAX = "anyres_max_N"
 _MLP = "mlpNx_gelu"
@@ -40,6 +41,7 @@ _NUMBERED = {_MLP: r"mlp[1-9]\d*x_gelu", _ANYRES_MAX: r"anyres_max_[1-9]\d*"}
 # Fields whose types no class of transformers looks at; each may be null.
 _TYPES = {
     "architectures": (list, "a list"),
+    "conversation": (str, "the name of a template"),
     "mm_hidden_size": (int, "an integer"),
     "mm_vision_select_layer": (int, "an integer"),
     "tokenizer_model_max_length": (int, "an integer"),
@@ -108,6 +110,8 @@ class LlavaConfig:
     """Type the weights were saved in."""
     warning: str | None = None
     """What a reader of this checkpoint's scores must know; our own field, `tiny` has it."""
+    conversation: str | None = None
+    """The prompt template that it was trained with; our own field, our trainer writes it."""
 
     def __post_init__(self) -> None:
         """Refuses values that no published code knows.
@@ -237,6 +241,7 @@ def parse_config(fields: Mapping[str, Any], *, path: Path) -> LlavaConfig:
         max_length=fields.get("tokenizer_model_max_length"),
         torch_dtype=fields.get("torch_dtype") or fields.get("dtype"),
         warning=fields.get("warning"),
+        conversation=fields.get("conversation"),
     )
 
 

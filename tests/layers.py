@@ -27,8 +27,10 @@ LLAVA_CORE = {
     "checkpoint/original": "checkpoint/hub checkpoint/keys checkpoint/files checkpoint/parts "
     "checkpoint/tower config errors",
     "checkpoint/lazy": "",
-    "checkpoint/adapters": "checkpoint/files checkpoint/keys checkpoint/lazy checkpoint/original "
-    "checkpoint/parts config json_files errors",
+    "checkpoint/tables": "checkpoint/keys checkpoint/parts checkpoint/tokenizer_files tokens",
+    "checkpoint/adapters": "checkpoint/files checkpoint/hugging_face checkpoint/keys "
+    "checkpoint/lazy checkpoint/original checkpoint/parts checkpoint/tables config json_files "
+    "errors",
     "checkpoint/delta": "checkpoint/files checkpoint/keys checkpoint/lazy checkpoint/parts "
     "json_files errors",
     "checkpoint/destination": "checkpoint/hub errors",
@@ -42,8 +44,9 @@ LLAVA_CORE = {
     "conversation images errors",
     "checkpoint/save": "checkpoint/adapters checkpoint/chat_template checkpoint/extra_tokens "
     "checkpoint/generation checkpoint/hugging_face checkpoint/hugging_face_keys checkpoint/keys "
-    "checkpoint/layouts checkpoint/load checkpoint/parts checkpoint/shards checkpoint/template "
-    "checkpoint/tokenizer_files checkpoint/tower conversation images templates tokens",
+    "checkpoint/layouts checkpoint/load checkpoint/parts checkpoint/shards checkpoint/tables "
+    "checkpoint/template checkpoint/tokenizer_files checkpoint/tower conversation images templates "
+    "tokens",
     "checkpoint/open": "checkpoint/adapters checkpoint/delta checkpoint/files checkpoint/hub "
     "checkpoint/hugging_face checkpoint/original checkpoint/parts errors",
     "checkpoint/placement": "config errors",
@@ -157,8 +160,8 @@ LLAVA_CORE = {
     "train/stages": "checkpoint/keys checkpoint/load checkpoint/parts checkpoint/placement "
     "errors model/llava train/recipe",
     "train/start": "checkpoint/adapters checkpoint/files checkpoint/hub checkpoint/keys "
-    "checkpoint/open checkpoint/original checkpoint/parts checkpoint/tower config errors "
-    "json_files model/projector train/recipe",
+    "checkpoint/open checkpoint/original checkpoint/parts checkpoint/tables checkpoint/tower "
+    "config errors json_files model/projector templates train/recipe",
     "train/trainer": "data/collate data/dataset data/sampler errors json_files memory "
     "train/checkpoints train/flops train/loss train/recipe train/stages",
     "train/watch": "errors json_files train/checkpoints train/launch train/recipe",

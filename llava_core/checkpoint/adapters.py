@@ -11,16 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from llava_core.checkpoint.files import read_file, read_tensors, weight_files
+from llava_core.checkpoint.hugging_face import is_hugging_face, read_hugging_face
 from llava_core.checkpoint.keys import NEWLINE, PROJECTOR, from_original, to_original
 from llava_core.checkpoint.lazy import LazyTensors
 from llava_core.checkpoint.original import assemble
 from llava_core.checkpoint.parts import Parts, rename
+from llava_core.checkpoint.tables import in_original_rows
 from llava_core.config import read_config
 from llava_core.errors import CheckpointError
 from llava_core.json_files import read_object
@@ -41,6 +43,16 @@ _PLAIN = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_ou
 _INITIALIZATIONS = (True, False, None, "default", "gaussian", "eva", "orthogonal")
 
 
+class _Base(NamedTuple):
+    """What something was trained on."""
+
+    tensors: Mapping[str, Tensor]
+    """By our names."""
+    tokenizer: Path
+    image_token_id: int | None = None
+    """As in `Parts`, of this tokenizer."""
+
+
 def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> Parts:
     """Reads a LoRA folder and merges it into its base, in float32 and back to the base's type.
 
@@ -58,7 +70,8 @@ def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> P
     adapter = next((folder / name for name in _LORA_FILES if (folder / name).is_file()), None)
     if adapter is None:
         raise CheckpointError(f"{folder} has no adapter: looked for {', '.join(_LORA_FILES)}")
-    tensors = rename(read_tensors(base), from_original)
+    below = _read_base(base)
+    tensors = dict(below.tensors)
     files = [*weight_files(base), folder / LORA_CONFIG, adapter]
     if (folder / _NON_LORA).is_file():
         trained = read_file(folder / _NON_LORA)
@@ -68,11 +81,8 @@ def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> P
     changes = _changes(tensors, updates, settings=settings, adapter=adapter)
     config = read_config(folder)
     parts = assemble(folder, config, tensors, files=files, vision_tower=vision_tower)
-    return replace(
-        parts,
-        tensors=LazyTensors(parts.tensors, changes),
-        tokenizer=_tokenizer_folder(folder, base),
-    )
+    parts = _with_tokenizer(parts, folder, base=below)
+    return replace(parts, tensors=LazyTensors(parts.tensors, changes))
 
 
 def read_projector_only(folder: Path, *, base: Path, vision_tower: str | None = None) -> Parts:
@@ -83,7 +93,8 @@ def read_projector_only(folder: Path, *, base: Path, vision_tower: str | None = 
     Source: LLaVA c121f04, `load_pretrained_model` and, for the embeddings that projectors with
     start and end marks carry, `initialize_vision_tokenizer`.
     """
-    tensors = rename(read_tensors(base), from_original)
+    below = _read_base(base)
+    tensors = dict(below.tensors)
     projector = rename(read_file(folder / PROJECTOR_FILE), from_original)
     config = read_config(folder)
     for name in tensors.keys() & projector.keys() & set(_EMBEDDINGS):
@@ -96,7 +107,7 @@ def read_projector_only(folder: Path, *, base: Path, vision_tower: str | None = 
         tensors |= _with_rows(tensors, name, rows, num_rows=config.vocab_size)
     files = [*weight_files(base), folder / PROJECTOR_FILE]
     parts = assemble(folder, config, tensors | projector, files=files, vision_tower=vision_tower)
-    return replace(parts, tokenizer=_tokenizer_folder(folder, base))
+    return _with_tokenizer(parts, folder, base=below)
 
 
 def projector_names(parts: Parts) -> list[str]:
@@ -190,8 +201,18 @@ def _scale(settings: Mapping[str, Any]) -> float:
     return float(settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank))
 
 
-def _tokenizer_folder(folder: Path, base: Path) -> Path:
-    return folder if (folder / "tokenizer_config.json").is_file() else base
+def _read_base(folder: Path) -> _Base:
+    """A language model or a whole LLaVA, in either layout; with the rows of the original's."""
+    if not is_hugging_face(folder):
+        return _Base(rename(read_tensors(folder), from_original), tokenizer=folder)
+    parts = in_original_rows(read_hugging_face(folder))
+    return _Base(parts.tensors, tokenizer=folder, image_token_id=parts.image_token_id)
+
+
+def _with_tokenizer(parts: Parts, folder: Path, *, base: _Base) -> Parts:
+    if (folder / "tokenizer_config.json").is_file():
+        return replace(parts, tokenizer=folder)
+    return replace(parts, tokenizer=base.tokenizer, image_token_id=base.image_token_id)
 
 
 def _without_peft(name: str) -> str:

@@ -196,6 +196,7 @@ def _config(
         max_length=extra.get("tokenizer_model_max_length"),
         torch_dtype=_dtype(fields) or _dtype(fields.get("text_config") or {}),
         warning=extra.get("warning"),
+        conversation=extra.get("conversation"),
     )
 
 

@@ -115,6 +115,7 @@ def hugging_face_fields(
                 config.vocab_size if parts.image_token_id is None else parts.original_vocab_size
             ),
             warning=config.warning,
+            conversation=config.conversation,
         ),
     }
 
@@ -212,6 +213,7 @@ def original_fields(
             tokenizer_model_max_length=config.max_length,
             torch_dtype=dtype,
             warning=config.warning,
+            conversation=config.conversation,
         ),
     }
 

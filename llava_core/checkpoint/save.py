@@ -22,7 +22,7 @@ from llava_core.checkpoint.generation import FILE as GENERATION
 from llava_core.checkpoint.generation import generation_fields
 from llava_core.checkpoint.hugging_face import TOWER_FOLDER, model_fields
 from llava_core.checkpoint.hugging_face_keys import to_hugging_face
-from llava_core.checkpoint.keys import LANGUAGE, TOWER, to_original
+from llava_core.checkpoint.keys import TOWER, to_original
 from llava_core.checkpoint.layouts import (
     hugging_face_fields,
     model_class,
@@ -34,11 +34,11 @@ from llava_core.checkpoint.layouts import (
 from llava_core.checkpoint.load import build_skeleton
 from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.shards import MAX_SHARD_BYTES, write_tensors
+from llava_core.checkpoint.tables import TABLES, original_rows, with_rows
 from llava_core.checkpoint.template import choose_template
 from llava_core.checkpoint.tokenizer_files import (
     add_layout_tokens,
     copy_tokenizer,
-    last_text_id,
     write_for_hugging_face,
     write_for_original,
 )
@@ -48,8 +48,6 @@ from llava_core.images import load_processor
 from llava_core.templates import get_template
 from llava_core.tokens import load_tokenizer
 
-# Tables with a row for every token.
-_TABLES = {f"{LANGUAGE}model.embed_tokens.weight", f"{LANGUAGE}lm_head.weight"}
 _ROW_MULTIPLE = 64
 
 _logger = logging.getLogger(__name__)
@@ -141,7 +139,7 @@ def write_original(
     if parts.image_token_id is None:
         copy_tokenizer(parts.tokenizer, folder)
     else:
-        num_rows = _original_rows(parts, tokenizer)
+        num_rows = original_rows(parts, tokenizer)
         write_for_original(tokenizer, parts.tokenizer, folder)
         pad_token_id = load_tokenizer(folder).pad_token_id
     fields = original_fields(
@@ -210,7 +208,7 @@ def write_projector_only(parts: Parts, folder: Path, *, dtype: torch.dtype | Non
         )
     num_rows = parts.config.vocab_size
     if parts.image_token_id is not None:
-        num_rows = _original_rows(parts, load_tokenizer(parts.tokenizer))
+        num_rows = original_rows(parts, load_tokenizer(parts.tokenizer))
     fields = original_fields(
         parts.config, num_rows=num_rows, has_tower=False, dtype=_dtype_name(parts, dtype)
     )
@@ -232,26 +230,11 @@ def _tensors(
         if name.startswith(TOWER) and not with_tower:
             continue
         tensor = _cast(parts.tensors[name], dtype)
-        yield name, _with_rows(tensor, num_rows) if name in _TABLES else tensor
+        yield name, with_rows(tensor, num_rows) if name in TABLES else tensor
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-
-
-def _with_rows(table: Tensor, num_rows: int) -> Tensor:
-    """Cuts a table, or fills it up with its mean."""
-    if num_rows <= len(table):
-        return table[:num_rows]
-    mean = table.mean(dim=0, keepdim=True, dtype=torch.float32).to(table.dtype)
-    return torch.cat([table, mean.expand(num_rows - len(table), -1)])
-
-
-def _original_rows(parts: Parts, tokenizer: Any) -> int:
-    """Rows of the tables in the original layout: as recorded, else those of tokens of text."""
-    needed = last_text_id(tokenizer) + 1
-    recorded = parts.original_vocab_size or needed
-    return recorded if needed <= recorded <= parts.config.vocab_size else needed
 
 
 def _write_tower(parts: Parts, folder: Path, *, dtype: torch.dtype | None) -> None:

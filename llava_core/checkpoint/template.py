@@ -1,7 +1,8 @@
 """Chooses the prompt template that fits a checkpoint, and says why.
 
-What the checkpoint is made of decides, whatever its folder is called. Only Llama 2's chat models
-look like Vicuna in every file; for them there is a table of published names.
+A checkpoint of our trainer says it itself. Of others, what it is made of decides, whatever its
+folder is called. Only Llama 2's chat models look like Vicuna in every file; for them there is a
+table of published names.
 """
 
 from typing import Any, NamedTuple
@@ -49,14 +50,17 @@ def choose_template(
         wanted: name of a template to use whatever the checkpoint is.
 
     Raises:
-        ConfigError: there is no template of the wanted name.
+        ConfigError: there is no template of the name that is wanted or that the config has.
     Source: the evaluation scripts of LLaVA c121f04 and LLaVA-NeXT and, for v1.6, LLaVA's issue
     1284.
     """
     if wanted is not None:
         name = get_template(wanted).name
         return Choice(name, "asked for", chat=name)
-    name, reason = _published(config, tokenizer, model_id=model_id)
+    if config.conversation is not None:
+        name, reason = get_template(config.conversation).name, "trained with it"
+    else:
+        name, reason = _published(config, tokenizer, model_id=model_id)
     return Choice(name, reason, chat=_DEMO.get(name, name))
 
 

@@ -167,6 +167,21 @@ def partial_folder(output: Path) -> Path:
     return folder
 
 
+def move_into(output: Path, folder: Path) -> None:
+    """Moves all of a folder into another one, over what a move before left there half done.
+
+    Raises:
+        OSError: something cannot be moved.
+    """
+    # Last its config, because a folder with one is a checkpoint.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
+        target = output / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        path.rename(target)
+    folder.rmdir()
+
+
 @contextmanager
 def alone(output: Path) -> Iterator[None]:
     """Keeps a second training out of an output folder until this one ends, however it ends.

@@ -19,11 +19,13 @@ from llava_core.checkpoint.keys import NEWLINE, PROJECTOR, from_original
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.original import assemble
 from llava_core.checkpoint.parts import Parts, rename
+from llava_core.checkpoint.tables import in_original_rows
 from llava_core.checkpoint.tower import read_tower_config
 from llava_core.config import BACKBONES, LlavaConfig, parse_config
 from llava_core.errors import CheckpointError, ConfigError
 from llava_core.json_files import read_object
 from llava_core.model.projector import build_projector
+from llava_core.templates import get_template
 from llava_core.train.recipe import Recipe
 
 # Within names of tensors in files of projectors, whoever wrote them.
@@ -45,6 +47,7 @@ def open_start(recipe: Recipe) -> Parts:
         parts = open_checkpoint(
             recipe.model, base=recipe.model_base, vision_tower=recipe.vision_tower
         )
+        parts = in_original_rows(parts)
         parts = replace(parts, config=_configured(parts.config, recipe))
     new = _new_tensors(parts.config, parts.tensors, seed=recipe.seed)
     parts = replace(parts, tensors={**parts.tensors, **new})
@@ -120,8 +123,15 @@ def _configured(config: LlavaConfig, recipe: Recipe) -> LlavaConfig:
         torch_dtype=recipe.precision,
         # What a checkpoint says of its scores need not hold once it was trained on.
         warning=None,
+        conversation=_conversation(config, recipe),
         **{name: value for name, value in given.items() if value is not None},
     )
+
+
+def _conversation(config: LlavaConfig, recipe: Recipe) -> str | None:
+    """The template that the result is to be asked with; captions alone teach none."""
+    template = get_template(recipe.template)
+    return config.conversation if template.style == "plain" else template.name
 
 
 def _new_tensors(

@@ -34,6 +34,7 @@ from llava_core.train.checkpoints import (
     RECIPE,
     Writer,
     checkpoint_numbers,
+    move_into,
     partial_folder,
     read_trained,
     writing,
@@ -211,10 +212,8 @@ class LlavaTrainer(Trainer):
             self.save_model(str(folder))
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            # Last, because a folder with a config is a checkpoint.
-            for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
-                path.rename(self._folder / path.name)
-            folder.rmdir()
+            with writing(folder):
+                move_into(self._folder, folder)
         self.accelerator.wait_for_everyone()
 
     def _get_train_sampler(self, train_dataset: Dataset[Example] | None = None) -> Sampler[int]:

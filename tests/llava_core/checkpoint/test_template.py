@@ -46,6 +46,14 @@ def test_a_published_name_decides_where_content_cannot(model_id):
     assert choice[:2] == ("llava_llama_2", f"published for {LLAMA_2}")
 
 
+def test_what_a_checkpoint_says_of_its_training_wins_over_what_it_is_made_of():
+    config = toy_config(conversation="llava_llama_2")
+    choice = choose_template(config, tokenizer("</s>"), model_id="my-llava", wanted=None)
+    assert choice == ("llava_llama_2", "trained with it", "llava_llama_2")
+    asked = choose_template(config, tokenizer("</s>"), model_id="my-llava", wanted="v0")
+    assert asked.reason == "asked for"
+
+
 def test_what_is_asked_for_wins():
     choice = choose_template(toy_config(), tokenizer("</s>"), model_id=LLAMA_2, wanted="v1")
     assert choice[:2] == ("vicuna_v1", "asked for")

@@ -14,7 +14,12 @@ import llava_core
 from llava_core import convert
 from llava_core.checkpoint.keys import LANGUAGE
 from llava_core.errors import CheckpointError, LlavaError
-from llava_core.train.checkpoints import checkpoint_numbers, partial_folder, read_trained
+from llava_core.train.checkpoints import (
+    checkpoint_numbers,
+    move_into,
+    partial_folder,
+    read_trained,
+)
 from llava_core.train.run import run_recipe
 from llava_core.train.stages import build_model
 from llava_core.train.watch import read_log
@@ -240,3 +245,15 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(recipe):
     with pytest.raises(LlavaError, match=r"learning_rate was 0.002, is 0.01; give another output"):
         run_recipe(recipe("pretrain", max_steps=2, save_steps=1, learning_rate=1e-2))
     run_recipe(recipe("pretrain", max_steps=2, save_steps=2, logging_steps=2))
+
+
+def test_a_result_that_was_moved_in_part_is_moved_again(tmp_path):
+    output, folder = tmp_path / "out", tmp_path / "out/.partial"
+    for place, text in ((output, "old"), (folder, "new")):
+        (place / "vision_tower").mkdir(parents=True)
+        (place / "vision_tower/config.json").write_text(text)
+    (folder / "config.json").write_text("new")
+    move_into(output, folder)
+    assert not folder.exists()
+    for name in ("config.json", "vision_tower/config.json"):
+        assert (output / name).read_text() == "new"

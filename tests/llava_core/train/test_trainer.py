@@ -10,6 +10,8 @@ import torch
 
 import llava_core
 from llava_core import Request
+from llava_core.checkpoint.open import open_checkpoint
+from llava_core.checkpoint.save import write_hugging_face
 from llava_core.errors import CheckpointError, ConfigError, DataError
 from llava_core.train import trainer as module
 from llava_core.train.checkpoints import read_trained
@@ -138,6 +140,43 @@ def test_every_checkpoint_and_the_result_load_as_models(recipe, mode):
     torch.testing.assert_close(last, result, atol=0, rtol=0)
     before = answer_logits(output / "checkpoint-2", base)
     assert not torch.allclose(before, result, atol=1e-4)
+
+
+@pytest.fixture
+def hugging_face(recipe, tmp_path):
+    """A checkpoint in the layout of transformers, whose tables have rows that text never asks."""
+    first = run_recipe(recipe(max_steps=1, output=str(tmp_path / "first")))
+    folder = tmp_path / "hugging-face"
+    folder.mkdir()
+    write_hugging_face(open_checkpoint(first), folder)
+    return folder
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_trained_on_transformers_layout_loads_and_goes_on(
+    recipe, hugging_face, mode, tmp_path, monkeypatch
+):
+    settings = {**MODES[mode], "model": str(hugging_face), "vision_tower": None}
+    settings |= {"max_steps": 4, "save_steps": 2, "save_total_limit": None}
+    whole = run_recipe(recipe(**settings, output=str(tmp_path / "whole")))
+    base = str(hugging_face) if mode in ("projector", "adapters") else None
+    last, result = (answer_logits(folder, base) for folder in (whole / "checkpoint-4", whole))
+    torch.testing.assert_close(last, result, atol=0, rtol=0)
+    broken = recipe(**settings, output=str(tmp_path / "broken"))
+    shutil.copytree(whole / "checkpoint-2", Path(broken.output) / "checkpoint-2")
+    shutil.copy(whole / "log.jsonl", broken.output)
+    again = answer_logits(run_recipe(broken), base)
+    torch.testing.assert_close(again, result, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["projector", "whole", "adapters"])
+def test_a_result_is_asked_with_the_template_it_was_trained_with(recipe, mode):
+    settings = MODES[mode] if mode == "projector" else MODES[mode] | {"template": "llava_llama_2"}
+    made = recipe(**settings, max_steps=1)
+    base = made.model if mode in ("projector", "adapters") else None
+    identity = llava_core.load(str(run_recipe(made)), base=base, device="cpu").identity
+    expected = "vicuna_v1" if mode == "projector" else "llava_llama_2"
+    assert identity.conversation == expected
 
 
 def test_stage_two_starts_with_the_projector_of_stage_one(recipe, tmp_path):
