@@ -28,9 +28,9 @@ LLAVA_CORE = {
     "checkpoint/tower config errors",
     "checkpoint/lazy": "",
     "checkpoint/tables": "checkpoint/keys checkpoint/parts checkpoint/tokenizer_files tokens",
-    "checkpoint/adapters": "checkpoint/files checkpoint/hugging_face checkpoint/keys "
-    "checkpoint/lazy checkpoint/original checkpoint/parts checkpoint/tables config json_files "
-    "errors",
+    "checkpoint/adapters": "checkpoint/files checkpoint/hugging_face "
+    "checkpoint/hugging_face_keys checkpoint/keys checkpoint/lazy checkpoint/original "
+    "checkpoint/parts checkpoint/tables config json_files errors",
     "checkpoint/delta": "checkpoint/files checkpoint/keys checkpoint/lazy checkpoint/parts "
     "json_files errors",
     "checkpoint/destination": "checkpoint/hub errors",

@@ -2,7 +2,9 @@
 
 A LoRA folder has low-rank updates of the language model, merged here into the base's weights, and
 the projector beside them; a projector-only folder has just the projector. Updates are matched by
-full names, so the vision tower, whose layers have the same last names, is never touched.
+full names, so the vision tower, whose layers have the same last names, is never touched by mistake.
+
+Peft's own folders, which have no config.json, are of transformers' classes, as is their base.
 """
 
 import math
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from llava_core.checkpoint.files import read_file, read_tensors, weight_files
 from llava_core.checkpoint.hugging_face import is_hugging_face, read_hugging_face
+from llava_core.checkpoint.hugging_face_keys import from_hugging_face
 from llava_core.checkpoint.keys import NEWLINE, PROJECTOR, from_original, to_original
 from llava_core.checkpoint.lazy import LazyTensors
 from llava_core.checkpoint.original import assemble
@@ -59,7 +62,7 @@ def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> P
     That an update fits is checked at once; it is added whenever its weight is read.
 
     Args:
-        base: a language model's folder, or a whole LLaVA checkpoint's.
+        base: a language model's folder, or a whole LLaVA checkpoint's, in either layout.
 
     Raises:
         CheckpointError: files missing or broken, another kind of adapter, or one for another base.
@@ -70,6 +73,16 @@ def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> P
     adapter = next((folder / name for name in _LORA_FILES if (folder / name).is_file()), None)
     if adapter is None:
         raise CheckpointError(f"{folder} has no adapter: looked for {', '.join(_LORA_FILES)}")
+    if is_hugging_face(base) and not (folder / "config.json").is_file():
+        parts = read_hugging_face(base, vision_tower=vision_tower)
+        updates = _pair(read_file(adapter), rule=from_hugging_face, adapter=adapter)
+        changes = _changes(parts.tensors, updates, settings=settings, adapter=adapter)
+        return replace(
+            parts,
+            name=str(folder),
+            tensors=LazyTensors(parts.tensors, changes),
+            files=(*parts.files, folder / LORA_CONFIG, adapter),
+        )
     below = _read_base(base)
     tensors = dict(below.tensors)
     files = [*weight_files(base), folder / LORA_CONFIG, adapter]
@@ -77,7 +90,7 @@ def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> P
         trained = read_file(folder / _NON_LORA)
         tensors |= rename({_without_peft(name): t for name, t in trained.items()}, from_original)
         files.append(folder / _NON_LORA)
-    updates = _pair(read_file(adapter), adapter=adapter)
+    updates = _pair(read_file(adapter), rule=from_original, adapter=adapter)
     changes = _changes(tensors, updates, settings=settings, adapter=adapter)
     config = read_config(folder)
     parts = assemble(folder, config, tensors, files=files, vision_tower=vision_tower)
@@ -221,7 +234,9 @@ def _without_peft(name: str) -> str:
     return name.removeprefix("model.") if name.startswith("model.model.") else name
 
 
-def _pair(tensors: Mapping[str, Tensor], *, adapter: Path) -> dict[str, dict[str, Tensor]]:
+def _pair(
+    tensors: Mapping[str, Tensor], *, rule: Callable[[str], str | None], adapter: Path
+) -> dict[str, dict[str, Tensor]]:
     """Our name of each updated weight -> its A and B.
 
     Everything in the file must be one of these: what is trained in another way, an embedding for
@@ -230,7 +245,7 @@ def _pair(tensors: Mapping[str, Tensor], *, adapter: Path) -> dict[str, dict[str
     pairs: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         found = _UPDATE.fullmatch(name)
-        ours = found and from_original(f"{found[1]}.weight")
+        ours = found and rule(f"{found[1]}.weight")
         if found is None or ours is None:
             raise CheckpointError(
                 f"{adapter} holds {name}, which is no lora_A or lora_B of a linear layer; "

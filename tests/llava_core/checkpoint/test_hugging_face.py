@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import llava_core
@@ -173,6 +174,23 @@ def test_both_spellings_that_transformers_5_saves_are_read(tmp_path, kind):
     assert "model.language_model.norm.weight" in load_file(new / WEIGHTS)
     asked = request((40, 30))
     assert torch.equal(load(old).logits(asked), load(new).logits(asked))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("kind", ["llava", "llava_next"])
+@torch.inference_mode()
+def test_adapters_of_peft_on_transformers_classes_are_merged(tmp_path, kind):
+    model, processor = make_model(kind), make_processor(kind)
+    base, adapters = save(model, processor, tmp_path / "base"), tmp_path / "adapters"
+    settings = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+    tuned = get_peft_model(model, settings)
+    tuned.save_pretrained(adapters)
+    asked = request((40, 30))
+    inputs = processor(images=asked.images, text=PROMPT, return_tensors="pt")
+    llava = llava_core.load(str(adapters), base=str(base), device="cpu")
+    expected = tuned(**inputs).logits[0]
+    torch.testing.assert_close(llava.logits(asked), expected, rtol=0, atol=1e-4)
+    assert not torch.allclose(load(base).logits(asked), expected, atol=1e-2)
 
 
 @pytest.mark.parametrize(
