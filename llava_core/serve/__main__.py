@@ -272,7 +272,8 @@ def _upstream_app(arguments: Namespace) -> "ASGIApp":
     key = next(iter(_keys(arguments.upstream_key_env)), None)
     upstream = arguments.upstream.rstrip("/").removesuffix("/v1")
     roster = Roster()
-    roster.register(upstream, find_models(upstream, key=key), has_heart_beat=False)
+    models = find_models(upstream, key=key)
+    roster.register(upstream, models, has_heart_beat=False, is_permanent=True)
     return make_controller(
         roster,
         access=_access(arguments),

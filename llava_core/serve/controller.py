@@ -93,7 +93,7 @@ def _add_openai(app: FastAPI, roster: Roster, client: httpx2.AsyncClient, *, gua
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {"status": "ok", "workers": len(roster.addresses)}
+        return {"status": "ok", "workers": len(roster.members)}
 
 
 def _add_registry(
@@ -115,10 +115,10 @@ def _add_registry(
 
     @app.post("/refresh_all_workers", dependencies=guarded)
     async def refresh() -> None:
-        for address in roster.addresses:
-            status = await _ask_status(client, address)
-            if status is None:
-                roster.remove(address)
+        for member in roster.members:
+            # What is permanent is another server, which does not know the question.
+            if not member.is_permanent and await _ask_status(client, member.address) is None:
+                roster.remove(member.address)
 
 
 def _add_original(

@@ -60,7 +60,8 @@ async def forward(
     """Has a worker answer a request.
 
     A worker that cannot be reached is forgotten and the next one asked; one that breaks off is
-    forgotten too, and the client told, for it may have had a part of the answer.
+    forgotten too, and the client told, for it may have had a part of the answer. One that is
+    permanent is kept for the next request.
 
     Args:
         broken: what ends a stream that a worker broke off; None: an error event of OpenAI's API.
@@ -151,5 +152,6 @@ async def _unless_gone(work: Any, member: Member) -> Any:
 
 
 def _drop(roster: Roster, member: Member, error: Exception) -> None:
-    _logger.warning("%s is dropped: %s", member.address, error or type(error).__name__)
+    outcome = "fails" if member.is_permanent else "is dropped"
+    _logger.warning("%s %s: %s", member.address, outcome, error or type(error).__name__)
     roster.remove(member.address)

@@ -35,6 +35,8 @@ class Member:
     queue_length: int
     last_beat: float | None
     """None: it sends no heart beats and stays."""
+    is_permanent: bool = False
+    """Whether it stays even when it cannot be reached: nobody would register it again."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it has left; what waits for its answer need not wait on."""
 
@@ -60,13 +62,19 @@ class Roster:
         self._clock, self._draw = clock, draw
         self._members: dict[str, Member] = {}
 
-    def register(self, address: str, status: Status, *, has_heart_beat: bool) -> None:
+    def register(
+        self, address: str, status: Status, *, has_heart_beat: bool, is_permanent: bool = False
+    ) -> None:
         """Takes a worker in, or what it says of itself now."""
         beat = self._clock() if has_heart_beat else None
         known = self._members.get(address)
         if known is None:
             self._members[address] = Member(
-                address=address, status=status, queue_length=status.queue_length, last_beat=beat
+                address=address,
+                status=status,
+                queue_length=status.queue_length,
+                last_beat=beat,
+                is_permanent=is_permanent,
             )
         else:
             known.status, known.queue_length = status, status.queue_length
@@ -83,8 +91,10 @@ class Roster:
         return True
 
     def remove(self, address: str) -> None:
-        """Forgets a worker, if it is known."""
-        if member := self._members.pop(address, None):
+        """Forgets a worker, if it is known and not permanent."""
+        member = self._members.get(address)
+        if member is not None and not member.is_permanent:
+            del self._members[address]
             member.gone.set()
 
     def expire(self) -> list[str]:
@@ -129,9 +139,9 @@ class Roster:
         return able[-1] if total > 0 else None
 
     @property
-    def addresses(self) -> list[str]:
-        """Of all workers."""
-        return list(self._members)
+    def members(self) -> list[Member]:
+        """All workers."""
+        return list(self._members.values())
 
     @property
     def models(self) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 
 import llava_core
 from llava_core import Request
+from llava_core.serve import __main__ as commands
 from llava_core.serve.access import Access
 from llava_core.serve.batcher import Batcher
 from llava_core.serve.controller import make_controller
@@ -33,6 +34,7 @@ from tests.llava_core.serve.live import (
     serving,
     until,
 )
+from tests.llava_core.serve.scripted import Script
 from tests.llava_core.toy import toy_image
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -289,6 +291,58 @@ def test_another_server_joins_as_a_worker(stack, tiny):
     until(lambda: models(controller.address) == ["elsewhere"], timeout_s=180)
     with connect(controller.address) as client:
         assert ask(client, model="elsewhere").choices[0].message.content == alone(tiny)
+
+
+@pytest.fixture
+def script():
+    return Script("Hello")
+
+
+@pytest.fixture
+def upstream(script):
+    """Serves that script at one address, as often as it is called."""
+    return partial(serving, script.app, port=free_port())
+
+
+@pytest.fixture
+def worker(stack, upstream, monkeypatch):
+    """The address of a worker in front of it."""
+    apps = []
+    monkeypatch.setattr(commands, "_serve", lambda app, _: apps.append(app))
+    with upstream() as address:
+        assert commands.main(["worker", "--upstream", f"{address}/v1"]) == 0
+    return stack.enter_context(serving(apps[0]))
+
+
+def streamed(client):
+    stream = ask(client, model="a", stream=True)
+    return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+
+
+def test_an_upstream_that_was_away_answers_again(stack, upstream, worker):
+    client = stack.enter_context(connect(worker))
+    for _ in range(2):
+        with upstream():
+            assert streamed(client) == "Hello"
+        with pytest.raises(openai.InternalServerError, match="no worker can be reached"):
+            streamed(client)
+
+
+def test_an_upstream_that_breaks_off_answers_the_next_question(stack, script, upstream, worker):
+    client = stack.enter_context(connect(worker))
+    with upstream():
+        # No pause is None: there the server fails.
+        script.pieces = ("He", 0.1, None)
+        with pytest.raises(openai.APIError, match="the worker broke off"):
+            streamed(client)
+        script.pieces = ("Hello",)
+        assert streamed(client) == "Hello"
+
+
+def test_a_refresh_keeps_an_upstream(upstream, worker):
+    with upstream():
+        assert httpx2.post(f"{worker}/refresh_all_workers").status_code == 200
+    assert models(worker) == ["a", "b"]
 
 
 def test_an_upstream_that_is_away_is_one_line():
