@@ -117,8 +117,13 @@ def _add_registry(
     async def refresh() -> None:
         for member in roster.members:
             # What is permanent is another server, which does not know the question.
-            if not member.is_permanent and await _ask_status(client, member.address) is None:
+            if member.is_permanent:
+                continue
+            status = await _ask_status(client, member.address)
+            if status is None:
                 roster.remove(member.address)
+            else:
+                roster.update(member.address, _as_status(status))
 
 
 def _add_original(

@@ -80,6 +80,11 @@ class Roster:
             known.status, known.queue_length = status, status.queue_length
             known.last_beat = beat
 
+    def update(self, address: str, status: Status) -> None:
+        """Takes in what a worker says of itself now, if it is known."""
+        if member := self._members.get(address):
+            self.register(address, status, has_heart_beat=member.last_beat is not None)
+
     def beat(self, address: str, queue_length: int) -> bool:
         """Notes a heart beat; whether the worker is known."""
         member = self._members.get(address)

@@ -168,6 +168,26 @@ def test_a_worker_without_heart_beats_registers_by_hand(stack, tiny):
     assert httpx2.post(f"{controller}/register_worker", json=body).status_code == 400
 
 
+@pytest.mark.parametrize("has_heart_beat", [True, False])
+def test_a_refresh_takes_in_what_workers_have_now(stack, tiny, has_heart_beat):
+    roster = Roster()
+    controller = begin_controller(stack, roster)
+    address = begin_worker(stack, tiny, begin_controller(stack), name="new")
+    gone = f"http://127.0.0.1:{free_port()}"
+    for each in (address, gone):
+        roster.register(each, Status(model_names=("old",)), has_heart_beat=has_heart_beat)
+    assert httpx2.post(f"{controller}/refresh_all_workers").status_code == 200
+    (member,) = roster.members
+    assert (member.address, models(controller)) == (address, ["new"])
+    assert (member.last_beat is not None) == has_heart_beat
+
+
+def test_what_has_left_while_it_was_asked_is_not_taken_in_again():
+    roster = Roster()
+    roster.update("gone", Status(model_names=("m",)))
+    assert not roster.members
+
+
 @pytest.mark.parametrize(
     "address", ["ftp://a", "http://", "http://a:99999", "http://[::1", f"http://{'a' * 70}.x", "a"]
 )
