@@ -246,6 +246,7 @@ def _worker(arguments: Namespace) -> None:
         model_id=arguments.model_name or llava.identity.model_id,
         max_new_tokens=arguments.max_new_tokens,
         log_contents=arguments.log_contents,
+        start_end=llava.config.use_im_start_end,
         pictures=PicturePolicy(
             fetch=not arguments.no_picture_urls, trusted_hosts=frozenset(arguments.trust_host)
         ),

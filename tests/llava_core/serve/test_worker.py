@@ -14,6 +14,7 @@ from PIL import Image
 
 import llava_core
 from llava_core import Request
+from llava_core.serve import __main__ as commands
 from llava_core.serve.access import Access
 from llava_core.serve.batcher import Batcher
 from llava_core.serve.pictures import PicturePolicy
@@ -166,6 +167,34 @@ def test_a_text_is_continued_as_it_is(client, tiny):
         client.completions.create(model="tiny", prompt=prompt, logprobs=1)
     with pytest.raises(openai.NotFoundError, match="'gpt-4o' is not served"):
         client.completions.create(model="gpt-4o", prompt=prompt)
+
+
+def test_an_old_client_s_picture_gets_the_start_and_end_marks_of_the_checkpoint(
+    reference, monkeypatch
+):
+    checkpoint = str(reference / "golden" / "v1_linear_startend")
+    body = {
+        "model": "v1_linear_startend",
+        "prompt": "USER: <image>\nWhat? ASSISTANT:",
+        "images": [data_url(toy_image(0)).partition(",")[2]],
+        "temperature": 0,
+        "max_new_tokens": 8,
+    }
+    chunks = []
+
+    def serve(app, _):
+        with serving(app) as address:
+            reply = httpx2.post(f"{address}/worker_generate_stream", json=body)
+            chunks.extend(reply.content.split(b"\0"))
+
+    monkeypatch.setattr(commands, "_serve", serve)
+    load = ["--model", checkpoint, "--device", "cpu", "--dtype", "float32"]
+    assert commands.main(["worker", *load]) == 0
+    llava = llava_core.load(checkpoint, device="cpu", dtype="float32")
+    marked = body["prompt"].replace("<image>", "<im_start><image><im_end>")
+    asked = Request(prompt=marked, images=[toy_image(0)], max_new_tokens=8)
+    expected = next(llava.generate([asked])).text
+    assert json.loads(chunks[-2]) == {"text": body["prompt"] + expected, "error_code": 0}
 
 
 def test_a_seed_makes_sampling_repeatable_and_none_does_not(client):
