@@ -11,6 +11,9 @@ from llava_core.errors import DataError
 
 StopReason = Literal["eos", "length", "stop", "option"]
 
+DEMO_TOP_K = 50
+"""`top_k` of LLaVA's terminal chat and worker: the default of `generate` of transformers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -32,8 +35,10 @@ class Request:
     """Answers are cut after this many tokens."""
     temperature: float = 0.0
     """0 takes the most likely token each time, as evaluation does."""
+    top_k: int | None = None
+    """How many of the likeliest tokens sampling draws from; None: all of them."""
     top_p: float | None = None
-    """Share of the probability that sampling draws from; None: all of it."""
+    """Share of the probability, of those tokens, that sampling draws from; None: all of it."""
     num_beams: int = 1
     """Beginnings of the answer that are followed at a time, of which the answer comes that has the
     highest log-probability a token. More than 1 neither with a temperature nor with options."""
@@ -59,6 +64,8 @@ class Request:
             raise DataError(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
         if not 0 <= self.temperature < math.inf:
             raise DataError(f"temperature is {self.temperature}, expected 0 or more and finite")
+        if self.top_k is not None and self.top_k < 1:
+            raise DataError(f"top_k is {self.top_k}, expected at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise DataError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
         if "" in self.stop:

@@ -1,5 +1,7 @@
 """From logits to the next token."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ def choose_tokens(
 
     Args:
         logits: float32[N, V].
-        requests: the N requests, for temperature and top_p.
+        requests: the N requests, for temperature, top_k and top_p.
         generators: random state of each; touched only where the temperature is not 0, so that a
             draw does not depend on what else is in the batch.
     """
@@ -26,12 +28,18 @@ def choose_tokens(
 
 
 def _weights(logits: Tensor, request: Request) -> Tensor:
-    """Probabilities float32[V]; top_p keeps the smallest set of tokens that reaches it.
+    """Weights float32[V], in the order of transformers: temperature, top_k, top_p.
 
-    Source: Holtzman et al. 2020 (arXiv 1904.09751), section 3.1.
+    top_k keeps the likeliest, and those that are as likely as the last of them; of what is left
+    top_p keeps the smallest set that reaches it.
+
+    Source: Holtzman et al. 2020 (arXiv 1904.09751), section 3.1; transformers' logits warpers.
     """
     # From the best one down, and in float64: over a small temperature, logits would be infinite.
     below = (logits - logits.max()).double() / request.temperature
+    if request.top_k is not None:
+        lowest = below.topk(min(request.top_k, len(below))).values[-1]
+        below = below.masked_fill(below < lowest, -math.inf)
     weights = below.softmax(dim=-1, dtype=torch.float32)
     if request.top_p is None:
         return weights

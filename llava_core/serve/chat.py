@@ -21,7 +21,7 @@ from PIL import Image
 
 from llava_core.conversation import IMAGE_MARK
 from llava_core.errors import DataError
-from llava_core.generate.request import Request
+from llava_core.generate.request import DEMO_TOP_K, Request
 from llava_core.images import open_image
 from llava_core.predict import Llava
 from llava_core.serve.pictures import PicturePolicy, open_pictures
@@ -42,6 +42,7 @@ class ChatSettings:
 
     temperature: float = 0.2
     """0 is greedy."""
+    top_k: int | None = DEMO_TOP_K
     top_p: float | None = None
     num_beams: int = 1
     """More are not sampled: the temperature has to be 0."""
@@ -134,6 +135,7 @@ class Chat:
             messages=turns,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
+            top_k=settings.top_k,
             top_p=settings.top_p,
             num_beams=settings.num_beams,
             seed=secrets.randbits(_SEED_BITS),

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from llava_core.conversation import place_image_mark
 from llava_core.errors import DataError
-from llava_core.generate.request import Request
+from llava_core.generate.request import DEMO_TOP_K, Request
 from llava_core.serve.access import Access
 from llava_core.serve.pictures import open_pictures
 from llava_core.serve.refusal import Refusal
@@ -130,6 +130,7 @@ async def generate_stream(worker: Worker, body: GenerateBody) -> AsyncIterator[b
             prompt=place_image_mark(body.prompt, start_end=settings.start_end, count=0),
             max_new_tokens=min(body.max_new_tokens, settings.max_new_tokens),
             temperature=body.temperature if body.temperature > _LOWEST_TEMPERATURE else 0.0,
+            top_k=DEMO_TOP_K,
             top_p=body.top_p,
             stop=[body.stop] if body.stop else [],
             seed=new_seed(),

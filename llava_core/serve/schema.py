@@ -107,6 +107,8 @@ class Body(_Strict):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     """None: 1, as OpenAI's; 0 is greedy."""
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    """Not OpenAI's, but vLLM's; -1 and 0 are none, too."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stop: (
         Annotated[str, Field(min_length=1, max_length=200)]
@@ -126,6 +128,11 @@ class Body(_Strict):
     def num_tokens(self) -> int | None:
         """Most tokens of the answer; None: as many as the server gives."""
         return self.max_tokens
+
+    @property
+    def num_likeliest(self) -> int | None:
+        """How many of the likeliest tokens are sampled from; None: all."""
+        return self.top_k if self.top_k and self.top_k > 0 else None
 
     @property
     def stops(self) -> list[str]:

@@ -101,6 +101,7 @@ class Worker:
         return {
             "max_new_tokens": min(body.num_tokens or limit, limit),
             "temperature": 1.0 if body.temperature is None else body.temperature,
+            "top_k": body.num_likeliest,
             "top_p": body.top_p,
             "stop": body.stops,
             "seed": body.seed_or_new,

@@ -16,6 +16,7 @@ from llava_core.generate.request import Request
         ({"prompt": "a", "stop": "###"}, "stop is .###., expected a list of texts"),
         ({"prompt": "a", "seed": 2**64}, "seed is 18446744073709551616, expected a number of 64"),
         ({"prompt": "a", "seed": -(2**63) - 1}, "seed is -9223372036854775809, expected"),
+        ({"prompt": "a", "top_k": 0}, "top_k is 0, expected at least 1"),
         ({"prompt": "a", "top_p": 0.0}, "top_p is 0.0, expected more than 0"),
         ({"prompt": "a", "num_beams": 0}, "num_beams is 0, expected at least 1"),
         ({"prompt": "a", "num_beams": 4, "temperature": 0.2}, "num_beams is 4 and temperature 0.2"),

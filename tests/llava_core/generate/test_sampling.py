@@ -1,8 +1,9 @@
 import pytest
 import torch
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from llava_core.generate.request import Request
-from llava_core.generate.sampling import choose_tokens
+from llava_core.generate.sampling import _weights, choose_tokens
 
 
 def draw(logits, num=200, **request):
@@ -36,3 +37,30 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it():
 
 def test_top_p_always_keeps_one():
     assert set(draw([0.0, 5.0, 0.0], temperature=1.0, top_p=1e-9)) == {1}
+
+
+def test_top_k_keeps_the_likeliest_and_those_that_are_as_likely_as_the_last():
+    assert set(draw([0.0, 2.0, 1.0, 1.5], temperature=5.0, top_k=2)) == {1, 3}
+    assert set(draw([0.0, 1.0, 1.0, 2.0], temperature=5.0, top_k=2)) == {1, 2, 3}
+    assert set(draw([0.0, 1.0], temperature=5.0, top_k=50)) == {0, 1}
+
+
+def test_top_k_changes_no_greedy_answer():
+    assert set(draw([0.0, 2.0, 1.9], top_k=1)) == set(draw([0.0, 2.0, 1.9])) == {1}
+
+
+@pytest.mark.parametrize("top_p", [None, 0.5, 0.9])
+@pytest.mark.parametrize("top_k", [None, 1, 7, 50, 1000])
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
+def test_tokens_have_the_probabilities_of_transformers(temperature, top_k, top_p):
+    logits = torch.randn(300, generator=torch.Generator().manual_seed(0)) * 3
+    warpers = [TemperatureLogitsWarper(temperature)]
+    warpers += [TopKLogitsWarper(top_k)] if top_k else []
+    warpers += [TopPLogitsWarper(top_p)] if top_p else []
+    expected = logits[None]
+    for warper in warpers:
+        expected = warper(None, expected)
+    request = Request(prompt="", temperature=temperature, top_k=top_k, top_p=top_p)
+    weights = _weights(logits, request)
+    assert torch.allclose(weights / weights.sum(), expected[0].softmax(dim=-1), atol=1e-6)
+    assert ((weights > 0) == (expected[0].softmax(dim=-1) > 0)).all()

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import llava_core
+from llava_core.generate import engine
+from llava_core.generate.sampling import choose_tokens
 from llava_core.serve.__main__ import main
 from llava_core.serve.chat import Chat, ChatSettings
 from tests.llava_core.toy import toy_image
@@ -160,6 +162,18 @@ def test_answers_are_sampled_a_little_unless_they_have_beams(flags, expected, mo
     monkeypatch.setattr(Chat, "run", lambda chat: seen.append(chat._settings.temperature))
     assert main(["chat", "--model", "tiny", "--device", "cpu", *flags]) == 0
     assert seen == [expected]
+
+
+def test_50_tokens_are_sampled_from(tiny, monkeypatch):
+    seen = set()
+
+    def choose(logits, requests, generators):
+        seen.update(request.top_k for request in requests)
+        return choose_tokens(logits, requests, generators)
+
+    monkeypatch.setattr(engine, "choose_tokens", choose)
+    talk(tiny, "Hi", temperature=0.2)
+    assert seen == {50}
 
 
 class Terminal:

@@ -1,5 +1,6 @@
 """The worker through the `openai` package and real HTTP, with the bundled model."""
 
+import asyncio
 import base64
 import json
 import time
@@ -14,9 +15,12 @@ from PIL import Image
 
 import llava_core
 from llava_core import Request
+from llava_core.generate import engine
+from llava_core.generate.sampling import choose_tokens
 from llava_core.serve import __main__ as commands
 from llava_core.serve.access import Access
 from llava_core.serve.batcher import Batcher
+from llava_core.serve.original import GenerateBody, generate_stream
 from llava_core.serve.pictures import PicturePolicy
 from llava_core.serve.worker import Worker, WorkerSettings, make_app
 from llava_core.stream import Stream
@@ -81,6 +85,19 @@ def alone(tiny, text, *images, max_new_tokens=16):
         max_new_tokens=max_new_tokens,
     )
     return next(tiny.generate([request]))
+
+
+@pytest.fixture
+def drawn_from(monkeypatch):
+    """The `top_k` of all requests from now on that get a token."""
+    seen = set()
+
+    def choose(logits, requests, generators):
+        seen.update(request.top_k for request in requests)
+        return choose_tokens(logits, requests, generators)
+
+    monkeypatch.setattr(engine, "choose_tokens", choose)
+    return seen
 
 
 def test_an_answer_is_the_one_that_python_gets(client, tiny):
@@ -195,6 +212,25 @@ def test_an_old_client_s_picture_gets_the_start_and_end_marks_of_the_checkpoint(
     asked = Request(prompt=marked, images=[toy_image(0)], max_new_tokens=8)
     expected = next(llava.generate([asked])).text
     assert json.loads(chunks[-2]) == {"text": body["prompt"] + expected, "error_code": 0}
+
+
+@pytest.mark.parametrize(("top_k", "expected"), [(None, None), (-1, None), (0, None), (7, 7)])
+def test_a_client_says_how_many_tokens_are_sampled_from(client, drawn_from, top_k, expected):
+    ask(client, user("Hi"), temperature=1, extra_body={"top_k": top_k})
+    assert drawn_from == {expected}
+    drawn_from.clear()
+    client.completions.create(model="tiny", prompt="Hi", extra_body={"top_k": top_k})
+    assert drawn_from == {expected}
+
+
+def test_for_an_old_client_50_tokens_are_sampled_from(worker, drawn_from):
+    body = GenerateBody(model="tiny", prompt="USER: Hi ASSISTANT:", max_new_tokens=2)
+
+    async def read():
+        return [chunk async for chunk in generate_stream(worker, body)]
+
+    assert asyncio.run(read())
+    assert drawn_from == {50}
 
 
 def test_a_seed_makes_sampling_repeatable_and_none_does_not(client):
@@ -378,6 +414,7 @@ MALFORMED = {
     "negative": ({"messages": HI, "max_tokens": -1}, "max_tokens"),
     "zero": ({"messages": HI, "max_tokens": 0}, "max_tokens"),
     "huge seed": ({"messages": HI, "seed": 2**64}, "seed"),
+    "top_k": ({"messages": HI, "top_k": -2}, "top_k"),
     "top_p": ({"messages": HI, "top_p": 0}, "top_p"),
     "two answers": ({"messages": HI, "n": 2}, "n"),
     "empty stop": ({"messages": HI, "stop": ""}, "stop"),
