@@ -60,7 +60,8 @@ class Identity:
     conversation: str
     conversation_reason: str
     chat_conversation: str
-    """The template that `chat` uses: that of LLaVA's demo, where evaluation has another."""
+    """The template of `chat` and of requests `as_demo`: that of LLaVA's demo, where evaluation has
+    another."""
     aspect_ratio: str
     """How pictures get their shape: pad, square (cropped), anyres or anyres_max_N."""
     placement: Placement
@@ -233,16 +234,18 @@ class Llava:
 
     def chat(self, image: Image.Image, question: str, *, max_new_tokens: int = 512) -> str:
         """Answers one question about one picture, greedily, in the template of LLaVA's demo."""
-        turns = self._turns([{"role": "user", "content": question}], 1)
-        prompt = render(self._chat_template, turns)
-        request = Request(images=[image], prompt=prompt, max_new_tokens=max_new_tokens)
+        messages = [{"role": "user", "content": question}]
+        request = Request(
+            images=[image], messages=messages, as_demo=True, max_new_tokens=max_new_tokens
+        )
         return next(self.generate([request])).text
 
     def render(self, request: Request) -> str:
         """The prompt as the model reads it, with an `<image>` mark for each picture."""
         if request.prompt is not None:
             return request.prompt
-        return render(self._template, self._turns(request.messages or (), len(request.images)))
+        turns = self._turns(request.messages or (), len(request.images))
+        return render(self._template_of(request), turns)
 
     def picture(self, image: Image.Image, *, pad: bool = True) -> Picture:
         """Prepares a picture for the tower, as this checkpoint wants it.
@@ -262,6 +265,9 @@ class Llava:
             ConfigError: the folder cannot be used.
         """
         self._encoder.keep_in(folder, max_bytes=max_bytes)
+
+    def _template_of(self, request: Request) -> Template:
+        return self._chat_template if request.as_demo else self._template
 
     def _turns(self, messages: Sequence[Mapping[str, str]], num_images: int) -> list[Message]:
         start_end = self.config.use_im_start_end
@@ -318,8 +324,9 @@ class Llava:
         if last.text:
             raise DataError("the last message is the assistant's; options answer a user's")
         turns.append(Message(role="assistant", text=answer))
-        start, _ = assistant_spans(self._template, turns)[-1]
-        return render(self._template, turns)[:start] + answer
+        template = self._template_of(request)
+        start, _ = assistant_spans(template, turns)[-1]
+        return render(template, turns)[:start] + answer
 
     def _schedule(self, batch_tokens: int | None) -> Schedule:
         placement = self.identity.placement

@@ -124,7 +124,7 @@ LLAVA_CORE = {
     "serve/refusal serve/roster serve/worker",
     "serve/conversation_log": "errors",
     "serve/example_pictures": "",
-    "serve/forward": "serve/presence serve/refusal serve/roster",
+    "serve/forward": "serve/presence serve/refusal serve/roster serve/schema",
     "serve/heartbeat": "serve/roster",
     "serve/metrics": "",
     "serve/original": "conversation errors generate/request serve/access serve/pictures "
@@ -140,7 +140,7 @@ LLAVA_CORE = {
     "serve/talk": "",
     "serve/web": "errors serve/answering serve/conversation_log serve/example_pictures "
     "serve/web_client serve/web_tab",
-    "serve/web_client": "",
+    "serve/web_client": "serve/schema",
     "serve/web_tab": "errors serve/answering serve/example_pictures serve/picture_modes "
     "serve/talk serve/web_client",
     "serve/worker": "errors generate/request stream serve/access serve/batcher serve/metrics "

@@ -26,6 +26,9 @@ class Request:
     messages: Sequence[Mapping[str, str]] | None = None
     """Turns with `role` (user or assistant) and `content`; the conversation template is applied.
     Pictures without a mark go before the first user turn."""
+    as_demo: bool = False
+    """Whether messages get the template of LLaVA's demo, for people who chat, where evaluation has
+    another."""
     pad: bool = True
     """False: where the checkpoint pads pictures to a square, their centre is cropped instead."""
     options: Sequence[str] = ()

@@ -133,6 +133,7 @@ class Chat:
         request = Request(
             images=self._images,
             messages=turns,
+            as_demo=True,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             top_k=settings.top_k,
@@ -191,7 +192,7 @@ class Chat:
         conversation = {
             "model": identity.model_id,
             "fingerprint": identity.fingerprint,
-            "conversation": identity.conversation,
+            "conversation": identity.chat_conversation,
             "images": self._names,
             "messages": self._turns,
         }

@@ -14,10 +14,10 @@ from fastapi.responses import StreamingResponse
 from llava_core.serve.presence import while_there
 from llava_core.serve.refusal import Refusal, error_body
 from llava_core.serve.roster import Member, Roster
+from llava_core.serve.schema import TEMPLATE_HEADER
 
 _CONNECT_S = 5.0
 _RETRY_AFTER_S = 5
-_HEADERS = {"Content-Type": "application/json"}
 # Of a worker's answer; the others are for the connection to it.
 _PASSED_ON = ("content-type", "retry-after")
 
@@ -37,6 +37,14 @@ class Sent(NamedTuple):
     """JSON; the worker says what is wrong with it."""
     request: Request
     """Of the client; when that leaves, so does this one from the worker."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the worker is told with it."""
+        headers = {"Content-Type": "application/json"}
+        if wanted := self.request.headers.get(TEMPLATE_HEADER):
+            headers[TEMPLATE_HEADER] = wanted
+        return headers
 
 
 def open_client(key: str | None) -> httpx2.AsyncClient:
@@ -73,7 +81,7 @@ async def forward(
     while member := roster.choose(sent.model, besides=tried):
         tried.append(member.address)
         request = client.build_request(
-            "POST", member.address + sent.path, content=sent.body, headers=_HEADERS
+            "POST", member.address + sent.path, content=sent.body, headers=sent.headers
         )
         try:
             sending = _unless_gone(client.send(request, stream=True), member)

@@ -12,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llava_core.conversation import IMAGE_MARK
 
+TEMPLATE_HEADER = "Llava-Template"
+"""Of a request for an answer: `demo` asks a worker of this package for the template of LLaVA's
+demo. A header, for other servers refuse a field of the body that they do not know."""
+
 _SEED_BITS = 63
 # Of an answer to a text, where nothing else is asked for.
 _TEXT_TOKENS = 16

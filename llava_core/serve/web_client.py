@@ -18,6 +18,8 @@ from openai import (
     OpenAI,
 )
 
+from llava_core.serve.schema import TEMPLATE_HEADER
+
 _LIST_TIMEOUT_S = 10.0
 # Between two pieces of an answer; the first may wait in a queue.
 _ANSWER_TIMEOUT_S = 300.0
@@ -119,7 +121,11 @@ class Answerer(_Asker):
         try:
             async with self._client(_ANSWER_TIMEOUT_S) as client:
                 stream = await client.chat.completions.create(
-                    model=model, messages=messages, stream=True, **sampling.fields
+                    model=model,
+                    messages=messages,
+                    stream=True,
+                    extra_headers={TEMPLATE_HEADER: "demo"},
+                    **sampling.fields,
                 )
                 async for chunk in stream:
                     for choice in chunk.choices:

@@ -9,9 +9,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp
 
@@ -26,10 +26,11 @@ from llava_core.serve.pictures import PicturePolicy, open_pictures
 from llava_core.serve.presence import while_there
 from llava_core.serve.refusal import Refusal, error_body
 from llava_core.serve.replies import CHAT, TEXT, Form, choice, event, heading, usage
-from llava_core.serve.schema import Body, ChatBody, TextBody
+from llava_core.serve.schema import TEMPLATE_HEADER, Body, ChatBody, TextBody
 from llava_core.stream import Partial
 
 _RETRY_AFTER_S = 2
+_Wanted = Annotated[Literal["demo"] | None, Header(alias=TEMPLATE_HEADER)]
 
 _logger = logging.getLogger(__name__)
 
@@ -72,8 +73,11 @@ class Worker:
             num_waiting=lambda: batcher.num_waiting, num_running=lambda: batcher.num_running
         )
 
-    async def ask(self, body: ChatBody) -> Question:
+    async def ask(self, body: ChatBody, *, as_demo: bool) -> Question:
         """The request that a body stands for.
+
+        Args:
+            as_demo: as that of the request.
 
         Raises:
             Refusal: 404 for another model.
@@ -83,6 +87,7 @@ class Worker:
         return Question(
             images=await open_pictures(body.pictures, self.settings.pictures),
             messages=body.turns,
+            as_demo=as_demo,
             pad=body.pad,
             **self._sampling(body),
         )
@@ -183,8 +188,9 @@ def make_app(
     guarded = [Depends(access)]
 
     @app.post("/v1/chat/completions", dependencies=guarded)
-    async def chat(body: ChatBody, request: Request) -> Response:
-        return await _reply(worker, body, await worker.ask(body), CHAT, request)
+    async def chat(body: ChatBody, request: Request, wanted: _Wanted = None) -> Response:
+        question = await worker.ask(body, as_demo=wanted == "demo")
+        return await _reply(worker, body, question, CHAT, request)
 
     @app.post("/v1/completions", dependencies=guarded)
     async def complete(body: TextBody, request: Request) -> Response:

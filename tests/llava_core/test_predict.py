@@ -56,6 +56,16 @@ def test_chat_uses_the_template_of_the_demo(tiny):
     assert tiny.chat(image, "What is this?", max_new_tokens=4) == asked.text
 
 
+def test_options_of_messages_may_have_the_template_of_the_demo(tiny):
+    fields = {"images": [toy_image(0)], "options": ["Yes", "No"]}
+    demo = question("Is it red?", as_demo=True, **fields)
+    (answer,) = tiny.generate([demo])
+    spelt = Request(prompt=tiny.render(demo), images=[toy_image(0)], options=[" Yes", " No"])
+    (expected,) = tiny.generate([spelt])
+    assert "curious human" in spelt.prompt
+    assert answer.option_logprobs == expected.option_logprobs
+
+
 def test_the_picture_goes_before_the_first_question(tiny):
     rendered = tiny.render(question("What is this?", images=[toy_image(0)]))
     assert rendered.endswith("USER: <image>\nWhat is this? ASSISTANT:")

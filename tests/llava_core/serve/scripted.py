@@ -17,7 +17,7 @@ class Script:
         self.pieces, self.finish = pieces, finish
         self.refusal = None
         self.models = ["a", "b"]
-        self.bodies = []
+        self.bodies, self.headers = [], []
         self.num_left = 0
         self.app = FastAPI()
         self.app.post("/v1/chat/completions")(self._complete)
@@ -32,6 +32,7 @@ class Script:
 
     async def _complete(self, request: Request):
         self.bodies.append(await request.json())
+        self.headers.append(request.headers)
         if self.refusal is not None:
             return self.refusal
         return StreamingResponse(self._stream(), media_type="text/event-stream")

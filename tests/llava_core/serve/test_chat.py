@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 import llava_core
+from llava_core.conversation import Message, render
 from llava_core.generate import engine
 from llava_core.generate.sampling import choose_tokens
 from llava_core.serve.__main__ import main
 from llava_core.serve.chat import Chat, ChatSettings
+from llava_core.templates import get_template
 from tests.llava_core.toy import toy_image
 
 ROOT = Path(__file__).parents[3]
@@ -60,9 +62,24 @@ def test_answers_are_those_of_the_conversation_so_far(tiny, picture):
     shown, _ = talk(tiny, f"/image {picture}", "What?", "And?")
     turns = [{"role": "user", "content": "<image>\nWhat?"}]
     for said, text in zip(answers(shown), ["And?", ""], strict=True):
-        request = llava_core.Request(images=[toy_image(0)], messages=list(turns), max_new_tokens=8)
+        request = llava_core.Request(
+            images=[toy_image(0)], messages=list(turns), as_demo=True, max_new_tokens=8
+        )
         assert next(tiny.generate([request])).text == said
         turns += [{"role": "assistant", "content": said}, {"role": "user", "content": text}]
+
+
+def test_the_template_is_that_of_the_demo_unless_another_is_asked_for(tiny, tmp_path):
+    for llava, name in (
+        (tiny, "llava_v1"),
+        (llava_core.load("tiny", device="cpu", conversation="vicuna_v1"), "vicuna_v1"),
+    ):
+        shown, _ = talk(llava, "Hi", f"/save {tmp_path / name}")
+        assert json.loads((tmp_path / name).read_text())["conversation"] == name
+        turns = [Message(role="user", text="Hi"), Message(role="assistant", text=None)]
+        prompt = render(get_template(name), turns)
+        (expected,) = llava.generate([llava_core.Request(prompt=prompt, max_new_tokens=8)])
+        assert answers(shown) == [expected.text]
 
 
 def test_the_history_holds_no_special_tokens(tiny):
@@ -139,7 +156,7 @@ def test_with_beams_the_likeliest_answer_is_shown_when_it_is_whole(tiny, picture
     chat._ask("What is it?")
     messages = [{"role": "user", "content": "<image>\nWhat is it?"}]
     asked = llava_core.Request(
-        images=[toy_image(0)], messages=messages, max_new_tokens=8, num_beams=4
+        images=[toy_image(0)], messages=messages, as_demo=True, max_new_tokens=8, num_beams=4
     )
     (response,) = tiny.generate([asked])
     assert len(written) == 2

@@ -339,6 +339,14 @@ def streamed(client):
     return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
 
 
+def test_the_template_that_is_asked_for_is_passed_on(stack, script, upstream, worker):
+    client = stack.enter_context(connect(worker))
+    with upstream():
+        for wanted in ({}, {"Llava-Template": "demo"}):
+            ask(client, model="a", stream=True, extra_headers=wanted).close()
+    assert [headers.get("Llava-Template") for headers in script.headers] == [None, "demo"]
+
+
 def test_an_upstream_that_was_away_answers_again(stack, upstream, worker):
     client = stack.enter_context(connect(worker))
     for _ in range(2):

@@ -250,7 +250,7 @@ def alone(tiny, *turns, images):
         {"role": role, "content": text}
         for role, text in zip(("user", "assistant") * len(turns), turns, strict=False)
     ]
-    request = llava_core.Request(messages=messages, images=images, max_new_tokens=24)
+    request = llava_core.Request(messages=messages, images=images, as_demo=True, max_new_tokens=24)
     return next(tiny.generate([request])).text
 
 

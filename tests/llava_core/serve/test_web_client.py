@@ -69,11 +69,20 @@ def test_a_worker_answers_as_its_model_does_alone(tiny, worker):
     request = llava_core.Request(
         messages=[{"role": "user", "content": "<image>\nWhat?"}],
         images=[toy_image(1)],
+        as_demo=True,
         max_new_tokens=16,
     )
     alone = next(tiny.generate([request]))
     told = answer(worker, picture_question(toy_image(1)), model="tiny")
     assert told[0].strip() == alone.text
+
+
+def test_a_visitor_gets_the_template_of_the_demo(tiny, worker):
+    demo, evaluation = (
+        next(tiny.generate([llava_core.Request(messages=HI, as_demo=as_demo, max_new_tokens=16)]))
+        for as_demo in (True, False)
+    )
+    assert answer(worker, model="tiny")[0].strip() == demo.text != evaluation.text
 
 
 def test_a_crop_is_a_crop(tiny, worker):
@@ -82,6 +91,7 @@ def test_a_crop_is_a_crop(tiny, worker):
     request = llava_core.Request(
         messages=[{"role": "user", "content": "<image>\nWhat?"}],
         images=[wide],
+        as_demo=True,
         max_new_tokens=16,
         pad=False,
     )

@@ -131,6 +131,16 @@ def test_a_stream_gives_the_same_text_in_pieces(client, tiny):
     assert end.usage.completion_tokens == len(expected.token_ids)
 
 
+def test_a_client_may_ask_for_the_template_of_the_demo(client, tiny):
+    request = Request(messages=HI, as_demo=True, max_new_tokens=16)
+    expected = next(tiny.generate([request])).text
+    assert expected != alone(tiny, "Hi").text
+    reply = ask(client, HI, extra_headers={"Llava-Template": "demo"})
+    assert reply.choices[0].message.content == expected
+    with pytest.raises(openai.BadRequestError, match="header: Input should be 'demo'"):
+        ask(client, HI, extra_headers={"Llava-Template": "v1"})
+
+
 def test_pictures_stand_in_their_own_turns(client, tiny):
     first, second = toy_image(1), toy_image(2)
     messages = [
