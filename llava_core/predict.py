@@ -9,7 +9,7 @@ once, groups requests that share a beginning, and answers groups of like length 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from llava_core.checkpoint.extra_tokens import add_extra_tokens
 from llava_core.checkpoint.fingerprint import fingerprint
-from llava_core.checkpoint.generation import end_ids
+from llava_core.checkpoint.generation import end_ids, end_strings
 from llava_core.checkpoint.load import load_model
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.placement import Placement, choose_placement
@@ -92,6 +92,7 @@ class Llava:
         self.identity = identity
         self._template: Template = get_template(identity.conversation)
         self._chat_template: Template = get_template(identity.chat_conversation)
+        self._ends = end_strings(self._template, tokenizer)
         self._engine = Engine(model, eos_ids=eos_ids, decode=self._decode)
         self._stopwatch = Stopwatch()
         self._encoder = PictureEncoder(model, processor, self._stopwatch)
@@ -156,7 +157,7 @@ class Llava:
         A prompt that is too long is refused also where `generate` cuts it.
 
         Args:
-            has_left: a request for which it is true is given up.
+            has_left: a request, known by its id, for which it is true is given up.
             on_error: as in `generate`.
 
         Raises:
@@ -234,9 +235,9 @@ class Llava:
 
     def chat(self, image: Image.Image, question: str, *, max_new_tokens: int = 512) -> str:
         """Answers one question about one picture, greedily, in the template of LLaVA's demo."""
-        messages = [{"role": "user", "content": question}]
+        turns = [{"role": "user", "content": question}]
         request = Request(
-            images=[image], messages=messages, as_demo=True, max_new_tokens=max_new_tokens
+            images=[image], messages=turns, as_demo=True, max_new_tokens=max_new_tokens
         )
         return next(self.generate([request])).text
 
@@ -284,6 +285,11 @@ class Llava:
             turns.append(Message(role="assistant", text=None))
         return turns
 
+    def _ending(self, request: Request) -> Request:
+        """A request that ends with its template, also where that takes a stop string."""
+        ends = () if request.messages is None else self._ends
+        return replace(request, stop=(*request.stop, *ends)) if ends else request
+
     def _encode(self, request: Request, index: int, *, key: PictureKey) -> Encoded:
         ids = tuple(tokenize_prompt(self.render(request), self.tokenizer))
         if not ids:
@@ -295,7 +301,7 @@ class Llava:
                 f"{len(request.images)} pictures were given"
             )
         return Encoded(
-            request=request,
+            request=self._ending(request),
             id=_name(request, index),
             ids=ids,
             pictures=tuple(key(image, pad=request.pad) for image in request.images),

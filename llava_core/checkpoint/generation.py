@@ -28,6 +28,15 @@ def end_ids(parts: Parts, tokenizer: Any, template: Template) -> frozenset[int]:
     return frozenset(ids if isinstance(ids, list) else [ids]) | ({end} - {None})
 
 
+def end_strings(template: Template, tokenizer: Any) -> tuple[str, ...]:
+    """The template's end mark, where the model can only spell it: it is no token, as `###`.
+
+    It was trained to write the mark, and no token that ends an answer after it.
+    """
+    end = template.end.strip()
+    return (end,) if end and end not in tokenizer.get_added_vocab() else ()
+
+
 def generation_fields(
     parts: Parts, tokenizer: Any, template: Template, *, pad_token_id: int | None
 ) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class Request:
     """Beginnings of the answer that are followed at a time, of which the answer comes that has the
     highest log-probability a token. More than 1 neither with a temperature nor with options."""
     stop: Sequence[str] = ()
-    """Strings that end the answer; they are not part of it."""
+    """Strings that end the answer; they are not part of it. Of messages, a template's end mark that
+    the checkpoint has no token for is one too."""
     seed: int | None = None
     """Makes sampling repeatable whatever else is in the batch; None: 0."""
     id: str | int | None = None

@@ -74,9 +74,9 @@ class Chat:
         self._names: list[str] = []
         self._num_new = 0
         self._is_stopped = False
-        self._asked: Request | None = None
+        self._num_asked = 0
         # One for all questions: each goes on from what was read for those before.
-        self._stream = llava.open_stream(has_left=lambda request: request is not self._asked)
+        self._stream = llava.open_stream(has_left=lambda asked: asked.id != self._num_asked)
 
     def run(self) -> None:
         """Talks until the end of the input or `/exit`."""
@@ -130,6 +130,7 @@ class Chat:
 
     def _answer(self, turns: list[dict[str, str]]) -> str:
         settings = self._settings
+        self._num_asked += 1
         request = Request(
             images=self._images,
             messages=turns,
@@ -140,6 +141,7 @@ class Chat:
             top_p=settings.top_p,
             num_beams=settings.num_beams,
             seed=secrets.randbits(_SEED_BITS),
+            id=self._num_asked,
         )
         limit, shown, text, note = self._llava.config.num_positions, "", "", ""
         with self._stoppable():
@@ -165,7 +167,6 @@ class Chat:
         if request.num_beams > 1:
             yield from self._llava.search(request)
             return
-        self._asked = request
         self._stream.add([request])
         while step := self._stream.step():
             yield from step

@@ -18,6 +18,7 @@ from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.errors import CheckpointError, ConfigError, DataError
 from llava_core.generate import plan
 from llava_core.stream import Partial
+from llava_core.templates import get_template
 from tests.llava_core.toy import toy_image
 
 
@@ -116,6 +117,37 @@ def test_a_stop_string_is_not_part_of_the_answer(tiny):
     response = next(tiny.generate([question("Hi", stop=[middle])]))
     assert response.stop_reason == "stop"
     assert response.text == text.split(middle)[0].strip()
+
+
+@pytest.fixture
+def spelling(tiny, monkeypatch):
+    """tiny with a template whose end mark is no token but some text that it writes; that text."""
+    text = next(tiny.generate([question("Hi")])).text
+    mark = text[1]
+    template = replace(get_template("vicuna_v1"), sep2=mark)
+    monkeypatch.setattr(predict, "get_template", lambda _: template)
+    return llava_core.load("tiny", device="cpu", conversation="vicuna_v1"), text, mark
+
+
+def test_an_answer_to_messages_ends_at_an_end_mark_that_is_no_token(spelling):
+    llava, text, mark = spelling
+    response = next(llava.generate([question("Hi")]))
+    assert (response.stop_reason, response.text) == ("stop", text.split(mark)[0].strip())
+    (last,) = [*llava.stream([question("Hi")])][-1]
+    assert (last.stop_reason, llava.readable(last)) == ("stop", response.text)
+
+
+def test_a_finished_prompt_does_not_end_there(spelling):
+    llava, text, _ = spelling
+    prompt = llava.render(question("Hi"))
+    assert next(llava.generate([Request(prompt=prompt, max_new_tokens=8)])).text == text
+
+
+def test_a_chat_ends_at_an_end_mark_that_is_no_token(tiny, monkeypatch):
+    asked = toy_image(0), "Describe this drawing in detail."
+    whole = tiny.chat(*asked)
+    monkeypatch.setattr(tiny, "_ends", (whole[1],))
+    assert tiny.chat(*asked) == whole.split(whole[1])[0].strip()
 
 
 @pytest.mark.parametrize("num_images", [0, 2])

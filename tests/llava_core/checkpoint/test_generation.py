@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from llava_core.checkpoint.generation import end_ids, generation_fields
+from llava_core.checkpoint.generation import end_ids, end_strings, generation_fields
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.templates import get_template
@@ -48,6 +48,24 @@ def test_an_answer_ends_where_the_files_and_the_template_say(
     if fields:
         write(parts, **fields)
     assert end_ids(parts, tokenizer, template) == ids
+
+
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        ("llava_v0", ("###",)),
+        ("v0", ("###",)),
+        ("v0_mmtag", ("###",)),
+        ("llava_llama_3", ("<|eot_id|>",)),
+        ("vicuna_v1", ()),
+        ("llava_llama_2", ()),
+        ("chatml_direct", ()),
+        ("qwen_1_5", ()),
+        ("plain", ()),
+    ],
+)
+def test_an_end_mark_that_is_no_token_is_a_text(tokenizer, name, ends):
+    assert end_strings(get_template(name), tokenizer) == ends
 
 
 def test_without_sampling_its_settings_are_left_out(parts, tokenizer):

@@ -82,6 +82,14 @@ def test_the_template_is_that_of_the_demo_unless_another_is_asked_for(tiny, tmp_
         assert answers(shown) == [expected.text]
 
 
+def test_an_answer_ends_at_an_end_mark_that_is_no_token(tiny, monkeypatch):
+    (text,) = answers(talk(tiny, "Hi")[0])
+    mark = text[1]
+    monkeypatch.setattr(tiny, "_ends", (mark,))
+    shown, chat = talk(tiny, "Hi", "And?")
+    assert answers(shown)[0] == text.split(mark)[0].strip() == chat._turns[1]["content"]
+
+
 def test_the_history_holds_no_special_tokens(tiny):
     _, chat = talk(tiny, "Hi", "And?", "More?")
     request = llava_core.Request(messages=[*chat._turns, {"role": "user", "content": "x"}])
