@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import anyio
@@ -80,30 +81,38 @@ async def forward(
     tried: list[str] = []
     while member := roster.choose(sent.model, besides=tried):
         tried.append(member.address)
-        request = client.build_request(
-            "POST", member.address + sent.path, content=sent.body, headers=sent.headers
-        )
-        try:
-            sending = _unless_gone(client.send(request, stream=True), member)
-            response = await while_there(sending, sent.request)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            _drop(roster, member, error)
-            continue
-        except (httpx2.HTTPError, _Gone) as error:
-            _drop(roster, member, error)
-            raise Refusal(503, _BROKE_OFF, retry_after_s=_RETRY_AFTER_S) from error
-        passed = {name: response.headers[name] for name in _PASSED_ON if name in response.headers}
-        if not response.headers.get("content-type", "").startswith("application/json"):
-            chunks = _chunks(response, member, roster, broken=broken or _broken_event())
-            return StreamingResponse(chunks, response.status_code, headers=passed)
-        try:
-            whole = await _unless_gone(response.aread(), member)
-        except (httpx2.HTTPError, _Gone) as error:
-            _drop(roster, member, error)
-            raise Refusal(503, _BROKE_OFF, retry_after_s=_RETRY_AFTER_S) from error
-        finally:
-            await response.aclose()
-        return StreamingResponse(_once(whole), response.status_code, headers=passed)
+        with ExitStack() as ending:
+            ending.callback(roster.finish, member)
+            request = client.build_request(
+                "POST", member.address + sent.path, content=sent.body, headers=sent.headers
+            )
+            try:
+                sending = _unless_gone(client.send(request, stream=True), member)
+                response = await while_there(sending, sent.request)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                _drop(roster, member, error)
+                continue
+            except (httpx2.HTTPError, _Gone) as error:
+                _drop(roster, member, error)
+                raise Refusal(503, _BROKE_OFF, retry_after_s=_RETRY_AFTER_S) from error
+            headers = {n: response.headers[n] for n in _PASSED_ON if n in response.headers}
+            if not response.headers.get("content-type", "").startswith("application/json"):
+                chunks = _chunks(
+                    response,
+                    member,
+                    roster,
+                    broken=broken or _broken_event(),
+                    ending=ending.pop_all(),
+                )
+                return StreamingResponse(chunks, response.status_code, headers=headers)
+            try:
+                whole = await _unless_gone(response.aread(), member)
+            except (httpx2.HTTPError, _Gone) as error:
+                _drop(roster, member, error)
+                raise Refusal(503, _BROKE_OFF, retry_after_s=_RETRY_AFTER_S) from error
+            finally:
+                await response.aclose()
+            return StreamingResponse(_once(whole), response.status_code, headers=headers)
     if tried:
         raise Refusal(503, "no worker can be reached", retry_after_s=_RETRY_AFTER_S)
     known = ", ".join(roster.models) or "none"
@@ -118,7 +127,12 @@ def _broken_event() -> bytes:
 
 
 async def _chunks(
-    response: httpx2.Response, member: Member, roster: Roster, *, broken: bytes
+    response: httpx2.Response,
+    member: Member,
+    roster: Roster,
+    *,
+    broken: bytes,
+    ending: ExitStack,
 ) -> AsyncIterator[bytes]:
     chunks = response.aiter_raw()
     try:
@@ -131,6 +145,7 @@ async def _chunks(
         _drop(roster, member, error)
         yield broken
     finally:
+        ending.close()
         await response.aclose()
 
 

@@ -134,6 +134,11 @@ class Roster:
         chosen.queue_length += 1
         return chosen
 
+    def finish(self, member: Member) -> None:
+        """Notes that a worker is through with a request; of most, their heart beats say so."""
+        if member.last_beat is None:
+            member.queue_length = max(member.queue_length - 1, 0)
+
     def _drawn(self, able: list[Member]) -> Member | None:
         total = sum(member.status.speed for member in able)
         place = self._draw() * total

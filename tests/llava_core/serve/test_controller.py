@@ -367,6 +367,17 @@ def test_an_upstream_that_breaks_off_answers_the_next_question(stack, script, up
         assert streamed(client) == "Hello"
 
 
+def test_an_upstream_is_as_busy_as_it_is(stack, script, upstream, worker):
+    client = stack.enter_context(connect(worker))
+    with upstream():
+        streamed(client)
+        ask(client, model="a", stream=True).close()
+        until(lambda: queue_length(worker) == 0, timeout_s=2)
+    with pytest.raises(openai.InternalServerError):
+        streamed(client)
+    assert queue_length(worker) == 0
+
+
 def test_a_refresh_keeps_an_upstream(upstream, worker):
     with upstream():
         assert httpx2.post(f"{worker}/refresh_all_workers").status_code == 200
