@@ -41,7 +41,7 @@ class Card:
 
 def model_card(run: Run) -> Card:
     """Makes the card of a run."""
-    found = ((name, _found(run.manifest, place)) for name, place in _FACTS.items())
+    found = ((name, _told(run.manifest, place)) for name, place in _FACTS.items())
     facts = [(name, str(value)) for name, value in found if value is not None]
     if run.seconds:
         facts.append(("Time", duration_text(sum(run.seconds.values()))))
@@ -64,7 +64,24 @@ def _commands(manifest: Mapping[str, Any]) -> Iterable[str]:
         yield f"pip install {' '.join(versions)}"
     if commit:
         yield f"# started in a checkout of commit {commit}"
-    yield str(command)
+    yield from dict.fromkeys([*_task_values(manifest, "command").values(), str(command)])
+
+
+def _told(manifest: Mapping[str, Any], place: str) -> Any:
+    """What stands there; of a setting that every task has for itself, whatever they have."""
+    section, _, key = place.partition(".")
+    told = _task_values(manifest, key) if section == "settings" else {}
+    values = list(dict.fromkeys(told.values()))
+    if len(values) > 1:
+        return ", ".join(f"{task}: {'all' if v is None else v}" for task, v in told.items())
+    return values[0] if values else _found(manifest, place)
+
+
+def _task_values(manifest: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Task -> its value, of the tasks that have one."""
+    records = manifest.get("tasks")
+    tasks = records if isinstance(records, Mapping) else {}
+    return {task: record[place] for task, record in tasks.items() if place in record}
 
 
 def _found(manifest: Mapping[str, Any], place: str) -> Any:

@@ -209,11 +209,16 @@ class _Leaders(NamedTuple):
 def _leaders(column: Column) -> _Leaders:
     """Who has the best value among those that may be compared, and who is within its noise.
 
-    Runs over the largest number of samples compete, if version, protocol, metric and judge agree:
-    forty samples never beat five thousand. A run without rivals is not the best of anything, nor is
-    one that carries a warning.
+    Runs over the largest number of samples compete, if version, protocol, metric, judge and data
+    agree: forty samples never beat five thousand. A run without rivals is not the best of anything,
+    nor is one that carries a warning.
     """
-    summaries = {run.name: run.summaries[column.task] for run in column.runs if not run.warning}
+    usual = _usual_data(column)
+    summaries = {
+        run.name: run.summaries[column.task]
+        for run in column.runs
+        if not run.warning and not _has_other_data(run, column.task, usual)
+    }
     terms = {
         name: (
             summary.counts.samples,
@@ -234,6 +239,25 @@ def _leaders(column: Column) -> _Leaders:
     best = {name for name, rival in rivals.items() if rival.value == first.value}
     tied = {name for name, rival in rivals.items() if _is_within_noise(rival, first)}
     return _Leaders(frozenset(best), frozenset(tied - best))
+
+
+_Data = frozenset[tuple[str, str]]
+"""Names and digests of what samples were read from; empty where nothing tells."""
+
+
+def _data(run: Run, task: str) -> _Data:
+    record = run.manifest.get("tasks", {}).get(task, {})
+    return frozenset((record.get("files", {}) | record.get("datasets", {})).items())
+
+
+def _usual_data(column: Column) -> _Data:
+    """What most runs were asked from, of several the first."""
+    known = Counter(data for run in column.runs if (data := _data(run, column.task)))
+    return known.most_common(1)[0][0] if known else frozenset()
+
+
+def _has_other_data(run: Run, task: str, usual: _Data) -> bool:
+    return _data(run, task) not in (frozenset(), usual)
 
 
 def _goodness(estimate: Estimate) -> float:
@@ -259,7 +283,7 @@ def _cell(run: Run, column: Column, leaders: _Leaders) -> Cell | None:
         return None
     return Cell(
         estimate=_headline(summary),
-        remarks=tuple(_remarks(summary, column)),
+        remarks=tuple(_remarks(run, column)),
         unscored=sum(summary.counts.unscored.values()),
         summary=summary,
         page=run.pages.get(column.task),
@@ -268,8 +292,8 @@ def _cell(run: Run, column: Column, leaders: _Leaders) -> Cell | None:
     )
 
 
-def _remarks(summary: Summary, column: Column) -> Iterable[str]:
-    spec = column.spec
+def _remarks(run: Run, column: Column) -> Iterable[str]:
+    spec, summary = column.spec, run.summaries[column.task]
     if spec and summary.counts.samples != spec.num_samples:
         yield samples_text(summary.counts.samples, spec)
     if spec and summary.version != spec.version:
@@ -284,6 +308,10 @@ def _remarks(summary: Summary, column: Column) -> Iterable[str]:
         yield f"judged by {summary.judge}"
     if summary.missing == "wrong":
         yield "missing answers count as wrong"
+    if _has_other_data(run, column.task, _usual_data(column)):
+        yield "other data than most runs here"
+    if note := run.manifest.get("tasks", {}).get(column.task, {}).get("note"):
+        yield " ".join(str(note).split())
 
 
 def _published_rows(columns: Sequence[Column]) -> tuple[Row, ...]:

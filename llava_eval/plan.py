@@ -30,7 +30,7 @@ class TaskPlan:
     prompts: tuple[Prompt, ...]
     origin: Origin
     record: Mapping[str, Any]
-    """Version and data, for the manifest."""
+    """Version, data and limit, for the manifest."""
 
 
 def plan_tasks(
@@ -98,7 +98,7 @@ def _plan_task(
             for sample in asked
         ),
         origin=origin,
-        record=describe_task(spec, origin),
+        record={**describe_task(spec, origin), "data": data, "limit": limit},
     )
 
 

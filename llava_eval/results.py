@@ -60,14 +60,12 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     return manifest
 
 
-def recorded_data(folder: Path) -> str | None:
-    """What `--data` was when a run folder was made; None where the folder does not say.
-
-    Raises:
-        RunError: as `read_manifest`.
-    """
-    data: str | None = read_manifest(folder).get("settings", {}).get("data")
-    return data
+def recorded_data(manifest: Mapping[str, Any], task: str) -> str | None:
+    """What `--data` was when a task was asked; None where a run's manifest does not say."""
+    record = manifest.get("tasks", {}).get(task, {})
+    # Runs from before tasks had it said so once, for the latest command.
+    data = record.get("data") or manifest.get("settings", {}).get("data")
+    return data if isinstance(data, str) else None
 
 
 def _read(path: Path) -> bytes:

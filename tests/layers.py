@@ -296,7 +296,7 @@ LLAVA_EVAL = {
     "pictures": "errors records",
     "report": "card leaderboard pages plots results samples store spec records errors",
     "view/shelf": "errors leaderboard report results samples",
-    "view/gallery": "errors records samples sources/open spec view/shelf",
+    "view/gallery": "errors records results samples sources/open spec view/shelf",
     "view/app": "baseline compare_report errors pages pictures samples spec view/gallery "
     "view/shelf",
     "manifest": "results store spec records errors",
@@ -312,8 +312,8 @@ LLAVA_EVAL = {
     "commands/run": "commands/arguments commands/backend commands/task_judge review/tasks "
     "backends/base baseline errors manifest metrics/__init__ "
     "plan progress registry report results run score store table spec records",
-    "commands/score": "commands/arguments answers ensemble prompts records registry results "
-    "score sources/open table spec errors mme_results metrics/__init__ verdicts",
+    "commands/score": "commands/arguments answers ensemble manifest prompts records registry "
+    "results score sources/open table spec errors mme_results metrics/__init__ verdicts",
     "commands/submit": "commands/arguments answers prompts registry results sources/open store "
     "submit errors",
     "commands/report": "baseline commands/arguments errors history history_report policy registry "

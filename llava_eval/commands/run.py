@@ -194,7 +194,11 @@ def _begin(
     }
     given = {name: getattr(arguments, name) for name in _SETTINGS if name in arguments}
     environment = manifest.describe_environment(arguments.command_line)
-    manifest.write_manifest(folder, {**named, **environment, "settings": given, **known})
+    # Other tasks of this folder may be of another command.
+    by_command = {"command": environment["command"]}
+    asked = {task: {**record, **by_command} for task, record in known["tasks"].items()}
+    content = {**named, **environment, "settings": given, **known, "tasks": asked}
+    manifest.write_manifest(folder, content)
 
 
 def _is_restart(folder: Path, model: Mapping[str, str]) -> bool:

@@ -6,22 +6,23 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from rich.console import Console
 
 from llava_eval.answers import Matched, match_answers, read_answers
 from llava_eval.commands.arguments import LLAVA_DATA, add_data, one_task
 from llava_eval.ensemble import prefer, read_preferred
-from llava_eval.errors import DataError, FlagsError, VerdictsError
+from llava_eval.errors import DataError, FlagsError, RunError, VerdictsError
+from llava_eval.manifest import describe_task
 from llava_eval.metrics import FAMILIES
 from llava_eval.mme_results import read_mme_results
 from llava_eval.prompts import build_prompt
 from llava_eval.records import Missing, Prompt, Response, Sample, Verdict
 from llava_eval.registry import load_tasks, select_tasks
-from llava_eval.results import recorded_data
+from llava_eval.results import read_manifest, recorded_data
 from llava_eval.score import score_task, write_scores
-from llava_eval.sources.open import HUB, load_samples
+from llava_eval.sources.open import HUB, open_task
 from llava_eval.spec import TaskSpec, by_likelihood
 from llava_eval.table import next_steps, summary_table
 from llava_eval.verdicts import (
@@ -87,12 +88,15 @@ def execute(arguments: Namespace) -> int:
     """
     tasks = load_tasks()
     (named,) = select_tasks(arguments.task, tasks)
-    data = arguments.data or _data_of(arguments.output) or LLAVA_DATA
+    run = {} if arguments.output is None else read_manifest(arguments.output)
+    data = arguments.data or recorded_data(run, named.name) or LLAVA_DATA
     if data == HUB and (arguments.questions or arguments.annotations):
         raise DataError("--questions and --annotations name files of a folder; --data hub has none")
     spec = with_files(named, questions=arguments.questions, annotations=arguments.annotations)
     answers, reviews = _given_files(arguments, spec)
-    samples = load_samples(spec, data)
+    samples, origin = open_task(spec, data)
+    if asked := run.get("tasks", {}).get(spec.name):
+        _refuse_other_data(asked, describe_task(spec, origin), arguments)
     responses = None if answers is None else _responses(answers, spec, samples)
     if any("option_logprobs" in each.metadata for each in (responses or {}).values()):
         spec = by_likelihood(spec)
@@ -113,8 +117,25 @@ def execute(arguments: Namespace) -> int:
     return 0
 
 
-def _data_of(run: Path | None) -> str | None:
-    return None if run is None else recorded_data(run)
+def _refuse_other_data(
+    asked: Mapping[str, Any], found: Mapping[str, Any], arguments: Namespace
+) -> None:
+    """Keeps a run from scores by other files than those it was asked from.
+
+    Args:
+        asked: what its manifest says of the task.
+        found: the same of the data that are there.
+
+    Raises:
+        RunError: they are others.
+    """
+    for kind in ("files", "datasets"):
+        before, now = asked.get(kind, {}), found[kind]
+        if differing := [name for name in before.keys() & now.keys() if before[name] != now[name]]:
+            raise RunError(
+                f"{arguments.output} was asked {arguments.task} from another {min(differing)}; "
+                "choose another --output, or the --data that it was asked from"
+            )
 
 
 def _given_files(arguments: Namespace, spec: TaskSpec) -> tuple[Path | None, list[Path]]:

@@ -10,7 +10,7 @@ from llava_eval.commands.arguments import LLAVA_DATA, one_task
 from llava_eval.errors import DataError, RunError
 from llava_eval.prompts import build_prompt
 from llava_eval.registry import load_tasks, select_tasks
-from llava_eval.results import recorded_data
+from llava_eval.results import read_manifest, recorded_data
 from llava_eval.sources.open import open_task
 from llava_eval.store import write_atomically
 from llava_eval.submit import FORMS, Answered, check_complete
@@ -64,7 +64,7 @@ def _find(run: Path, task: str, data: str | None) -> tuple[Path, str]:
         answers, recorded = run, None
     else:
         answers = run / task / "responses.jsonl"
-        recorded = recorded_data(run)
+        recorded = recorded_data(read_manifest(run), task)
     if not answers.is_file():
         raise RunError(f"{answers} is not there; expected a finished run, or a file of answers")
     return answers, data or recorded or LLAVA_DATA

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from llava_eval.errors import DataError
 from llava_eval.records import ImageRef
+from llava_eval.results import recorded_data
 from llava_eval.samples import Row
 from llava_eval.sources.open import open_task
 from llava_eval.spec import TaskSpec
-from llava_eval.view.shelf import ViewedRun, data_of
+from llava_eval.view.shelf import ViewedRun
 
 _SOURCES_KEPT = 16
 
@@ -50,7 +51,7 @@ class Gallery:
 
     def pictures(self, viewed: ViewedRun, task: str) -> Pictures:
         """The pictures of a task of a run."""
-        data = self._data or data_of(viewed.run.manifest)
+        data = self._data or recorded_data(viewed.run.manifest, task)
         if data is None:
             return Pictures({}, "no pictures: the run does not say where its data are; give --data")
         # Requests come in threads; one reads the data, the others wait.

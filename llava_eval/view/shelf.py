@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -130,10 +130,3 @@ class Teller:
 def _read(folder: Path, task: str, _: tuple[int, ...]) -> Told:
     rows = read_rows(folder / task, read_summary(folder / task / "summary.json"))
     return Told(rows, [searched_text(row) for row in rows])
-
-
-def data_of(manifest: Mapping[str, object]) -> str | None:
-    """Where a run had its samples from, as its `--data` said; None where that is not known."""
-    settings = manifest.get("settings")
-    data = settings.get("data") if isinstance(settings, Mapping) else None
-    return data if isinstance(data, str) else None

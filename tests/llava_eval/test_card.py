@@ -51,6 +51,22 @@ def test_the_command_stands_with_the_versions_and_the_commit():
     )
 
 
+def test_tasks_of_several_commands_have_each_its_own_data():
+    tasks = {
+        "gqa": {"data": "a", "limit": None, "command": "llava-eval run --tasks gqa"},
+        "pope": {"data": "b", "limit": 3, "command": "llava-eval run --tasks pope"},
+    }
+    latest = {"data": "b", "limit": 3}
+    made = card({"settings": latest, "command": "llava-eval run --tasks pope", "tasks": tasks})
+    assert made.facts == (
+        ("Data", "gqa: a, pope: b"),
+        ("Samples a task at most", "gqa: all, pope: 3"),
+    )
+    assert made.commands == ("llava-eval run --tasks gqa", "llava-eval run --tasks pope")
+    alike = {name: tasks["gqa"] for name in ("gqa", "pope")}
+    assert card({"settings": latest, "tasks": alike}).facts == (("Data", "a"),)
+
+
 @pytest.mark.parametrize("manifest", [{}, {"settings": "odd", "model": [1], "packages": None}])
 def test_what_a_manifest_does_not_tell_is_left_out(manifest):
     assert card(manifest) == Card(facts=(), commands=())

@@ -1,5 +1,7 @@
 """The table as data: order, best values, remarks, published rows, and numbers as text."""
 
+from dataclasses import replace
+
 import pytest
 
 from llava_eval.leaderboard import (
@@ -65,6 +67,23 @@ def test_rows_keep_the_order_of_the_runs_and_a_missing_task_is_an_empty_cell():
 def test_the_title_ends_at_the_first_comma_of_the_task_title():
     spec = task_spec("gqa", title="GQA, testdev, balanced")
     assert board(run("a", summary("gqa", 0.5)), gqa=spec).columns[0].title == "GQA"
+
+
+def asked_from(name: str, digest: str, value: float, note: str | None = None) -> Run:
+    record = {"files": {"q.jsonl": digest}, "datasets": {}, "note": note}
+    made = run(name, summary("gqa", value))
+    return replace(made, manifest={"tasks": {"gqa": record}})
+
+
+def test_runs_on_other_data_do_not_compete_and_are_remarked():
+    other = asked_from("b", "2", 0.9, note="A later\nrevision.")
+    made = board(asked_from("a", "1", 0.5), other, asked_from("c", "1", 0.6))
+    assert best_of(made) == ["c"]
+    remarks = [row.cells[0].remarks for row in made.measured if row.cells[0]]
+    assert remarks == [(), ("other data than most runs here", "A later revision."), ()]
+    # Of what says nothing of its data nothing bad is thought.
+    unsaid = run("d", summary("gqa", 0.7))
+    assert best_of(board(asked_from("a", "1", 0.5), unsaid)) == ["d"]
 
 
 def test_a_variant_is_told_from_its_task_by_its_title():

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from llava_eval.errors import RunError
-from llava_eval.results import read_duration, read_manifest, read_scores, read_summaries
+from llava_eval.results import (
+    read_duration,
+    read_manifest,
+    read_scores,
+    read_summaries,
+    recorded_data,
+)
 from tests.llava_eval.run_folders import estimate, score, summary, write_run, write_samples
 
 
@@ -21,6 +27,20 @@ def test_scores_come_back_as_they_were_written(tmp_path):
     written = [score("1", 1.0, label="yes"), score("2", None, reason="no_response")]
     write_samples(tmp_path, written)
     assert read_scores(tmp_path / "scores.jsonl") == written
+
+
+@pytest.mark.parametrize(
+    ("manifest", "data"),
+    [
+        ({"settings": {"data": "mini"}}, "mini"),
+        ({"settings": {"data": "hub"}, "tasks": {"gqa": {"data": "mini"}}}, "mini"),
+        ({"settings": {"data": "hub"}, "tasks": {"pope": {"data": "mini"}}}, "hub"),
+        ({}, None),
+        ({"settings": {"data": 1}}, None),
+    ],
+)
+def test_a_task_says_what_it_was_asked_from(manifest, data):
+    assert recorded_data(manifest, "gqa") == data
 
 
 def test_a_folder_without_manifest_has_an_empty_one(tmp_path):

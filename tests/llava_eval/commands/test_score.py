@@ -65,6 +65,17 @@ def test_answers_that_fit_nothing_are_counted(caplog) -> None:
     assert "1 answers are replaced by a later one" in caplog.text
 
 
+def test_a_run_is_not_scored_by_other_files_than_it_was_asked_from(capsys) -> None:
+    write_answers(Path("a.jsonl"))
+    Path("out").mkdir()
+    asked = {"data": "mini", "files": {"gqa/llava_gqa_testdev_balanced.jsonl": "0123"}}
+    Path("out/manifest.json").write_text(json.dumps({"tasks": {"gqa": asked}}))
+    assert score("--output", "out") == 2
+    said = capsys.readouterr().err
+    assert "out was asked gqa from another gqa/llava_gqa_testdev_balanced.jsonl" in said
+    assert not Path("out/gqa").exists()
+
+
 def test_files_of_a_folder_do_not_go_with_the_hub(capsys) -> None:
     write_answers(Path("a.jsonl"))
     assert score("--questions", "q.jsonl", data="hub") == 2

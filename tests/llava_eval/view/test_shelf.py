@@ -7,7 +7,7 @@ import pytest
 
 from llava_eval.errors import RunError
 from llava_eval.report import write_report
-from llava_eval.view.shelf import Teller, data_of, read_shelf
+from llava_eval.view.shelf import Teller, read_shelf
 from tests.llava_eval.run_folders import response, score, summary, write_run, write_samples
 
 
@@ -71,11 +71,3 @@ def test_what_is_searched_leaves_out_verdict_and_value(tmp_path):
     assert len(told.find("", ["red", "question"])) == 1
     assert told.find("", ["right"]) == []
     assert told.find("wrong", []) == []
-
-
-@pytest.mark.parametrize(
-    ("manifest", "data"),
-    [({"settings": {"data": "mini"}}, "mini"), ({}, None), ({"settings": {"data": 1}}, None)],
-)
-def test_a_manifest_says_where_the_data_are(manifest, data):
-    assert data_of(manifest) == data
