@@ -5,8 +5,9 @@ line instead of surfacing in the middle of a table.
 """
 
 import json
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from llava_eval.errors import RunError
 from llava_eval.records import Score, Summary
 
 Record = TypeVar("Record")
+
+_logger = logging.getLogger(__name__)
 
 
 class TaskRecord(BaseModel):
@@ -73,6 +76,23 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def scored_runs(paths: Sequence[Path]) -> list[Path]:
+    """Those in which a task is scored; what else `runs/*` names is passed over with a warning.
+
+    Raises:
+        RunError: there is none, or one is not there.
+    """
+    is_scored = {path: any(path.glob("*/summary.json")) for path in paths}
+    scored = [path for path in paths if is_scored[path] or not path.exists()]
+    if not scored:
+        names = ", ".join(map(str, paths))
+        raise RunError(f"{names}: no task in it is scored; run `score`, or finish the run")
+    for path in paths:
+        if path not in scored:
+            _logger.warning("%s is passed over: no task in it is scored", path)
+    return scored
 
 
 def read_summaries(folder: Path) -> dict[str, Summary]:

@@ -317,8 +317,8 @@ LLAVA_EVAL = {
     "commands/submit": "commands/arguments answers prompts registry results sources/open store "
     "submit errors",
     "commands/report": "baseline commands/arguments errors history history_report policy registry "
-    "report spec",
-    "commands/view": "commands/arguments errors registry report spec view/app view/shelf",
+    "report results spec",
+    "commands/view": "commands/arguments errors registry report results spec view/app view/shelf",
     "commands/compare": "commands/arguments baseline compare compare_report compare_text registry "
     "table errors",
     "commands/check": "commands/arguments baseline ci compare compare_text gate leaderboard pages "

@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llava_eval.baseline import Side, open_side
@@ -13,6 +13,7 @@ from llava_eval.history_report import write_history
 from llava_eval.policy import read_policy
 from llava_eval.registry import load_tasks
 from llava_eval.report import read_runs, write_report
+from llava_eval.results import scored_runs
 from llava_eval.spec import TaskSpec
 
 HELP = "write the leaderboard of some runs as HTML, Markdown, CSV and LaTeX"
@@ -23,7 +24,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="run folders, one row each")
     add("--published", action="store_true", help="add the published values beside them")
-    add("--output", type=Path, metavar="DIR", help="where it goes (default: the first RUN)")
+    add(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where it goes (default: the RUN; of several, `report` beside the first)",
+    )
     add(
         "--history",
         action="store_true",
@@ -56,11 +62,13 @@ def execute(arguments: Namespace) -> int:
     for flag in ("baseline", "max_drop", "policy"):
         if getattr(arguments, flag) is not None and not arguments.history:
             raise FlagsError(f"--{flag.replace('_', '-')} belongs to --history; give that too")
-    output = arguments.output or arguments.runs[0]
+    runs = scored_runs(arguments.runs)
+    # One run's own report is not replaced by that of several.
+    output = arguments.output or (runs[0] if len(runs) == 1 else runs[0].parent / "report")
     tasks = load_tasks()
-    history = _write_history(arguments, output, tasks) if arguments.history else None
+    history = _write_history(arguments, runs, output, tasks) if arguments.history else None
     page = write_report(
-        arguments.runs,
+        runs,
         output=output,
         tasks=tasks,
         published=arguments.published,
@@ -72,10 +80,12 @@ def execute(arguments: Namespace) -> int:
     return 0
 
 
-def _write_history(arguments: Namespace, output: Path, tasks: Mapping[str, TaskSpec]) -> Path:
+def _write_history(
+    arguments: Namespace, runs: Sequence[Path], output: Path, tasks: Mapping[str, TaskSpec]
+) -> Path:
     policy = read_policy(arguments.policy, tasks, max_drop=arguments.max_drop)
     history = build_history(
-        read_runs(arguments.runs), tasks, policy, baseline=_baseline(arguments.baseline, tasks)
+        read_runs(runs), tasks, policy, baseline=_baseline(arguments.baseline, tasks)
     )
     return write_history(history, output=output, tasks=tasks, policy=policy)
 

@@ -13,6 +13,7 @@ from llava_eval.commands.arguments import port
 from llava_eval.errors import FlagsError
 from llava_eval.registry import load_tasks
 from llava_eval.report import write_report
+from llava_eval.results import scored_runs
 from llava_eval.spec import TaskSpec
 
 HELP = "show runs or a report in the browser: samples with their pictures, comparisons"
@@ -100,11 +101,12 @@ def _report(
     folders: Sequence[Path], tasks: dict[str, TaskSpec], *, published: bool
 ) -> Iterator[Path]:
     """The report's folder; of runs it is made for as long as it is looked at."""
-    is_run = [any(folder.glob("*/summary.json")) for folder in folders]
-    if len(folders) == 1 and folders[0].is_dir() and not is_run[0]:
-        yield folders[0]
+    only = folders[0] if len(folders) == 1 else None
+    if only is not None and only.is_dir() and not any(only.glob("*/summary.json")):
+        yield only
         return
+    runs = scored_runs(folders)
     with TemporaryDirectory(prefix="llava-eval-view-") as name:
         output = Path(name)
-        write_report(folders, output=output, tasks=tasks, published=published, with_samples=False)
+        write_report(runs, output=output, tasks=tasks, published=published, with_samples=False)
         yield output

@@ -11,12 +11,31 @@ def write_run(folder: Path) -> None:
     write_scores(folder / "gqa", [score(each, 1.0) for each in "1234"], summary("gqa", 1.0))
 
 
-def test_the_report_goes_into_the_first_run(capsys) -> None:
-    write_run(Path("a"))
-    write_run(Path("b"))
-    assert cli.main(["report", "a", "b"]) == 0
-    assert capsys.readouterr().out == "report: a/leaderboard.html\n"
-    assert Path("a/leaderboard.md").exists()
+def test_the_report_of_a_run_goes_into_it_and_that_of_several_beside(capsys) -> None:
+    for name in ("a", "b"):
+        write_run(Path("runs", name))
+    assert cli.main(["report", "runs/a"]) == 0
+    own = Path("runs/a/leaderboard.md").read_bytes()
+    assert cli.main(["report", "runs/a", "runs/b"]) == 0
+    pages = "report: runs/a/leaderboard.html\nreport: runs/report/leaderboard.html\n"
+    assert capsys.readouterr().out == pages
+    assert Path("runs/a/leaderboard.md").read_bytes() == own
+
+
+def test_what_else_lies_beside_runs_is_passed_over(capsys, caplog) -> None:
+    for name in ("a", "b"):
+        write_run(Path("runs", name))
+    Path("runs/tiny-finetune").mkdir()
+    Path("runs/notes.txt").touch()
+    for _ in range(2):
+        runs = sorted(map(str, Path("runs").iterdir()))
+        assert cli.main(["report", *runs]) == 0
+    assert caplog.messages == [
+        f"runs/{name} is passed over: no task in it is scored"
+        for name in ("notes.txt", "tiny-finetune", "notes.txt", "report", "tiny-finetune")
+    ]
+    assert cli.main(["report", "runs/tiny-finetune"]) == 2
+    assert "runs/tiny-finetune: no task in it is scored" in capsys.readouterr().err
 
 
 def test_the_report_goes_where_it_is_told_with_published_rows(capsys) -> None:
