@@ -282,7 +282,7 @@ def _remarks(
     if num_shared < whole:
         yield f"on the {num_shared:,} samples that both have, of {whole:,}"
     if num_scored < num_shared:
-        yield f"{num_shared - num_scored:,} samples without a value in both"
+        yield f"{num_shared - num_scored:,} samples lack a value in one or both"
     if first.summary.missing == "wrong":
         yield "missing answers count as wrong"
 

@@ -16,6 +16,7 @@ from llava_eval.records import NOT_JUDGED, Estimate, Summary, Unit
 from llava_eval.spec import PAPER_TASKS, TaskSpec
 
 NO_VALUE = "–"
+_TOO_FEW = "some part of the task has too few samples"
 
 # As the paper's tables 3 and 4 part them.
 _ACADEMIC = ("vqav2", "gqa", "vizwiz", "scienceqa", "textvqa")
@@ -167,6 +168,11 @@ def _headline(summary: Summary) -> Estimate:
     return summary.metrics[summary.headline]
 
 
+def _has_value(summary: Summary) -> bool:
+    """Whether there is one, or no sample with which there could be."""
+    return _headline(summary).value is not None or summary.counts.scored == 0
+
+
 def column_place(task: str) -> tuple[int, str]:
     """By the paper's table, a variant after its task."""
     own = _paper_task(task)
@@ -283,7 +289,7 @@ def _cell(run: Run, column: Column, leaders: _Leaders) -> Cell | None:
         return None
     return Cell(
         estimate=_headline(summary),
-        remarks=tuple(_remarks(run, column)),
+        remarks=(*_remarks(summary, column), *_data_remarks(run, column)),
         unscored=sum(summary.counts.unscored.values()),
         summary=summary,
         page=run.pages.get(column.task),
@@ -292,8 +298,8 @@ def _cell(run: Run, column: Column, leaders: _Leaders) -> Cell | None:
     )
 
 
-def _remarks(run: Run, column: Column) -> Iterable[str]:
-    spec, summary = column.spec, run.summaries[column.task]
+def _remarks(summary: Summary, column: Column) -> Iterable[str]:
+    spec = column.spec
     if spec and summary.counts.samples != spec.num_samples:
         yield samples_text(summary.counts.samples, spec)
     if spec and summary.version != spec.version:
@@ -304,10 +310,15 @@ def _remarks(run: Run, column: Column) -> Iterable[str]:
         yield words(summary.headline)
     if NOT_JUDGED in summary.counts.unscored:
         yield "waits for a judge"
+    elif not _has_value(summary):
+        yield _TOO_FEW
     if summary.judge:
         yield f"judged by {summary.judge}"
     if summary.missing == "wrong":
         yield "missing answers count as wrong"
+
+
+def _data_remarks(run: Run, column: Column) -> Iterable[str]:
     if _has_other_data(run, column.task, _usual_data(column)):
         yield "other data than most runs here"
     if note := run.manifest.get("tasks", {}).get(column.task, {}).get("note"):
@@ -369,14 +380,14 @@ def samples_text(samples: int, spec: TaskSpec | None) -> str:
 
 
 def next_step(summary: Summary, *, run: str = "RUN") -> str | None:
-    """What gives values to answers that no judge has read; None where there are none.
+    """What gives a value where there is none: a judge, or more samples; None where nothing lacks.
 
     Args:
         run: how the run folder is named in the command.
     """
     waiting = summary.counts.unscored.get(NOT_JUDGED)
     if waiting is None:
-        return None
+        return None if _has_value(summary) else f"no {words(summary.headline)}: {_TOO_FEW}"
     answers = "1 answer is" if waiting == 1 else f"{waiting:,} answers are"
     return (
         f"{answers} not judged; once a judge has reviewed them: llava-eval score "

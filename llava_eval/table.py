@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from llava_eval.leaderboard import next_step, number_text, samples_text, spread_text, words
-from llava_eval.records import Summary
+from llava_eval.records import Estimate, Summary
 from llava_eval.spec import TaskSpec
 
 _LOG_WIDTH = 200
@@ -34,16 +34,33 @@ def summary_table(
     for column in ("value", "samples", "unscored"):
         table.add_column(column, justify="right")
     for summary in summaries:
-        estimate = summary.metrics[summary.headline]
         unscored = ", ".join(f"{n} {words(why)}" for why, n in summary.counts.unscored.items())
         table.add_row(
             summary.task,
             _metric(summary, tasks.get(summary.task)),
-            f"{number_text(estimate.value, estimate.unit)} {spread_text(estimate)}".strip(),
+            _cell(summary.metrics[summary.headline]),
             samples_text(summary.counts.samples, tasks.get(summary.task)),
             unscored or "0",
         )
     return table
+
+
+def parts_table(summary: Summary) -> Table | None:
+    """Every metric, in all and of every part of the task; None where there is the headline only."""
+    parts = {"all": summary.metrics, **summary.groups}
+    names = list(dict.fromkeys(name for part in parts.values() for name in part))
+    if len(parts) == len(names) == 1:
+        return None
+    table = Table("part", *(Column(words(name), justify="right") for name in names))
+    for part, metrics in parts.items():
+        table.add_row(words(part), *(_cell(metrics.get(name)) for name in names))
+    return table
+
+
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    return f"{number_text(estimate.value, estimate.unit)} {spread_text(estimate)}".strip()
 
 
 def _metric(summary: Summary, spec: TaskSpec | None) -> str:
@@ -53,7 +70,7 @@ def _metric(summary: Summary, spec: TaskSpec | None) -> str:
 
 
 def next_steps(summaries: Sequence[Summary], folder: Path | None) -> str:
-    """What is left to do for tasks that wait for a judge, a line each.
+    """What is left to do for tasks without a value, a line each.
 
     Args:
         folder: of the run; None where nothing was written.

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.console import Console
-
 from llava_eval.answers import Matched, match_answers, read_answers
 from llava_eval.commands.arguments import LLAVA_DATA, add_data, one_task
 from llava_eval.ensemble import prefer, read_preferred
@@ -24,7 +22,7 @@ from llava_eval.results import read_manifest, recorded_data
 from llava_eval.score import score_task, write_scores
 from llava_eval.sources.open import HUB, open_task
 from llava_eval.spec import TaskSpec, by_likelihood
-from llava_eval.table import next_steps, summary_table
+from llava_eval.table import next_steps, parts_table, print_whole, summary_table
 from llava_eval.verdicts import (
     Run,
     holds_verdicts,
@@ -112,7 +110,9 @@ def execute(arguments: Namespace) -> int:
     summary = replace(unnamed, judge=joined(run.judge for run in runs))
     if arguments.output:
         write_scores(arguments.output / spec.name, scores, summary)
-    Console().print(summary_table([summary], tasks))
+    print_whole(summary_table([summary], tasks))
+    if parts := parts_table(summary):
+        print_whole(parts)
     sys.stdout.write(next_steps([summary], arguments.output))
     return 0
 

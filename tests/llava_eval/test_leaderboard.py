@@ -196,6 +196,14 @@ def test_nothing_is_left_to_do_where_nothing_waits():
     assert next_step(summary("mm_vet", 0.5, counts=counts)) is None
 
 
+def test_a_headline_without_value_says_why():
+    partial = summary("pope", None)
+    assert next_step(partial) == "no accuracy: some part of the task has too few samples"
+    assert remarks_of(board(run("a", partial))) == ("some part of the task has too few samples",)
+    empty = summary("pope", None, counts=Counts(samples=4, scored=0, unscored={"failed": 4}))
+    assert next_step(empty) is None
+
+
 def test_published_rows_come_only_when_asked_for():
     spec = task_spec("gqa", published={"accuracy": {"llava-v1.5-7b": 62.0}})
     runs = [run("a", summary("gqa", 0.5))]

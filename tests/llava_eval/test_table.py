@@ -5,8 +5,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llava_eval.records import Counts
-from llava_eval.table import next_steps, print_whole, summary_table
-from tests.llava_eval.run_folders import summary, task_spec
+from llava_eval.table import next_steps, parts_table, print_whole, summary_table
+from tests.llava_eval.run_folders import estimate, summary, task_spec
 
 
 def shown(*summaries, **given) -> str:
@@ -52,3 +52,15 @@ def test_a_log_gets_the_whole_of_a_wide_table(capsys, monkeypatch) -> None:
     table.add_row("t" * 60, "o" * 60)
     print_whole(table)
     assert f"{'t' * 60} │ {'o' * 60}" in capsys.readouterr().out
+
+
+def test_parts_are_told_with_all_their_metrics() -> None:
+    whole = {"f1": estimate(0.5, 0.01), "accuracy": estimate(0.25)}
+    table = parts_table(
+        summary("pope", 0.5, metrics=whole, groups={"random": {"f1": estimate(None)}})
+    )
+    assert table is not None
+    assert [str(column.header) for column in table.columns] == ["part", "F1", "accuracy"]
+    cells = [list(column.cells) for column in table.columns]
+    assert cells == [["all", "random"], ["50.0 ± 1.0", "–"], ["25.0", ""]]
+    assert parts_table(summary("gqa", 0.5)) is None
