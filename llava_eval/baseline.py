@@ -228,6 +228,25 @@ def read_entries(
     return Read(entries, refused)
 
 
+def read_whole_entries(
+    first: Side, second: RunSide, tasks: Mapping[str, TaskSpec], names: Iterable[str]
+) -> Read:
+    """As `read_entries`, for what is to be decided: a candidate with fewer samples is refused."""
+    entries, refused = read_entries(first, second, tasks, names)
+    partial = [
+        entry
+        for entry in entries
+        if isinstance(first, RunSide) and entry.pair.shared < entry.first.summary.counts.samples
+    ]
+    refused += [
+        f"{entry.pair.task}: the candidate has {entry.second.summary.counts.samples:,} samples of "
+        f"the baseline's {entry.first.summary.counts.samples:,}; ask all, or keep a baseline of "
+        "as many by --save-baseline --quick"
+        for entry in partial
+    ]
+    return Read([entry for entry in entries if entry not in partial], refused)
+
+
 def open_side(path: Path, tasks: Mapping[str, TaskSpec]) -> Side:
     """Opens a run folder, or a file that `check --save-baseline` wrote.
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-from llava_eval.baseline import RunSide, Side, read_entries
+from llava_eval.baseline import RunSide, Side, read_whole_entries
 from llava_eval.errors import RunError
 from llava_eval.gate import Decision, decide
 from llava_eval.leaderboard import Run
@@ -109,7 +109,7 @@ def _decide(
         for name in baseline.tasks
         if name in candidate.tasks and not policy.limits(name).ignore
     ]
-    entries, refused = read_entries(baseline, candidate, tasks, names)
+    entries, refused = read_whole_entries(baseline, candidate, tasks, names)
     return {decision.name: decision for decision in decide(entries, policy)}, refused
 
 

@@ -16,7 +16,7 @@ from llava_eval.baseline import (
     RunSide,
     Side,
     open_side,
-    read_entries,
+    read_whole_entries,
     write_baseline,
 )
 from llava_eval.ci import github_annotations, junit_xml
@@ -28,7 +28,7 @@ from llava_eval.gate import Decision, decide, is_failed
 from llava_eval.leaderboard import number_text
 from llava_eval.policy import Policy, read_policy
 from llava_eval.quick import QuickTask, choose_quick
-from llava_eval.registry import load_tasks
+from llava_eval.registry import load_tasks, select_tasks
 from llava_eval.spec import TaskSpec
 from llava_eval.store import write_atomically
 from llava_eval.table import print_whole
@@ -48,6 +48,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--baseline", type=Path, required=True, metavar="A", help="run folder, or a stored file")
     add("--candidate", type=Path, metavar="B", help="run folder to be decided on")
+    add(
+        "--tasks",
+        metavar="NAME,…",
+        help="decide on these, or keep these (default: all of the baseline)",
+    )
     add(
         "--max-drop",
         type=share_of_scale,
@@ -99,27 +104,33 @@ def execute(arguments: Namespace) -> int:
         strict=arguments.strict,
     )
     baseline = open_side(arguments.baseline, tasks)
+    names = _names(baseline, policy, arguments.tasks, tasks)
     if arguments.save_baseline:
-        _save(arguments.save_baseline, baseline, tasks, policy, quick=arguments.quick)
+        _save(arguments.save_baseline, baseline, tasks, policy, names, quick=arguments.quick)
     if arguments.candidate is None:
         return 0
     candidate = open_side(arguments.candidate, tasks)
     if not isinstance(candidate, RunSide):
         raise RunError(f"{arguments.candidate}: a stored baseline; --candidate is a run folder")
-    decisions = decide(_entries(baseline, candidate, tasks, policy), policy)
+    decisions = decide(_entries(baseline, candidate, tasks, names), policy)
     _tell(decisions, arguments, policy, names=(baseline.name, candidate.name))
     return 1 if is_failed(decisions) else 0
 
 
 def _save(
-    path: Path, side: Side, tasks: Mapping[str, TaskSpec], policy: Policy, *, quick: bool
+    path: Path,
+    side: Side,
+    tasks: Mapping[str, TaskSpec],
+    policy: Policy,
+    names: Sequence[str],
+    *,
+    quick: bool,
 ) -> None:
     if not isinstance(side, RunSide):
         raise FlagsError(f"{side.path} is a stored baseline already; --save-baseline keeps a run")
-    kept = [name for name in side.tasks if not policy.limits(name).ignore]
-    chosen = _choose(side, tasks, policy, kept) if quick else []
+    chosen = _choose(side, tasks, policy, names) if quick else []
     ranks = {each.task: each.last_rank for each in chosen}
-    write_baseline(path, side, tasks, names=kept, last_ranks=ranks)
+    write_baseline(path, side, tasks, names=names, last_ranks=ranks)
     sys.stdout.write(f"baseline: {path}, {path.stat().st_size:,} bytes\n")
     sys.stdout.write(_savings(chosen))
 
@@ -151,33 +162,44 @@ def _what_is_seen(chosen: QuickTask) -> str:
     return f", which see a loss of {amount_text(chosen.seen, chosen.unit)}{too_few}"
 
 
-def _entries(
-    baseline: Side, candidate: RunSide, tasks: Mapping[str, TaskSpec], policy: Policy
-) -> list[Entry]:
-    """Every task of the baseline that the policy does not ignore.
+def _names(
+    side: Side, policy: Policy, wanted: str | None, tasks: Mapping[str, TaskSpec]
+) -> list[str]:
+    """The tasks of a baseline that are decided on.
 
     Raises:
-        RunError: the candidate lacks one, or some of its samples, or measured it otherwise.
+        RunError: it lacks one that is wanted, or none is left.
     """
-    names = [name for name in baseline.tasks if not policy.limits(name).ignore]
+    if wanted is not None:
+        names = [spec.name for spec in select_tasks(wanted, tasks)]
+        if absent := [name for name in names if name not in side.tasks]:
+            raise RunError(
+                f"--tasks: the baseline lacks {', '.join(absent)}; it has {', '.join(side.tasks)}"
+            )
+        return names
+    names = [name for name in side.tasks if not policy.limits(name).ignore]
     if not names:
         raise RunError("no task is left: the policy ignores all that the baseline has")
+    return names
+
+
+def _entries(
+    baseline: Side, candidate: RunSide, tasks: Mapping[str, TaskSpec], names: Sequence[str]
+) -> list[Entry]:
+    """What is decided on.
+
+    Raises:
+        RunError: the candidate lacks a task, or some of its samples, or measured it otherwise.
+    """
     absent = [name for name in names if name not in candidate.tasks]
     faults = [
-        f"{name}: the candidate lacks it; run it, or let --policy ignore it" for name in absent
+        f"{name}: the candidate lacks it; run it, or name the others with --tasks"
+        for name in absent
     ]
-    entries, refused = read_entries(
+    entries, refused = read_whole_entries(
         baseline, candidate, tasks, [name for name in names if name not in absent]
     )
-    faults += refused
-    faults += [
-        f"{entry.pair.task}: the candidate has {entry.second.summary.counts.samples:,} samples of "
-        f"the baseline's {entry.first.summary.counts.samples:,}; ask all, or keep a baseline of "
-        "as many by --save-baseline --quick"
-        for entry in entries
-        if isinstance(baseline, RunSide) and entry.pair.shared < entry.first.summary.counts.samples
-    ]
-    if faults:
+    if faults := [*faults, *refused]:
         raise RunError("\n".join(faults))
     return entries
 

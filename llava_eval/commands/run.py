@@ -53,7 +53,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
     add_backend(parser)
-    add("--tasks", required=True, metavar="NAME,…|all", help="what to measure; see `tasks`")
+    add(
+        "--tasks",
+        required=True,
+        metavar="NAME,…|all",
+        help="what to measure: of `tasks`, or the twelve of LLaVA-1.5 by `all`",
+    )
     add_data(parser)
     add("--limit", type=positive, metavar="N", help="ask only the first N samples of each task")
     add(

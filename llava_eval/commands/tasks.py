@@ -14,7 +14,7 @@ from llava_eval.leaderboard import column_place, words
 from llava_eval.prompts import build_prompt
 from llava_eval.registry import load_tasks, select_tasks
 from llava_eval.sources.open import load_samples
-from llava_eval.spec import TaskSpec
+from llava_eval.spec import PAPER_TASKS, TaskSpec
 
 HELP = "list what can be measured, or show one task in full"
 
@@ -43,7 +43,8 @@ def execute(arguments: Namespace) -> int:
 
 def _table(tasks: Iterable[TaskSpec]) -> Table:
     """The tasks in the order of the paper's table, the others after them."""
-    table = Table("task", "title", "metric")
+    whole = f"`run --tasks all` asks the first {len(PAPER_TASKS)}, those of LLaVA-1.5"
+    table = Table("task", "title", "metric", caption=whole)
     table.add_column("samples", justify="right")
     for spec in sorted(tasks, key=lambda spec: column_place(spec.name)):
         table.add_row(spec.name, spec.title, words(spec.headline), f"{spec.num_samples:,}")

@@ -86,6 +86,20 @@ def test_a_task_that_cannot_be_compared_says_why(training, tmp_path):
     assert reason.startswith("gqa: other samples")
 
 
+def test_a_checkpoint_with_fewer_samples_is_refused_as_by_the_gate(training, tmp_path):
+    half = samples(1500, 100)[:750]
+    partial = write_gqa(
+        tmp_path / "checkpoint-11",
+        half,
+        spoken(right_answers(half)),
+        manifest={"model_id": "llava_checkpoint-11"},
+    )
+    made = history([training[0], partial])
+    assert outcomes(made) == [None, None]
+    (reason,) = made.checkpoints[1].refused
+    assert "the candidate has 750 samples of the baseline's 1,500" in reason
+
+
 def test_runs_without_a_task_in_common_are_not_decided_on(training, tmp_path):
     other = write_run(tmp_path / "checkpoint-11", summary("pope", 0.5))
     made = history([training[0], other], policy=Policy(overall_max_drop=1.0))

@@ -218,7 +218,7 @@ def test_a_candidate_that_lacks_a_task_is_refused(small, tmp_path, capsys):
     summary = json.loads((other / "summary.json").read_text())
     (other / "summary.json").write_text(json.dumps(summary | {"task": "pope"}))
     assert check(small, str(tmp_path / "other")) == 2
-    assert "gqa: the candidate lacks it; run it, or let --policy" in capsys.readouterr().err
+    assert "gqa: the candidate lacks it; run it, or name the others" in capsys.readouterr().err
 
 
 def test_scores_beside_an_older_summary_are_refused(small, tmp_path, capsys):
@@ -269,3 +269,17 @@ def test_what_no_judge_has_read_is_skipped(mini, tmp_path, capsys):
         capsys.readouterr()
         assert cli.main(["check", "--baseline", str(baseline), "--candidate", str(run)]) == 0
         assert capsys.readouterr().out.count("no judge has read the baseline's answers") == 2
+
+
+def test_tasks_that_are_named_are_decided_on_and_kept(mini, tmp_path, capsys):
+    old = write_answered(tmp_path / "old", mini, model_id="m", text=str)
+    new = write_answered(tmp_path / "new", mini, model_id="m", text=str, tasks=("gqa",))
+    stored = tmp_path / "stored.json"
+    base = ["check", "--baseline", str(old)]
+    assert cli.main([*base, "--candidate", str(new)]) == 2
+    assert "pope: the candidate lacks it; run it, or name the others" in capsys.readouterr().err
+    assert cli.main([*base, "--tasks", "gqa", "--candidate", str(new)]) == 0
+    assert cli.main([*base, "--tasks", "gqa", "--save-baseline", str(stored)]) == 0
+    assert cli.main(["check", "--baseline", str(stored), "--candidate", str(new)]) == 0
+    assert cli.main([*base, "--tasks", "mme", "--candidate", str(new)]) == 2
+    assert "--tasks: the baseline lacks mme; it has gqa, pope" in capsys.readouterr().err
