@@ -88,18 +88,23 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> Namespace:
     """Reads the flags; leaves the process with code 2 where they are wrong."""
-    parser = _parser()
+    parser, commands = _parsers()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         near = get_close_matches(arguments[0], COMMANDS, n=2) or COMMANDS
         parser.error(f"unknown command {arguments[0]!r}; did you mean {' or '.join(near)}?")
-    return parser.parse_args(arguments, Namespace(command_line=list(arguments)))
+    parsed, unknown = parser.parse_known_args(arguments, Namespace(command_line=list(arguments)))
+    if unknown:
+        # argparse's own error would show how commands are called, not this one.
+        commands[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return parsed
 
 
-def _parser() -> ArgumentParser:
+def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """The whole one, and those of the commands."""
     parser = ArgumentParser(prog="llava-eval", description="Measures LLaVA-style models.")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.HELP, description=command.HELP)
         subparser.add_argument("--debug", action="store_true", help="show where an error arose")
         command.add_arguments(subparser)
-    return parser
+    return parser, dict(commands.choices)

@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="a run folder, or a file of answer records")
     add("--task", required=True, type=one_task, metavar="NAME", help="what was asked; see `tasks`")
-    add("--output", type=Path, metavar="FILE", help="default: submission.* beside the answers")
+    add("--output", type=Path, metavar="FILE", help="default: TASK-submission.* beside the answers")
     add("--data", metavar="ROOT|mini", help="what was asked from (default: as the run says)")
 
 

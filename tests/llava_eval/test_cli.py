@@ -76,6 +76,17 @@ def test_a_missing_flag_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> No
     assert "--model" in capsys.readouterr().err
 
 
+def test_a_flag_that_a_command_lacks_shows_how_that_is_called(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["submit", "RUN", "--task", "gqa", "--answers", "FILE"])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: llava-eval submit [-h]")
+    assert said.endswith("llava-eval submit: error: unrecognized arguments: --answers FILE\n")
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
