@@ -55,8 +55,12 @@ class ProcessCrew:
 
     def replace(self, worker: int) -> None:
         """Starts another process in the place of a dead one, on the same device."""
-        self._connections[worker].close()
+        self.retire(worker)
         self._start(worker)
+
+    def retire(self, worker: int) -> None:
+        """Forgets a dead process."""
+        self._connections.pop(worker).close()
 
     def close(self) -> None:
         """Ends all processes."""

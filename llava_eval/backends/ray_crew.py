@@ -74,6 +74,10 @@ class RayCrew:
         """Starts another actor in the place of a dead one, wherever there is room."""
         self._start(worker)
 
+    def retire(self, worker: int) -> None:
+        """Forgets a dead actor; nothing is awaited of it any more."""
+        del self._actors[worker]
+
     def close(self) -> None:
         """Ends all actors and leaves the cluster."""
         for actor in self._actors.values():

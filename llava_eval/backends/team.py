@@ -1,8 +1,9 @@
 """One source of answers made of many workers, which may die.
 
-What a dead worker leaves unanswered goes to the others, and another worker takes its place. A
-prompt that several died of is answered with that as its error. What starts workers and carries
-messages is a crew: processes of this machine, or actors on a cluster.
+What a dead worker leaves unanswered goes to the others, and another worker takes its place. Where
+one place sees only deaths, it stays empty and the others go on. A prompt that several died of is
+answered with that as its error. What starts workers and carries messages is a crew: processes of
+this machine, or actors on a cluster.
 """
 
 import logging
@@ -23,8 +24,8 @@ from llava_eval.errors import BackendError, EvalError
 from llava_eval.leases import MAX_DEATHS, Leases
 from llava_eval.records import Prompt
 
-# Deaths of one worker without an answer of anybody between them that are not bad luck any more.
-# Many die together where a node leaves a cluster, but each of them once.
+# Deaths in one worker's place without an answer from there that may be bad luck. That it loads its
+# model is no sign of health: it may die of the first prompt each time.
 _MAX_FRUITLESS = 3
 
 _logger = logging.getLogger(__name__)
@@ -46,6 +47,9 @@ class Crew(Protocol):
     def replace(self, worker: int) -> None:
         """Starts another worker in the place of a dead one."""
 
+    def retire(self, worker: int) -> None:
+        """Leaves the place of a dead worker empty."""
+
     def close(self) -> None:
         """Ends all workers."""
 
@@ -57,12 +61,14 @@ class TeamBackend:
         """Waits until the first worker has its model.
 
         Raises:
-            EvalError: a worker cannot load it.
+            EvalError: a worker cannot load it, or all keep dying.
         """
         self._crew = crew
         self._idle: set[int] = set()
+        self._num_places = crew.size
+        """Of workers that are replaced when they die."""
         self._num_fruitless: Counter[int] = Counter()
-        """Worker -> its deaths since the last answer of any."""
+        """Worker -> its deaths since its last answer."""
         self._failed: deque[Answer] = deque()
         self._ready: Ready | None = None
         nothing = Leases([], num_workers=1)
@@ -85,7 +91,7 @@ class TeamBackend:
         """Answers every prompt, each by one worker.
 
         Raises:
-            BackendError: a model failed, workers keep dying, or their models or pictures differ.
+            BackendError: a model failed, all workers keep dying, or models or pictures differ.
         """
         leases = Leases(prompts, num_workers=self._crew.size)
         while not leases.finished:
@@ -94,7 +100,7 @@ class TeamBackend:
                 if not isinstance(message, Answer):
                     self._note(worker, message, leases)
                 elif leases.answered(worker, message.sample_id):
-                    self._num_fruitless.clear()
+                    del self._num_fruitless[worker]
                     refuse_missing(message, worker=f"worker {worker}")
                     yield message
             while self._failed:
@@ -130,11 +136,8 @@ class TeamBackend:
     def _mourn(self, worker: int, reason: str, *, num_left: int) -> None:
         self._num_fruitless[worker] += 1
         if self._num_fruitless[worker] > _MAX_FRUITLESS:
-            raise BackendError(
-                f"worker {worker} died {self._num_fruitless[worker]} times before any worker "
-                f"answered anything, the last time by {reason}; too little memory is the usual "
-                "cause: try fewer --processes, or one to see its error"
-            )
+            self._retire(worker, reason)
+            return
         _logger.warning(
             "worker %d died (%s) with %d prompts unanswered; another takes its place",
             worker,
@@ -142,6 +145,20 @@ class TeamBackend:
             num_left,
         )
         self._crew.replace(worker)
+
+    def _retire(self, worker: int, reason: str) -> None:
+        self._num_places -= 1
+        deaths = (
+            f"worker {worker} died {self._num_fruitless[worker]} times without an answer, the last "
+            f"time by {reason}"
+        )
+        if not self._num_places:
+            raise BackendError(
+                f"{deaths}, and no other is left; too little memory is the usual cause: try fewer "
+                "--processes, or one to see its error"
+            )
+        _logger.warning("%s; it is not started again, %d go on", deaths, self._num_places)
+        self._crew.retire(worker)
 
 
 def _failure(prompt: Prompt, reason: str) -> Answer:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from llava_eval import cli
+from llava_eval.backends.base import Answer
 from llava_eval.backends.processes import ProcessCrew
 from llava_eval.backends.team import TeamBackend
+from llava_eval.backends.worker import Died, Message
 from llava_eval.errors import BackendError, ModelError
 from tests.llava_eval.fakes import ScriptedBackend, make_prompt
 
@@ -80,6 +82,21 @@ def test_workers_that_cannot_start_end_the_run_with_their_exit_code() -> None:
     crew = ProcessCrew(partial(exiting, code=7), size=2, num_threads=1)
     with closing(crew), pytest.raises(BackendError, match="the last time by exit code 7"):
         TeamBackend(crew)
+
+
+def lame(number: int) -> ScriptedBackend:
+    return exiting(number, code=7) if number else slow(number)
+
+
+def test_a_retired_worker_is_not_heard_any_more() -> None:
+    with closing(ProcessCrew(lame, size=2, num_threads=1)) as crew:
+        first: dict[int, Message] = {}
+        while len(first) < 2:
+            first |= dict(crew.wait())
+        assert first[1] == Died(reason="exit code 7")
+        crew.retire(1)
+        crew.lend(0, PROMPTS[:1])
+        assert [(worker, type(message)) for worker, message in crew.wait()] == [(0, Answer)]
 
 
 def test_a_killed_worker_is_replaced_and_named_by_its_signal(caplog) -> None:

@@ -40,7 +40,7 @@ class FakeCrew:
         self._said[worker].append(Finished())
 
     def wait(self) -> Iterator[tuple[int, Message]]:
-        for worker, messages in self._said.items():
+        for worker, messages in list(self._said.items()):
             self._num_messages += 1
             if self._num_messages in self._deaths:
                 messages.clear()
@@ -51,6 +51,9 @@ class FakeCrew:
     def replace(self, worker: int) -> None:
         self.replaced.append(worker)
         self._said[worker].append(ready())
+
+    def retire(self, worker: int) -> None:
+        del self._said[worker]
 
     def close(self) -> None:
         pass
@@ -95,8 +98,46 @@ def test_a_death_is_told_and_the_worker_replaced(caplog: pytest.LogCaptureFixtur
 
 def test_workers_that_only_die_end_the_run() -> None:
     crew = FakeCrew(deaths=range(3, 1000))
-    with pytest.raises(BackendError, match=r"worker 0 died 4 times .* SIGKILL.*--processes"):
+    reason = r"worker 1 died 4 times .* SIGKILL, and no other is left; .*--processes"
+    with pytest.raises(BackendError, match=reason):
         texts(TeamBackend(crew), 60)
+    assert crew.replaced == [0, 1] * 3
+
+
+class LameCrew(FakeCrew):
+    """Its worker 1 dies of the model, or has one and dies of the first prompt."""
+
+    def __init__(self, *, loads: bool) -> None:
+        super().__init__(size=3)
+        self._first = ready() if loads else Died(reason="exit code 1")
+        self._said[1] = deque([self._first])
+
+    def lend(self, worker: int, prompts: Sequence[Prompt]) -> None:
+        if worker == 1:
+            self._said[1].append(Died(reason="exit code 1"))
+        else:
+            super().lend(worker, prompts)
+
+    def replace(self, worker: int) -> None:
+        self.replaced.append(worker)
+        self._said[1].append(self._first)
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_a_worker_that_only_dies_is_given_up_and_the_others_go_on(
+    loads: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    crew = LameCrew(loads=loads)
+    assert len(texts(TeamBackend(crew), 400)) == 400
+    assert crew.replaced == [1] * 3
+    assert caplog.text.count("worker 1 died 4 times without an answer, the last time by exit") == 1
+    assert "it is not started again, 2 go on" in caplog.text
+
+
+def test_a_worker_that_answers_between_its_deaths_is_kept() -> None:
+    crew = FakeCrew(size=1, deaths=range(10, 100, 10))
+    assert len(texts(TeamBackend(crew), 60)) == 60
+    assert len(crew.replaced) > 4
 
 
 class PoisonedCrew(FakeCrew):
