@@ -53,8 +53,16 @@ class Watch(Protocol):
         """Tells that so many more have arrived."""
 
 
+class NotServed(DataError):
+    """The servers answer, but not with this file; another one they may have."""
+
+
 class _Refused(Exception):
     """This address does not serve the file."""
+
+
+class _Lost(_Refused):
+    """This address serves nothing now."""
 
 
 class _Cut(Exception):
@@ -92,11 +100,12 @@ class Downloader:
         """Brings a file to disk.
 
         Raises:
-            DataError: no address serves the file, it is not the published one, or the disk is
-                full; what has arrived is kept and the next call goes on with it.
+            NotServed: no address serves the file, or it is not the published one.
+            DataError: a server is in trouble, or the disk is full; what has arrived is kept and
+                the next call goes on with it.
         """
         part = _Part(job.target)
-        reasons = []
+        refusals: dict[str, _Refused] = {}
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
             for address in job.addresses:
@@ -104,7 +113,7 @@ class Downloader:
                     self._try(address, job, part)
                     part.finish(job)
                 except _Refused as error:
-                    reasons.append(f"{address}: {error}")
+                    refusals[address] = error
                 else:
                     return
         except OSError as error:
@@ -112,13 +121,16 @@ class Downloader:
                 f"{part.path}: cannot be written: {error.strerror}; {part.size:,} bytes are kept, "
                 "and the same command goes on from there"
             ) from error
-        raise DataError("; ".join(reasons))
+        reasons = "; ".join(f"{address}: {error}" for address, error in refusals.items())
+        is_lost = any(isinstance(error, _Lost) for error in refusals.values())
+        raise DataError(reasons) if is_lost else NotServed(reasons)
 
     def _try(self, address: str, job: Job, part: "_Part") -> None:
         """Asks one address until the file is complete.
 
         Raises:
-            _Refused: it does not serve the file, or broke off too often without anything new.
+            _Refused: it does not serve the file.
+            _Lost: it broke off too often without anything new.
         """
         failures, most = 0, part.size
         while True:
@@ -128,7 +140,7 @@ class Downloader:
                 failures = 1 if part.size > most else failures + 1
                 most = max(most, part.size)
                 if failures == MAX_TRIES:
-                    raise _Refused(f"{cut}, {MAX_TRIES} times in a row") from cut
+                    raise _Lost(f"{cut}, {MAX_TRIES} times in a row") from cut
                 pause_s = 2.0 ** (failures - 1)
                 self.watch.say(f"{job.target.name}: {cut}; another try in {pause_s:.0f} s")
                 self.wait(pause_s)

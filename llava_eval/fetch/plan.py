@@ -15,7 +15,7 @@ import httpx2
 from llava_eval.errors import DataError
 from llava_eval.fetch.archives import BrokenArchive, unpack
 from llava_eval.fetch.catalogue import Archive, Catalogue, DataFile, Pictures, TaskData
-from llava_eval.fetch.download import Downloader, Job, size_at
+from llava_eval.fetch.download import Downloader, Job, NotServed, size_at
 from llava_eval.fetch.verify import (
     Finding,
     State,
@@ -28,6 +28,8 @@ from llava_eval.locks import lock
 
 _DOWNLOADS = ".downloads"
 _PICTURES_A_LINE = 100
+# Pictures in a row that a host in trouble, or a full disk, keeps back before the rest is given up.
+_MAX_LOST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,17 +134,34 @@ class PicturesStep:
         """Does it; the question file, which names them, must be there by now.
 
         Raises:
-            DataError: it cannot be done.
+            DataError: some did not arrive; one does not keep the others back, unless the host is
+                in trouble.
         """
         missing, _ = missing_pictures(self.pictures, self.task, root)
         say = downloader.watch.say
         say(f"{self.target}: {len(missing):,} pictures to come")
         quiet = replace(downloader, watch=_Quiet(say))
+        failures: list[DataError] = []
+        num_lost = 0
         for number, name in enumerate(missing, start=1):
             address = self.each.format(name=quote(name))
-            quiet.download(Job(addresses=(address,), target=root / self.target / name))
+            try:
+                quiet.download(Job(addresses=(address,), target=root / self.target / name))
+                num_lost = 0
+            except DataError as error:
+                failures.append(error)
+                num_lost = 0 if isinstance(error, NotServed) else num_lost + 1
+            if num_lost == _MAX_LOST:
+                break
             if number % _PICTURES_A_LINE == 0:
                 say(f"{self.target}: {number:,} of {len(missing):,} pictures")
+        if failures:
+            num_absent = len(failures) + len(missing) - number
+            given_up = f"; given up after {num_lost} in a row" if num_lost == _MAX_LOST else ""
+            raise DataError(
+                f"{num_absent:,} of {len(missing):,} pictures did not arrive, the first: "
+                f"{failures[0]}{given_up}"
+            )
 
 
 class _Quiet:

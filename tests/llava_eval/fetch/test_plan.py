@@ -10,6 +10,7 @@ import pytest
 
 from llava_eval.errors import DataError
 from llava_eval.fetch.catalogue import Catalogue, load_catalogue
+from llava_eval.fetch.download import MAX_TRIES
 from llava_eval.fetch.plan import carry_out, make_plan, size_of
 from llava_eval.fetch.verify import State, check_task
 
@@ -122,6 +123,45 @@ def test_pictures_arrive_one_by_one(toy, downloader, listener, site):
         "/each/1.jpg",
         "/each/3.jpg",
     ]
+
+
+@pytest.mark.parametrize("statuses", [[404], [503] * MAX_TRIES])
+def test_a_picture_that_does_not_arrive_keeps_no_other_back(toy, downloader, site, statuses):
+    site.pages["/each/1.jpg"].statuses = list(statuses)
+    (failure,) = carry_out(toy.plan("single"), toy.root, downloader)
+    assert failure.startswith(
+        "single/images: 1 of 3 pictures did not arrive, the first: "
+        f"{site.address}/each/1.jpg: {statuses[0]} "
+    )
+    assert failure.endswith("; by hand: put the pictures into single/images")
+    folder = toy.root / "single" / "images"
+    assert sorted(path.name for path in folder.iterdir()) == ["2.jpg", "3.jpg"]
+
+
+def many(toy: Toy, site, count: int) -> None:
+    names = "".join(json.dumps({"image": f"{n}.jpg"}) + "\n" for n in range(count))
+    site.add("/questions.jsonl", names.encode())
+    for number in range(count):
+        site.add(f"/each/{number}.jpg", b"picture")
+
+
+def test_pictures_that_are_gone_keep_no_other_back(toy, downloader, site):
+    many(toy, site, 9)
+    for number in range(8):
+        del site.pages[f"/each/{number}.jpg"]
+    (failure,) = carry_out(toy.plan("single"), toy.root, downloader)
+    assert "8 of 9 pictures did not arrive, the first: " in failure
+    assert (toy.root / "single" / "images" / "8.jpg").exists()
+
+
+def test_a_host_in_trouble_is_left_alone_soon(toy, downloader, site):
+    many(toy, site, 9)
+    for number in range(2, 9):
+        site.pages[f"/each/{number}.jpg"].statuses = [503] * MAX_TRIES
+    (failure,) = carry_out(toy.plan("single"), toy.root, downloader)
+    assert f"7 of 9 pictures did not arrive, the first: {site.address}/each/2.jpg: 503 " in failure
+    assert "given up after 3 in a row; by hand: " in failure
+    assert not any(path == "/each/5.jpg" for _, path, _ in site.requests)
 
 
 def test_what_is_there_is_not_fetched_again(toy, downloader, site):
