@@ -30,9 +30,13 @@ def by_picture(prompts: Iterable[Prompt]) -> list[list[Prompt]]:
     """
     groups: dict[object, list[Prompt]] = {}
     for prompt in prompts:
-        pictures = tuple(map(_identity, prompt.sample.images))
-        groups.setdefault(pictures or prompt.sample.sample_id, []).append(prompt)
+        groups.setdefault(subject(prompt), []).append(prompt)
     return list(groups.values())
+
+
+def subject(prompt: Prompt) -> object:
+    """The same for prompts about the same pictures; one without pictures has its own."""
+    return tuple(map(_identity, prompt.sample.images)) or prompt.sample.sample_id
 
 
 def _identity(image: ImageRef) -> object:

@@ -223,7 +223,8 @@ LLAVA_EVAL = {
     "backends/local": "backends/base leases records errors",
     "backends/pace": "",
     "backends/completion": "",
-    "backends/endpoint": "backends/completion backends/pace errors",
+    "backends/refusal": "",
+    "backends/endpoint": "backends/completion backends/pace backends/refusal errors",
     "backends/openai": "pictures backends/base backends/completion backends/endpoint leases "
     "records errors",
     "backends/worker": "backends/base records errors",
@@ -270,7 +271,7 @@ LLAVA_EVAL = {
     "ci": "gate leaderboard",
     "review/agreement": "",
     "review/grader": "errors review/requests",
-    "review/judge": "backends/completion backends/pace errors",
+    "review/judge": "backends/completion backends/pace backends/refusal errors",
     "review/ledger": "errors locks records review/prompt review/verdict store",
     "review/price": "",
     "review/prompt": "review/rules",

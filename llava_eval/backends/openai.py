@@ -17,7 +17,7 @@ from llava_eval.backends.base import Answer
 from llava_eval.backends.completion import Completion
 from llava_eval.backends.endpoint import Endpoint
 from llava_eval.errors import EvalError, SampleError
-from llava_eval.leases import by_picture
+from llava_eval.leases import by_picture, subject
 from llava_eval.pictures import decode, read_picture
 from llava_eval.records import ImageRef, Prompt
 
@@ -56,7 +56,7 @@ class OpenAIBackend:
             "fingerprint": f"{self.model_id} at {self._base_url}",
             "conversation": "the endpoint's",
             "dtype": "the endpoint's",
-            "sampling": "temperature 0",
+            "sampling": "temperature 0; the endpoint's own where it refuses that",
             "not_controlled": "weights, prompt template, how pictures are resized or cropped, "
             "precision, what is computed together",
         }
@@ -114,7 +114,10 @@ class OpenAIBackend:
         try:
             messages = [{"role": "user", "content": _content(prompt)}]
             completion = self._endpoint.complete(
-                messages, max_tokens=prompt.max_new_tokens, stopped=stopped
+                messages,
+                about=subject(prompt),
+                max_tokens=prompt.max_new_tokens,
+                stopped=stopped,
             )
             return _read(completion, sample_id=prompt.sample.sample_id)
         except SampleError as error:

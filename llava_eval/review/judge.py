@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llava_eval.backends.completion import Completion, read_completion
 from llava_eval.backends.pace import backoff_s, retry_after_s
+from llava_eval.backends.refusal import NEW_LIMIT, OLD_LIMIT, is_own_fault, wants_new_limit
 from llava_eval.errors import JudgeError, ReviewError
 
 if TYPE_CHECKING:
@@ -34,11 +35,7 @@ _HOPELESS = {
     403: "the key may not use this judge; choose another --judge or another key",
     404: "no such judge or address; check --judge, and --base-url, which usually ends in /v1",
 }
-# What is wrong with one review only. Azure calls a refusal `content_filter`.
-_OWN_FAULTS = ("context_length_exceeded", "content_filter", "content_policy_violation")
-_TOO_LONG = ("context length", "context window", "too many tokens", "maximum model length")
 _HALF_PAIR = re.compile(r"[\ud800-\udfff]")
-_OLD_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
 _OWN_TEMPERATURE = "; try --temperature none (of run: --judge-temperature none)"
 
 
@@ -80,7 +77,7 @@ class Judge:
         self.model = model
         self._key = key
         self._sleep = sleep
-        self._limit = _OLD_LIMIT
+        self._limit = OLD_LIMIT
         self._not_before_s = 0.0
         self._is_reached = False
         # Retries are ours: the library's tell no other task to wait.
@@ -181,11 +178,10 @@ class Judge:
             if wait_s is not None and wait_s > MAX_WAIT_S:
                 raise JudgeError(f"{reason}: it asks to wait {wait_s:.0f} s; go on then") from None
             return _Failure(reason, wait_s=wait_s)
-        if error.code in _OWN_FAULTS or any(words in reason.lower() for words in _TOO_LONG):
+        if is_own_fault(error):
             raise ReviewError(reason) from None
-        if _NEW_LIMIT in reason and _OLD_LIMIT in settings:
-            # Newer models refuse the old name of the same limit.
-            self._limit = _NEW_LIMIT
+        if wants_new_limit(error) and OLD_LIMIT in settings:
+            self._limit = NEW_LIMIT
             return _Failure(reason, is_settled=True)
         advice = _OWN_TEMPERATURE if "temperature" in reason else ""
         raise JudgeError(f"{reason}{advice}") from None

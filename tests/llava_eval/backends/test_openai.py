@@ -201,6 +201,99 @@ def test_a_prompt_that_is_refused_costs_that_one_at_once() -> None:
     assert got == {"0": f"{server.url}: 400 prompt too long", "1": None}
 
 
+def about_pictures(count: int, *, each: int = 1) -> list[Prompt]:
+    return [
+        prompt(
+            f"{picture}{number}", images=(ImageRef(key="a.png", data=b"\x89PNG\r\n%d" % picture),)
+        )
+        for picture in range(count)
+        for number in range(each)
+    ]
+
+
+def test_a_request_that_no_prompt_gets_answered_ends_the_run() -> None:
+    with (
+        asking(then(refusal(400, "no pictures"))) as (server, backend),
+        pytest.raises(BackendError, match="400 no pictures, for 8 prompts in a row"),
+    ):
+        list(backend.generate(about_pictures(100)))
+    assert len(server.requests) < 20
+
+
+def test_an_answer_between_them_forgives_refusals() -> None:
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        return completion("yes") if number % 8 == 7 else refusal(400)
+
+    with asking(script, concurrency=1) as (_, backend):
+        got = list(backend.generate(about_pictures(40)))
+    assert sum(answer.error is None for answer in got) == 5
+
+
+def test_a_picture_that_is_refused_costs_its_own_samples() -> None:
+    """Its prompts are asked one after the other, and are the first of a run that goes on."""
+    asked = about_pictures(2, each=20)
+    with asking(then(*[refusal(400)] * 20, completion("yes")), concurrency=1) as (_, backend):
+        got = {answer.sample_id: answer.error for answer in backend.generate(asked)}
+    assert all(error is None for name, error in got.items() if name.startswith("1"))
+    assert sum(error is not None for error in got.values()) == 20
+
+
+@pytest.mark.parametrize(
+    "too_long",
+    [
+        refusal(413, "request entity too large"),
+        refusal(400, "no", code="context_length_exceeded"),
+        refusal(
+            400,
+            "'max_tokens' or 'max_completion_tokens' is too large: 8. This model's maximum context "
+            "length is 4 tokens",
+        ),
+    ],
+)
+def test_prompts_that_are_too_long_end_no_run(too_long: Reply) -> None:
+    script = then(*[too_long] * 20, completion("yes"))
+    with asking(script, concurrency=1) as (server, backend):
+        got = list(backend.generate(about_pictures(21)))
+    assert [answer.error is None for answer in got] == [False] * 20 + [True]
+    assert "max_tokens" in server.requests[-1]
+
+
+NEW_LIMIT = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+OWN_TEMPERATURE = "'temperature' does not support 0 with this model. Only the default is supported."
+
+
+def newest(number: int, body: dict[str, Any]) -> Reply:
+    """Takes neither the old name of the limit nor a temperature."""
+    time.sleep(0.01)
+    if "max_tokens" in body:
+        return refusal(400, NEW_LIMIT, code="unsupported_parameter")
+    if "temperature" in body:
+        return refusal(400, OWN_TEMPERATURE, code="unsupported_value")
+    return completion("yes")
+
+
+@pytest.mark.parametrize(("concurrency", "most"), [(1, 32), (4, 38)])
+def test_what_a_model_does_not_take_is_not_sent_again(
+    concurrency: int, most: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with asking(newest, concurrency=concurrency) as (server, backend):
+        got = list(backend.generate(prompts(30)))
+    assert [answer.error for answer in got] == [None] * 30
+    assert len(server.requests) <= most
+    assert server.requests[-1]["max_completion_tokens"] == 8
+    assert caplog.text.count("so the answers are not greedy") == 1
+
+
+def test_a_model_that_takes_the_temperature_is_sent_it() -> None:
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        return refusal(400, NEW_LIMIT) if "max_tokens" in body else completion("yes")
+
+    with asking(script) as (server, backend):
+        assert [answer.error for answer in backend.generate(prompts(9))] == [None] * 9
+        assert "the endpoint's own where it refuses that" in backend.describe()["sampling"]
+    assert {request["temperature"] for request in server.requests} == {0}
+
+
 def test_an_endpoint_that_only_fails_ends_the_run() -> None:
     with pytest.raises(BackendError, match="500 down, 6 times, for 8 prompts in a row"):
         answers(then(refusal(500, "down")), 30)

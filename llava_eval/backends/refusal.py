@@ -1,0 +1,35 @@
+"""What an endpoint refuses in a chat completion: one prompt, or how all of them are sent."""
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+
+OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
+"""What the most tokens of an answer are called; newer models refuse the old name."""
+
+# What is wrong with one prompt only. Azure calls a refusal `content_filter`.
+_OWN_FAULTS = ("context_length_exceeded", "content_filter", "content_policy_violation")
+_TOO_LONG = ("context length", "context window", "too many tokens", "maximum model length")
+# Close to each other: some servers repeat the whole request, which names the temperature.
+_TEMPERATURE = re.compile(
+    r"temperature.{0,40}(support|deprecated)|(support|deprecated).{0,40}temperature"
+)
+
+
+def is_own_fault(error: "APIStatusError") -> bool:
+    """Whether only this prompt is refused, as one that is too long is."""
+    message = error.message.lower()
+    return error.code in _OWN_FAULTS or any(words in message for words in _TOO_LONG)
+
+
+def wants_new_limit(error: "APIStatusError") -> bool:
+    """Whether the most tokens are to be sent under the new name."""
+    return NEW_LIMIT in error.message
+
+
+def wants_no_temperature(error: "APIStatusError") -> bool:
+    """Whether the model takes no temperature but its own."""
+    message = error.message.lower()
+    return error.param == "temperature" or _TEMPERATURE.search(message) is not None
