@@ -25,7 +25,7 @@ Track = Callable[[Iterator[Answer], int, int], Iterator[Answer]]
 # The alphabet of LLaVA's answer ids (shortuuid's): no characters that look alike.
 _ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _ID_BITS, _ID_LENGTH = 128, 22
-# Further ones depend on what is computed together.
+# Further ones depend on what is computed together, and near a rounding edge so does the last.
 _LOGPROB_DIGITS = 4
 
 

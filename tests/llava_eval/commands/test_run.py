@@ -230,6 +230,22 @@ def test_the_likeliest_option_is_a_protocol_of_its_own(capsys) -> None:
     assert again["protocol"] == "likelihood"
 
 
+def test_likeliest_options_do_not_depend_on_what_is_computed_together() -> None:
+    flags = ["run", "--model", "tiny", "--tasks", "seed", "--data", "mini", "--device", "cpu"]
+    outputs = {}
+    for tokens in ("700", "4096"):
+        more = ["--scoring", "likelihood", "--batch-tokens", tokens, "--output", tokens]
+        assert cli.main([*flags, *more]) == 0
+        lines = Path(tokens, "seed", "responses.jsonl").read_bytes().splitlines()
+        outputs[tokens] = [json.loads(line) for line in lines]
+    for few, many in zip(*outputs.values(), strict=True):
+        logprobs = few["metadata"].pop("option_logprobs")
+        assert logprobs == pytest.approx(many["metadata"].pop("option_logprobs"), abs=1.5e-4)
+        assert few == many
+    for name in ("scores.jsonl", "summary.json"):
+        assert Path("700/seed", name).read_bytes() == Path("4096/seed", name).read_bytes()
+
+
 def test_answers_and_likeliest_options_do_not_stand_in_one_folder(monkeypatch, capsys) -> None:
     use_backend(monkeypatch)
     command("--output", "here", tasks="pope")
