@@ -36,6 +36,7 @@ from llava_eval.review.price import estimate_tokens
 from llava_eval.review.questions import (
     QuestionSet,
     model_name,
+    need_same_questions,
     open_question_set,
     pair_answers,
 )
@@ -65,7 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="answers of the model that is judged, then those it is compared with",
     )
     add_data(parser)
-    add("--questions", type=Path, metavar="FILE", help="default: qa90 or the set that REF answers")
+    add("--questions", type=Path, metavar="FILE", help="default: the set that REF answers")
     add("--context", type=Path, metavar="FILE", help="pictures in words: captions, or with boxes")
     add("--rule", type=Path, metavar="FILE", help="LLaVA's rule.json (default: in the data folder)")
     add("--output", type=Path, metavar="FILE", help="where reviews are kept, one a line")
@@ -155,11 +156,13 @@ def _requests(
     asked = open_question_set(
         data_root(arguments.data),
         reference=reference,
+        candidate=candidate,
         questions=arguments.questions,
         context=arguments.context,
         rule=arguments.rule,
     )
     matched = pair_answers(asked.questions, candidate, reference)
+    need_same_questions(matched.pairings)
     for fault in matched.faults:
         _logger.warning("%s", fault)
     settings = Settings(

@@ -73,23 +73,26 @@ def open_question_set(
     root: Path,
     *,
     reference: Sequence[Response],
+    candidate: Sequence[Response] = (),
     questions: Path | None = None,
     context: Path | None = None,
     rule: Path | None = None,
 ) -> QuestionSet:
     """Reads the files that are named, and for others those of a published set in the data folder.
 
-    Without questions the set is the one whose ids are those of the reference answers, else qa90.
-    Questions without context are about text alone.
+    Without questions the set is the one that the reference answers: it has their ids, and its texts
+    are in the prompts that they record. Where several do, the candidate's prompts decide, then
+    whether all ids are answered. Questions without context are about text alone.
 
     Args:
         root: the data folder.
+        candidate: the answers that are judged.
 
     Raises:
-        DataError: files are missing or broken.
+        DataError: files are missing or broken, or no set is surely the one that is meant.
     """
     if questions is None:
-        found_questions, found_context = _find_set(root, reference)
+        found_questions, found_context = _find_set(root, candidate, reference)
         questions, context = found_questions, context or found_context
     rule = rule or _first(root, _RULE_FILES)
     records = read_json_lines(questions, _QUESTION)
@@ -109,20 +112,48 @@ def open_question_set(
     )
 
 
-def _find_set(root: Path, reference: Sequence[Response]) -> tuple[Path, Path | None]:
-    ids = {str(answer.question_id) for answer in reference}
-    there = {
+def _find_set(
+    root: Path, candidate: Sequence[Response], reference: Sequence[Response]
+) -> tuple[Path, Path]:
+    paths = {
         name: path
         for name, known in _KNOWN_SETS.items()
         if (path := _first(root, known.questions)) is not None
     }
-    for name, path in there.items():
-        if {str(each["question_id"]) for each in read_json_lines(path, _QUESTION)} == ids:
-            return path, _context_of(name, root)
-    if "qa90" in there:
-        return there["qa90"], _context_of("qa90", root)
-    names = " nor ".join(known.questions[0] for known in _KNOWN_SETS.values())
-    raise DataError(f"{root}: neither {names}; name the questions with --questions FILE")
+    if not paths:
+        names = " nor ".join(known.questions[0] for known in _KNOWN_SETS.values())
+        raise DataError(f"{root}: neither {names}; name the questions with --questions FILE")
+    texts = {
+        name: {str(each["question_id"]): each["text"] for each in read_json_lines(path, _QUESTION)}
+        for name, path in paths.items()
+    }
+    ids = _by_id(reference).keys()
+    found = [name for name in texts if ids <= texts[name].keys() and _fit(reference, texts[name])]
+    if not found:
+        raise DataError(f"REF answers neither set in {root}: name --questions FILE")
+    found = [name for name in found if _fit(candidate, texts[name])] or found
+    if len(found) > 1:
+        found = [name for name in found if texts[name].keys() == ids]
+    if not found:
+        raise DataError(f"REF may answer any set in {root}: name --questions FILE")
+    return paths[found[0]], _context_of(found[0], root)
+
+
+def _fit(answers: Sequence[Response], texts: Mapping[str, str]) -> bool:
+    """Whether a recorded prompt holds its question's text, or none is recorded.
+
+    Prompts may hold more, such as the marks of a template.
+    """
+    asked = [
+        (answer.prompt, _bare(texts[name]))
+        for name, answer in _by_id(answers).items()
+        if answer.prompt and name in texts
+    ]
+    return not asked or any(text in prompt for prompt, text in asked)
+
+
+def _bare(text: str) -> str:
+    return text.replace("<image>", "").strip()
 
 
 def _context_of(name: str, root: Path) -> Path:
@@ -233,6 +264,20 @@ def pair_answers(
     )
 
 
+def need_same_questions(pairings: Sequence[Pairing]) -> None:
+    """Makes sure that the candidate was asked these questions, as far as its prompts tell.
+
+    Raises:
+        AnswersError: every prompt that is recorded is another than its question.
+    """
+    texts = {str(each.question.question_id): each.question.text for each in pairings}
+    if not _fit([each.candidate for each in pairings], texts):
+        raise AnswersError(
+            "OURS was asked other questions: every prompt recorded in it is another than the "
+            "question of its id; name --questions FILE"
+        )
+
+
 def _by_id(answers: Sequence[Response]) -> dict[str, Response]:
     return {str(answer.question_id): answer for answer in answers}
 
@@ -241,8 +286,7 @@ def _asked_otherwise(pairings: Sequence[Pairing]) -> set[str]:
     return {
         str(each.question.question_id)
         for each in pairings
-        if (asked := each.candidate.prompt.replace("<image>", "").strip())
-        and asked != each.question.text.replace("<image>", "").strip()
+        if (asked := _bare(each.candidate.prompt)) and asked != _bare(each.question.text)
     }
 
 

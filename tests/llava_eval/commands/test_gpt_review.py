@@ -195,6 +195,13 @@ def test_mismatches_of_ids_are_told(server, caplog):
     assert len(server.bodies) == 2
 
 
+def test_answers_to_other_questions_are_not_judged(server, capsys):
+    ours = [each | {"prompt": "Another question?"} for each in answers("ours")]
+    assert command("--judge", "m", url=server.url, ours=ours) == 2
+    assert "OURS was asked other questions" in capsys.readouterr().err
+    assert not server.bodies
+
+
 def test_answers_in_the_wrong_order_are_noticed(server, caplog):
     command("--judge", "m", "--dry-run", ours=answers("gpt-4-0314"))
     assert "the model that is judged comes first" in caplog.text

@@ -2,7 +2,12 @@ import pytest
 
 from llava_eval.answers import read_answers
 from llava_eval.errors import AnswersError, DataError
-from llava_eval.review.questions import Question, open_question_set, pair_answers
+from llava_eval.review.questions import (
+    Question,
+    need_same_questions,
+    open_question_set,
+    pair_answers,
+)
 from tests.llava_eval.review.builders import answer, write_lines
 
 WILD = "llava-bench-in-the-wild"
@@ -40,6 +45,59 @@ def test_without_a_known_set_the_files_are_asked_for(tmp_path):
         DataError, match="neither .*qa90_questions.jsonl nor .*; name the questions"
     ):
         open_question_set(tmp_path, reference=answers_to(0))
+
+
+def two_sets(folder):
+    """Both published sets, numbered from 0; qa90 is the longer."""
+    for name, number, context in (
+        (f"{COCO}/qa90_questions", 3, f"{COCO}/caps_boxes_coco2014_val_80"),
+        (f"{WILD}/questions", 2, f"{WILD}/context"),
+    ):
+        (folder / name).parent.mkdir()
+        write_lines(
+            folder / f"{name}.jsonl",
+            *({"question_id": n, "text": f"{name} {n}?", "image": "a.jpg"} for n in range(number)),
+        )
+        write_lines(folder / f"{context}.jsonl", {"image": "a.jpg", "caption": "A."})
+    return folder
+
+
+def asked_of(name, number):
+    return [answer(n, "A.", prompt=f"USER: {name} {n}?") for n in range(number)]
+
+
+OF_QA90, OF_WILD = f"{COCO}/qa90_questions", f"{WILD}/questions"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reference_answers", "found"),
+    [
+        ([], asked_of(OF_WILD, 1), OF_WILD),
+        ([], asked_of(OF_QA90, 2), OF_QA90),
+        (asked_of(OF_WILD, 1), answers_to(0), OF_WILD),
+        (asked_of(OF_QA90, 1), answers_to(0, 1), OF_QA90),
+        ([], answers_to(0, 1), OF_WILD),
+        ([], answers_to(0, 1, 2), OF_QA90),
+    ],
+)
+def test_a_part_of_a_set_is_told_by_its_ids_and_prompts(
+    candidate, reference_answers, found, tmp_path
+):
+    opened = open_question_set(two_sets(tmp_path), reference=reference_answers, candidate=candidate)
+    assert opened.files["questions"] == tmp_path / f"{found}.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("reference_answers", "fault"),
+    [
+        (answers_to(7), "REF answers neither set in .*: name --questions FILE"),
+        (asked_of("Another", 2), "REF answers neither set in .*: name --questions FILE"),
+        (answers_to(0), "REF may answer any set in .*: name --questions FILE"),
+    ],
+)
+def test_answers_that_are_surely_of_no_set_are_refused(reference_answers, fault, tmp_path):
+    with pytest.raises(DataError, match=fault):
+        open_question_set(two_sets(tmp_path), reference=reference_answers)
 
 
 def test_questions_alone_are_about_text(tmp_path):
@@ -136,9 +194,28 @@ def test_an_answer_to_other_words_is_told(prompt, told):
     assert len(matched.faults) == told
 
 
+@pytest.mark.parametrize("prompts", [("Why?", "How?"), ("Why?", "")])
+def test_answers_to_other_words_alone_are_refused(prompts):
+    ours = [answer(number, "A.", prompt=prompt) for number, prompt in enumerate(prompts)]
+    with pytest.raises(AnswersError, match="OURS was asked other questions"):
+        need_same_questions(pair(ours, answers_to(0, 1), 0, 1).pairings)
+
+
+@pytest.mark.parametrize("prompts", [("Why?", "USER: Q? ASSISTANT:"), ("", "")])
+def test_answers_of_which_some_may_be_to_these_words_are_judged(prompts):
+    ours = [answer(number, "A.", prompt=prompt) for number, prompt in enumerate(prompts)]
+    need_same_questions(pair(ours, answers_to(0, 1), 0, 1).pairings)
+
+
 def test_answers_to_another_set_are_refused():
     with pytest.raises(AnswersError, match="not one of the 1 questions has both answers"):
         pair(answers_to(5), answers_to(0), 0)
+
+
+def test_a_part_of_the_real_answers_is_judged_by_their_questions(reference):
+    root = reference / "data/eval"
+    theirs = read_answers(root / f"{WILD}/answers_gpt4.jsonl")[:30]
+    assert open_question_set(root, reference=theirs).variant == "wild"
 
 
 def test_real_answers_fit_the_real_questions(reference):
