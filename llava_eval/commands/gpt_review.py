@@ -50,6 +50,7 @@ HELP = "let a judge compare a model's answers with reference answers"
 
 # A review's text is about this long, as GPT-4 writes them; a dry run reckons with it.
 _USUAL_NEW_TOKENS = 150
+_REVIEWS = "reviews"
 
 _logger = logging.getLogger(__name__)
 
@@ -69,7 +70,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--questions", type=Path, metavar="FILE", help="default: the set that REF answers")
     add("--context", type=Path, metavar="FILE", help="pictures in words: captions, or with boxes")
     add("--rule", type=Path, metavar="FILE", help="LLaVA's rule.json (default: in the data folder)")
-    add("--output", type=Path, metavar="FILE", help="where reviews are kept, one a line")
+    add(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="where reviews are kept, one a line "
+        f"(default: {_REVIEWS}/, named for the models, the questions and the judges)",
+    )
     add("--judge", nargs="+", default=[DEFAULT_JUDGE], metavar="MODEL", help="who judges")
     add("--base-url", type=base_url, metavar="URL", help="an endpoint with OpenAI's interface")
     add("--api-key-env", metavar="NAME", help=f"variable with the key (for OpenAI: {KEY_NAME})")
@@ -200,7 +207,7 @@ def _default_output(names: tuple[str, str], judges: Sequence[str], asked: Questi
     questions = asked.files["questions"]
     assert questions is not None, "there are questions"
     parts = (names[0], "vs", names[1], questions.resolve().parent.name, *judges)
-    return Path("runs/reviews") / (re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)) + ".jsonl")
+    return Path(_REVIEWS) / (re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)) + ".jsonl")
 
 
 def _show(requests: Sequence[ReviewRequest], limits: Limits) -> None:

@@ -41,13 +41,17 @@ def write_inputs(ours: list[dict] | None = None) -> None:
     write_lines(Path("ref.jsonl"), *answers("gpt4"))
 
 
-def command(*more: str, url: str | None = None, ours: list[dict] | None = None) -> int:
+def command(
+    *more: str,
+    url: str | None = None,
+    ours: list[dict] | None = None,
+    output: tuple[str, ...] = ("--output", "r.jsonl"),
+) -> int:
     write_inputs(ours)
     files = ["--questions", "q.jsonl", "--context", "c.jsonl", "--data", "."]
     to = [] if url is None else ["--base-url", url, "--api-key-env", "JUDGE_KEY"]
     return cli.main(
-        ["gpt-review", "--answers", "ours.jsonl", "ref.jsonl", *files, "--output", "r.jsonl", *to]
-        + list(more)
+        ["gpt-review", "--answers", "ours.jsonl", "ref.jsonl", *files, *output, *to] + list(more)
     )
 
 
@@ -267,6 +271,13 @@ def test_values_out_of_range_are_refused(flags, fault, capsys):
 def test_what_cannot_be_done_is_refused(flags, fault, capsys):
     assert command(*flags) == 2
     assert fault in capsys.readouterr().err
+
+
+def test_reviews_are_kept_where_the_documented_summary_reads_them(server, tmp_path, capsys):
+    assert command("--judge", "m", url=server.url, output=()) == 0
+    stored = [str(path) for path in Path().glob("reviews/*.jsonl")]
+    assert stored == [f"reviews/ours-vs-gpt4-{tmp_path.name}-m.jsonl"]
+    assert cli.main(["summarize", *stored]) == 0
 
 
 def test_a_folder_is_no_output(server, capsys):
