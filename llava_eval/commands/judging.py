@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llava_eval.errors import FlagsError
-from llava_eval.review.judge import Judge
+from llava_eval.review.judge import FLAGS, Judge, JudgeFlags
 from llava_eval.review.ledger import ReviewRequest
 from llava_eval.review.price import Price, find_price
 from llava_eval.review.session import Limits, Outcome, Told
@@ -37,8 +37,11 @@ _MAX_IDS_TOLD = 10
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
-def base_url(text: str) -> str:
+def base_url(text: str, *, flags: JudgeFlags = FLAGS) -> str:
     """An address that may be shown: without a password or query, where keys are put at times.
+
+    Args:
+        flags: of the command, for messages.
 
     Raises:
         ArgumentTypeError: it is no address, or holds more than one.
@@ -54,7 +57,7 @@ def base_url(text: str) -> str:
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ArgumentTypeError(
             "an address with a name, password or query; keys go into the variable that "
-            "--api-key-env names"
+            f"{flags.key} names"
         )
     return text
 
@@ -118,19 +121,20 @@ def add_price(parser: ArgumentParser) -> None:
     )
 
 
-def read_key(name: str | None, *, is_needed: bool) -> str | None:
+def read_key(name: str | None, *, is_needed: bool, flags: JudgeFlags = FLAGS) -> str | None:
     """The key out of the environment; no message ever holds what might be one.
 
     Args:
         name: the variable; None for the usual one, which is OpenAI's.
         is_needed: whether it is OpenAI that is asked; another judge gets a named key only.
+        flags: of the command, for messages.
 
     Raises:
         FlagsError: the name cannot be one, or the variable is empty.
     """
     if name is not None and not _VARIABLE.fullmatch(name):
         raise FlagsError(
-            "--api-key-env takes the name of an environment variable (capitals, digits and _), "
+            f"{flags.key} takes the name of an environment variable (capitals, digits and _), "
             f"such as {KEY_NAME}, not the key itself"
         )
     if name is None and not is_needed:
@@ -139,14 +143,16 @@ def read_key(name: str | None, *, is_needed: bool) -> str | None:
     if not key:
         raise FlagsError(
             f"the environment variable {name or KEY_NAME} is empty; put the judge's key into it, "
-            "or name another one with --api-key-env"
+            f"or name another one with {flags.key}"
         )
     return key
 
 
-def open_judges(models: Sequence[str], *, url: str | None, key: str | None) -> Mapping[str, Judge]:
+def open_judges(
+    models: Sequence[str], *, url: str | None, key: str | None, flags: JudgeFlags = FLAGS
+) -> Mapping[str, Judge]:
     """The judges by name."""
-    return {model: Judge(model, base_url=url, key=key) for model in models}
+    return {model: Judge(model, base_url=url, key=key, flags=flags) for model in models}
 
 
 def read_limits(

@@ -29,7 +29,7 @@ from llava_eval.manifest import describe_environment
 from llava_eval.metrics import FAMILIES
 from llava_eval.plan import TaskPlan
 from llava_eval.records import Verdict
-from llava_eval.review.judge import Judge
+from llava_eval.review.judge import Judge, JudgeFlags
 from llava_eval.review.ledger import Ledger
 from llava_eval.review.requests import Settings
 from llava_eval.review.session import Limits, review_all
@@ -39,6 +39,7 @@ from llava_eval.verdicts import judge_of
 JUDGE_SETTINGS = ("judge", "judge_url", "judge_temperature", "judge_max_tokens", "votes")
 """Flags that go into the manifest as they were given, where they were."""
 
+_FLAGS = JudgeFlags("--judge-key-env", "--judge-url", "--judge-temperature")
 _REVIEWS = "reviews.jsonl"
 
 _logger = logging.getLogger(__name__)
@@ -120,7 +121,8 @@ def add_task_judge(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
     add("--judge", metavar="MODEL", help="who judges the tasks that need a judge")
-    add("--judge-url", type=base_url, metavar="URL", help="its endpoint (default: OpenAI's)")
+    url = partial(base_url, flags=_FLAGS)
+    add("--judge-url", type=url, metavar="URL", help="its endpoint (default: OpenAI's)")
     add("--judge-key-env", metavar="NAME", help=f"variable with its key (default: {KEY_NAME})")
     add(
         "--judge-temperature",
@@ -157,10 +159,11 @@ def open_task_judge(arguments: Namespace, plans: Sequence[TaskPlan]) -> TaskJudg
     if not needing:
         raise FlagsError(f"--judge {arguments.judge}: none of the tasks needs a judge; drop it")
     judges = (arguments.judge,)
-    key = read_key(arguments.judge_key_env, is_needed=arguments.judge_url is None)
+    url = arguments.judge_url
+    key = read_key(arguments.judge_key_env, is_needed=url is None, flags=_FLAGS)
     return TaskJudge(
         settings=_settings(arguments),
-        open=partial(open_judges, judges, url=arguments.judge_url, key=key),
+        open=partial(open_judges, judges, url=url, key=key, flags=_FLAGS),
         limits=read_limits(
             judges,
             concurrency=arguments.concurrency,

@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llava_eval.backends.completion import Completion, read_completion
 from llava_eval.backends.pace import backoff_s, retry_after_s
@@ -31,12 +31,23 @@ MAX_WAIT_S = 600.0
 
 _BUSY, _TOO_MANY, _SERVER_ERROR = (408, 409, 425, 429), 429, 500
 _HOPELESS = {
-    401: "the key is not accepted; put the right one into the variable that --api-key-env names",
+    401: "the key is not accepted; put the right one into the variable that {flags.key} names",
     403: "the key may not use this judge; choose another --judge or another key",
-    404: "no such judge or address; check --judge, and --base-url, which usually ends in /v1",
+    404: "no such judge or address; check --judge, and {flags.url}, which usually ends in /v1",
 }
 _HALF_PAIR = re.compile(r"[\ud800-\udfff]")
-_OWN_TEMPERATURE = "; try --temperature none (of run: --judge-temperature none)"
+
+
+class JudgeFlags(NamedTuple):
+    """The flags of a command that say how a judge is asked, for messages."""
+
+    key: str
+    url: str
+    temperature: str
+
+
+FLAGS = JudgeFlags("--api-key-env", "--base-url", "--temperature")
+"""Of a command that asks nobody but the judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +72,7 @@ class Judge:
         *,
         base_url: str | None,
         key: str | None,
+        flags: JudgeFlags = FLAGS,
         timeout_s: float = TIMEOUT_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -70,12 +82,14 @@ class Judge:
             model: its name at the endpoint.
             base_url: address up to `/v1`; None for OpenAI's own.
             key: None where the endpoint wants none.
+            flags: with which all this was given.
             sleep: what waits; seconds.
         """
         from openai import AsyncOpenAI
 
         self.model = model
         self._key = key
+        self._flags = flags
         self._sleep = sleep
         self._limit = OLD_LIMIT
         self._not_before_s = 0.0
@@ -170,7 +184,8 @@ class Judge:
         """What to make of a status; raises where waiting would not help."""
         status, reason = error.status_code, self._told(f"{error.status_code} {error.message}")
         if status in _HOPELESS:
-            raise JudgeError(f"{self._told(str(status))}: {_HOPELESS[status]}") from None
+            advice = _HOPELESS[status].format(flags=self._flags)
+            raise JudgeError(f"{self._told(str(status))}: {advice}") from None
         if status == _TOO_MANY and error.code == "insufficient_quota":
             raise JudgeError(f"{reason}; the same command goes on from here") from None
         if status in _BUSY or status >= _SERVER_ERROR:
@@ -183,7 +198,7 @@ class Judge:
         if wants_new_limit(error) and OLD_LIMIT in settings:
             self._limit = NEW_LIMIT
             return _Failure(reason, is_settled=True)
-        advice = _OWN_TEMPERATURE if "temperature" in reason else ""
+        advice = f"; try {self._flags.temperature} none" if "temperature" in reason else ""
         raise JudgeError(f"{reason}{advice}") from None
 
     def _told(self, reason: str) -> str:

@@ -189,7 +189,9 @@ def test_a_judge_that_refuses_the_key_leaves_the_answers(server, monkeypatch, ca
     use_backend(monkeypatch)
     server.faults = ["401"] * 16
     assert judged_run(server) == 2
-    assert "m: 401: the key is not accepted" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "m: 401: the key is not accepted; put the right one into the variable that " in err
+    assert "that --judge-key-env names" in err
     backend = use_backend(monkeypatch)
     server.faults.clear()
     assert judged_run(server) == 0
@@ -201,6 +203,8 @@ def test_a_judge_that_refuses_the_key_leaves_the_answers(server, monkeypatch, ca
     [
         (["--judge", "m"], "gqa", "--judge m: none of the tasks needs a judge; drop it"),
         (["--judge", "m"], "mm_vet", "OPENAI_API_KEY is empty"),
+        (["--judge", "m"], "mm_vet", "or name another one with --judge-key-env"),
+        (["--judge", "m", "--judge-key-env", "k"], "mm_vet", "--judge-key-env takes the name of"),
         (["--judge", "m", "--judge-url", "http://h/v1", "--max-cost", "1"], "mm_vet", "price of m"),
     ],
 )
@@ -211,6 +215,21 @@ def test_what_cannot_be_judged_is_told_before_the_model_loads(
     monkeypatch.setattr(opening, "load_model", lambda model, **settings: pytest.fail("loaded"))
     assert command(*flags, tasks=tasks) == 2
     assert fault in capsys.readouterr().err
+
+
+def test_an_address_with_a_key_is_told_the_flag_of_the_judges_key(capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command("--judge", "m", "--judge-url", "http://h/v1?key=k", tasks="mm_vet")
+    assert "the variable that --judge-key-env names" in capsys.readouterr().err
+
+
+def test_a_judge_that_is_not_there_is_told_the_flag_of_its_address(
+    server, monkeypatch, capsys
+) -> None:
+    use_backend(monkeypatch)
+    server.faults = ["404"] * 16
+    assert judged_run(server) == 2
+    assert "check --judge, and --judge-url, which" in capsys.readouterr().err
 
 
 def test_missing_descriptions_are_told_before_the_model_loads(monkeypatch, capsys) -> None:
@@ -260,7 +279,7 @@ def test_a_judge_that_takes_only_its_own_temperature_can_be_had(
     use_backend(monkeypatch)
     server.faults = ["temperature"]
     assert judged_run(server, "--concurrency", "1") == 2
-    assert "try --temperature none (of run: --judge-temperature none)" in capsys.readouterr().err
+    assert "; try --judge-temperature none" in capsys.readouterr().err
     server.bodies.clear()
     server.answer = lambda body: "8 6" if "[Context]" in str(body["messages"]) else "0.5"
     own = ["--judge-temperature", "none", "--judge-max-tokens", "900"]

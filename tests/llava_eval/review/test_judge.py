@@ -109,7 +109,7 @@ def test_a_server_that_was_reached_may_be_away_for_longer(server):
     [
         ("401", "m: 401: the key is not accepted"),
         ("403", "m: 403: the key may not use this judge"),
-        ("404", "m: 404: no such judge or address; check --judge"),
+        ("404", "m: 404: no such judge or address; check --judge, and --base-url"),
         ("quota", "You exceeded your current quota"),
         ("429 tomorrow", "it asks to wait 86400 s; go on then"),
         ("temperature", "try --temperature none"),
