@@ -7,7 +7,7 @@ that means no candidate is wrong, and counted as unreadable.
 from dataclasses import replace
 
 from llava_eval.extract import candidate
-from llava_eval.metrics.base import accuracy_family, gold_answers, judged, letters
+from llava_eval.metrics.base import accuracy_family, gold_answers, judged
 from llava_eval.records import Sample, Score
 
 
@@ -18,4 +18,9 @@ def score(sample: Sample, text: str) -> Score:
     return judged(sample, {"accuracy": float(letter == label)}, extracted=letter, label=label)
 
 
-FAMILY = replace(accuracy_family(score), choices=letters)
+def texts(sample: Sample) -> tuple[str, ...]:
+    """The candidates, each once: the prompt asks for one of them, not for its letter."""
+    return tuple(dict.fromkeys(sample.options))
+
+
+FAMILY = replace(accuracy_family(score), choices=texts)

@@ -67,6 +67,11 @@ def test_by_likelihood_every_prompt_has_choices_that_its_metric_can_read(
         assert set(answers) <= set(read)
 
 
+def test_by_likelihood_qbench_has_the_texts_that_its_prompt_asks_for(data: Path) -> None:
+    (plan,) = plan_tasks([load_tasks()["qbench"]], data=str(data), likelihood=True)
+    assert all(prompt.choices == prompt.sample.options for prompt in plan.prompts)
+
+
 def test_by_likelihood_tasks_without_options_are_refused_together() -> None:
     tasks = load_tasks()
     named = [tasks[name] for name in ("gqa", "pope", "mm_vet")]

@@ -246,6 +246,18 @@ def test_likeliest_options_do_not_depend_on_what_is_computed_together() -> None:
         assert Path("700/seed", name).read_bytes() == Path("4096/seed", name).read_bytes()
 
 
+@pytest.mark.parametrize("task", ["qbench", "qbench_cn"])
+def test_the_likeliest_candidate_is_the_one_that_a_model_would_write(task) -> None:
+    flags = ["run", "--model", "tiny", "--tasks", task, "--data", "mini", "--limit", "8"]
+    assert cli.main([*flags, "--output", "written"]) == 0
+    assert cli.main([*flags, "--output", "likeliest", "--scoring", "likelihood"]) == 0
+    texts = [
+        [json.loads(line)["text"] for line in path.read_bytes().splitlines()]
+        for path in (Path(run, task, "responses.jsonl") for run in ("written", "likeliest"))
+    ]
+    assert texts[0] == texts[1]
+
+
 def test_answers_and_likeliest_options_do_not_stand_in_one_folder(monkeypatch, capsys) -> None:
     use_backend(monkeypatch)
     command("--output", "here", tasks="pope")

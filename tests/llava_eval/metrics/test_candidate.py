@@ -1,6 +1,6 @@
 import pytest
 
-from llava_eval.metrics.candidate import score
+from llava_eval.metrics.candidate import FAMILY, score
 from tests.llava_eval.metrics.builders import sample
 
 
@@ -11,3 +11,7 @@ from tests.llava_eval.metrics.builders import sample
 def test_the_candidate_that_is_meant_counts(text, value, letter):
     result = score(sample("B", options=("Yes", "No")), text)
     assert (result.metrics, result.extracted, result.label) == ({"accuracy": value}, letter, "B")
+
+
+def test_the_candidates_themselves_are_compared_each_once():
+    assert FAMILY.choices(sample("B", options=("Low", "High", "Low"))) == ("Low", "High")
