@@ -330,8 +330,8 @@ LLAVA_EVAL = {
     "commands/gpt_review": "answers commands/arguments commands/judging errors manifest "
     "review/ledger review/price review/questions review/requests review/session "
     "review/summary review/tables sources/open",
-    "commands/judging": "errors review/judge review/ledger review/price review/session store "
-    "verdicts",
+    "commands/judging": "errors progress review/judge review/ledger review/price review/session "
+    "store verdicts",
     "commands/summarize": "errors review/page review/summary review/tables sources/files",
     "cli": "commands/arguments commands/check commands/compare commands/run commands/score "
     "commands/report commands/submit commands/tasks commands/data commands/gpt_review "

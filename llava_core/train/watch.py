@@ -1,4 +1,4 @@
-"""Shows a training: a bar on stderr, a line of JSON for every step, a plot of the loss.
+"""Shows a training: a bar or lines on stderr, a line of JSON for every step, a plot of the loss.
 
 Only the first process does; the others would say the same.
 """
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from llava_core.train.recipe import Recipe
 
 LOG = "log.jsonl"
 PLOT = "loss.svg"
+LINE_S = 60.0
+"""Between two lines, and before the first, where stderr is no terminal."""
 _LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 _WIDTH, _HEIGHT, _MARGIN = 800, 400, 50
 
@@ -39,6 +42,7 @@ class Watcher(TrainerCallback):
         self._folder = folder
         self._bar = bar
         self._task = bar.add_task("training", total=None, shown="")
+        self._said_s = bar.get_time()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forgets what was logged after the checkpoint from which it goes on."""
@@ -59,6 +63,19 @@ class Watcher(TrainerCallback):
                 f"{logs['tflops_per_s']:.3g} TFLOP/s{_share(logs)}"
             )
             self._bar.update(self._task, completed=state.global_step, shown=shown)
+            self._say(state, logs)
+
+    def _say(self, state: Any, logs: Mapping[str, Any]) -> None:
+        """Prints a line now and then, where there is no terminal for the bar."""
+        console, now_s = self._bar.console, self._bar.get_time()
+        if console.is_terminal or now_s - self._said_s < LINE_S:
+            return
+        self._said_s = now_s
+        left = timedelta(seconds=round(logs["seconds_left"]))
+        told = (
+            f"step {state.global_step} of {state.max_steps}, loss {logs['loss']:.4f}, {left} left"
+        )
+        console.print(f"training: {told}", markup=False, highlight=False, soft_wrap=True)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Draws the loss so far."""

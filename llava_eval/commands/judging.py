@@ -8,15 +8,14 @@ import re
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llava_eval.errors import FlagsError
+from llava_eval.progress import Screen
 from llava_eval.review.judge import FLAGS, Judge, JudgeFlags
 from llava_eval.review.ledger import ReviewRequest
 from llava_eval.review.price import Price, find_price
@@ -176,24 +175,9 @@ def read_limits(
 
 @contextmanager
 def progress(title: str, requests: Sequence[ReviewRequest], console: Console) -> Iterator[Told]:
-    """A bar that counts reviews and what they cost; nothing where the console is no terminal."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[cost]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        distinct = {request.key for request in requests}
-        task = bar.add_task(title, total=len(distinct), cost="")
-        yield partial(_tell, bar, task)
-
-
-def _tell(bar: Progress, task: int, done: int, cost_usd: float) -> None:
-    bar.update(task, completed=done, cost=f"${cost_usd:.2f}" if cost_usd else "")  # type: ignore[arg-type]
+    """Counts reviews and what they cost."""
+    with Screen(console).counting(title, len({request.key for request in requests})) as show:
+        yield lambda done, cost_usd: show(done, f"${cost_usd:.2f}" if cost_usd else "")
 
 
 def write_judging(output: Path, outcome: Outcome, given: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from llava_eval.commands.task_judge import (
 from llava_eval.errors import FlagsError, RunError
 from llava_eval.metrics import FAMILIES
 from llava_eval.plan import TaskPlan, plan_tasks
-from llava_eval.progress import track
+from llava_eval.progress import Screen, track
 from llava_eval.records import Response, Summary
 from llava_eval.registry import load_tasks, select_tasks
 from llava_eval.report import write_report
@@ -222,11 +222,11 @@ def _measure(
     plans: Sequence[TaskPlan], folder: Path, *, backend: Backend
 ) -> tuple[dict[str, TaskRun], list[Summary]]:
     """Asks and scores one task after the other."""
-    console = Console(stderr=True)
+    screen = Screen(Console(stderr=True))
     runs, summaries = {}, []
     for plan in plans:
         before = _judged_responses(plan, folder)
-        runs[plan.spec.name] = _ask(plan, folder, backend=backend, console=console)
+        runs[plan.spec.name] = _ask(plan, folder, backend=backend, screen=screen)
         summaries.append(_score(plan, folder, before=before))
     return runs, summaries
 
@@ -238,7 +238,7 @@ def _judged_responses(plan: TaskPlan, folder: Path) -> dict[str, Response]:
     return _responses(plan, folder) if needs_judge and all(map(Path.exists, files)) else {}
 
 
-def _ask(plan: TaskPlan, folder: Path, *, backend: Backend, console: Console) -> TaskRun:
+def _ask(plan: TaskPlan, folder: Path, *, backend: Backend, screen: Screen) -> TaskRun:
     return run_task(
         plan.prompts,
         order=plan.order,
@@ -247,7 +247,7 @@ def _ask(plan: TaskPlan, folder: Path, *, backend: Backend, console: Console) ->
         track=partial(
             track,
             title=plan.spec.name,
-            console=console,
+            screen=screen,
             num_devices=int(backend.describe().get("processes", 1)),
         ),
     )

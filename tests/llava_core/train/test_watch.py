@@ -1,5 +1,6 @@
 """What one sees of a training: its log, its plot, its scores."""
 
+import io
 import json
 import re
 import sys
@@ -8,10 +9,13 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from llava_core.errors import CheckpointError, ConfigError
 from llava_core.train.run import run_recipe
 from llava_core.train.watch import (
+    LINE_S,
     LOG,
     PLOT,
     Examiner,
@@ -23,6 +27,13 @@ from llava_core.train.watch import (
     write_plot,
 )
 
+LOGS = {
+    "loss": 1.0,
+    "learning_rate": 1e-4,
+    "samples_per_s": 2.5,
+    "tokens_per_s": 3000.0,
+    "tflops_per_s": 12.3,
+}
 SAVED = SimpleNamespace(is_world_process_zero=True, global_step=2)
 
 
@@ -67,12 +78,27 @@ def test_utilization_is_not_made_up_where_the_peak_is_unknown(recipe):
     [({}, "12.3 TFLOP/s"), ({"utilization": 0.41}, "12.3 TFLOP/s (41% of its peak)")],
 )
 def test_the_bar_says_how_fast_it_goes(tmp_path, known, told):
-    logs = {"loss": 1.0, "learning_rate": 1e-4, "samples_per_s": 2.5, "tokens_per_s": 3000.0}
     state = SimpleNamespace(is_world_process_zero=True, global_step=1, epoch=0.1)
     with training_bar() as bar:
         watcher = Watcher(tmp_path, bar=bar)
-        watcher.on_log(None, state, None, logs={**logs, "tflops_per_s": 12.3, **known})
+        watcher.on_log(None, state, None, logs=LOGS | known)
         assert bar.tasks[0].fields["shown"].endswith(f"2.5 samples/s 3000 tokens/s  {told}")
+
+
+def test_a_file_sees_a_line_now_and_then(tmp_path):
+    clock = [0.0]
+    console = Console(file=io.StringIO(), width=20, get_time=lambda: clock[0])
+    watcher = Watcher(tmp_path, bar=Progress(console=console, disable=True))
+    for step in range(1, 5):
+        clock[0] += LINE_S / 2
+        state = SimpleNamespace(
+            is_world_process_zero=True, global_step=step, max_steps=5200, epoch=0.1
+        )
+        watcher.on_log(None, state, None, logs=LOGS | {"seconds_left": 4000.4})
+    assert console.file.getvalue().splitlines() == [
+        "training: step 2 of 5200, loss 1.0000, 1:06:40 left",
+        "training: step 4 of 5200, loss 1.0000, 1:06:40 left",
+    ]
 
 
 @pytest.mark.parametrize(("rank", "is_shown"), [("0", True), ("1", False)])
