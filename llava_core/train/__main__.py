@@ -4,8 +4,8 @@
     train finetune [--recipe NAME|FILE] [key=value …]    language model and projector
     train data-check FILE … [--image-folder DIR]         missing pictures, empty answers …
 
-The same command started again goes on from the last checkpoint. Several processes: start it with
-torchrun, `accelerate launch` or `deepspeed`.
+The same command started again goes on from the last checkpoint, and does nothing where all is done.
+Several processes: start it with torchrun, `accelerate launch` or `deepspeed`.
 """
 
 import logging
@@ -87,11 +87,14 @@ def _train(arguments: Namespace) -> int:
         sys.stdout.flush()
     if arguments.show:
         return 0
-    from llava_core.train.run import run_recipe
+    from llava_core.train.run import is_done, run_recipe
 
-    folder = run_recipe(recipe)
+    told = "done already"
+    if not is_done(recipe):
+        run_recipe(recipe)
+        told = "written"
     if is_first_process():
-        sys.stdout.write(f"written: {folder}\n")
+        sys.stdout.write(f"{told}: {recipe.output}\n")
     return 0
 
 

@@ -36,6 +36,8 @@ from llava_core.train.watch import Examiner, Watcher, check_tasks, training_bar
 _PASSING = {"output", "save_steps", "save_total_limit", "logging_steps", "report_to", "workers",
             "eval_tasks", "eval_data", "eval_limit", "image_folder", "attention", "tf32",
             "adapt_batch", "peak_tflops", "gradient_checkpointing", "faulty_samples"}  # fmt: skip
+# What is written last of a result.
+_RESULT = "config.json"
 # Schedules that transformers makes with arguments that no recipe has.
 _OF_MORE_SETTINGS = {"cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"}
 # Schedules that follow the loss of validation data.
@@ -70,6 +72,18 @@ def run_recipe(recipe: Recipe) -> Path:
         output.mkdir(parents=True, exist_ok=True)
     with alone(output) if is_first_process() else nullcontext():
         return _train(recipe, num_processes)
+
+
+def is_done(recipe: Recipe) -> bool:
+    """Whether the output folder holds the result of this recipe."""
+    output = Path(recipe.output)
+    if not (output / _RESULT).is_file():
+        return False
+    try:
+        return not _changes(recipe.fit_batch(_count_processes()), output)
+    except ConfigError:
+        # The folder's recipe is of another stage, or `run_recipe` will say what is wrong.
+        return False
 
 
 def _train(recipe: Recipe, num_processes: int) -> Path:
@@ -172,18 +186,31 @@ def _find_resumed(recipe: Recipe, output: Path) -> Path | None:
     Raises:
         ConfigError: the output folder belongs to a training that ended, or to another recipe.
     """
-    if (output / "config.json").is_file():
+    if (output / _RESULT).is_file():
         raise ConfigError(f"output: {output} holds the result of a training; give another folder")
     numbers = checkpoint_numbers(output)
     if not numbers:
         return None
     folder = output / f"checkpoint-{numbers[-1]}"
-    before, now = asdict(load_recipe(recipe.stage, folder / RECIPE)), asdict(recipe)
-    if changed := [name for name in now if before[name] != now[name] and name not in _PASSING]:
-        listed = ", ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
+    if changes := _changes(recipe, folder):
+        listed = ", ".join(changes)
         raise ConfigError(f"{folder} is of another recipe: {listed}; give another output")
     _logger.info("goes on from %s", folder)
     return folder
+
+
+def _changes(recipe: Recipe, folder: Path) -> list[str]:
+    """Settings that are others than those that a folder was trained with, and may not be.
+
+    Raises:
+        ConfigError: the folder's recipe is of another stage, or cannot be read.
+    """
+    before, now = asdict(load_recipe(recipe.stage, folder / RECIPE)), asdict(recipe)
+    return [
+        f"{name} was {before[name]}, is {now[name]}"
+        for name in now
+        if before[name] != now[name] and name not in _PASSING
+    ]
 
 
 def _reader(parts: Parts, recipe: Recipe) -> PictureReader:

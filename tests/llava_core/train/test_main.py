@@ -79,8 +79,31 @@ def test_both_stages_run_one_after_the_other(base, captions, conversations, tmp_
     settings = words(base, conversations, second, max_steps=2, projector=first)
     assert main(["finetune", *settings]) == 0
     assert (second / "config.json").is_file()
-    assert main(["finetune", *settings]) == 2
-    assert "holds the result of a training" in capsys.readouterr().err
+
+
+def test_a_training_that_is_done_is_not_begun_again(base, captions, tmp_path, capsys):
+    output = tmp_path / "out"
+    settings = words(base, captions, output, max_steps=2)
+    assert main(["pretrain", *settings]) == 0
+    log = (output / "log.jsonl").read_bytes()
+    capsys.readouterr()
+    assert main(["pretrain", *settings, "save_steps=7", "logging_steps=2"]) == 0
+    assert capsys.readouterr().out.endswith(f"done already: {output}\n")
+    assert (output / "log.jsonl").read_bytes() == log
+
+
+def test_another_training_does_not_take_the_folder(base, captions, tmp_path, capsys):
+    settings = words(base, captions, tmp_path / "out", max_steps=1)
+    assert main(["pretrain", *settings]) == 0
+    for other in (["pretrain", *settings, "epochs=2"], ["finetune", *settings]):
+        assert main(other) == 2
+        assert "holds the result of a training; give another folder" in capsys.readouterr().err
+
+
+def test_a_result_without_its_recipe_is_left_alone(base, captions, tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["pretrain", *words(base, captions, tmp_path)]) == 2
+    assert "holds the result of a training; give another folder" in capsys.readouterr().err
 
 
 def test_interrupting_says_how_to_go_on(base, captions, tmp_path, monkeypatch, capsys):
