@@ -1,7 +1,9 @@
 """Runs a recipe: opens what it starts from, trains, leaves the result in the output folder."""
 
+import importlib.util
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -42,6 +44,8 @@ _RESULT = "config.json"
 _OF_MORE_SETTINGS = {"cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"}
 # Schedules that follow the loss of validation data.
 _OF_VALIDATION = {"reduce_lr_on_plateau", "greedy"}
+# Reporters whose package has another name.
+_OTHER_PACKAGE = {"azure_ml", "flyte"}
 # Evaluation of a checkpoint keeps the other processes waiting longer than their default patience.
 _PATIENCE_S = 7 * 24 * 3600
 
@@ -170,14 +174,22 @@ def _check_names(recipe: Recipe) -> None:
         ("schedule", recipe.schedule, [name.value for name in SchedulerType if name not in unfit]),
         *(("report_to", name, reporters) for name in recipe.report_to),
     ]
-    faults = [
-        f"{setting}: {name!r} is unknown, not installed or needs what the recipe does not say; "
-        f"there are {', '.join(known) or 'none'}"
-        for setting, name, known in wanted
-        if name not in known
-    ]
+    faults = [_unfit(*each) for each in wanted if each[1] not in each[2]]
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _unfit(setting: str, name: str, known: Sequence[str]) -> str:
+    """Why something cannot be made, and what is to be done."""
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    is_reporter = setting == "report_to" and name in INTEGRATION_TO_CALLBACK.keys() - _OTHER_PACKAGE
+    if is_reporter and importlib.util.find_spec(name) is None:
+        return f"{setting}: {name!r} is known, but not installed: pip install {name}"
+    return (
+        f"{setting}: {name!r} is unknown, not installed or needs what the recipe does not say; "
+        f"there are {', '.join(known) or 'none'}"
+    )
 
 
 def _find_resumed(recipe: Recipe, output: Path) -> Path | None:

@@ -348,6 +348,17 @@ def test_a_finished_training_is_not_trained_over(recipe):
         run_recipe(recipe(max_steps=1))
 
 
+def test_a_reporter_that_is_not_installed_is_told_how_to_get(recipe, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError) as told:
+        run_recipe(recipe(report_to="tensorboard,azure_ml", model="none"))
+    first, second = str(told.value).splitlines()
+    assert first == (
+        "report_to: 'tensorboard' is known, but not installed: pip install tensorboard"
+    )
+    assert second.startswith("report_to: 'azure_ml' is unknown, not installed or needs")
+
+
 def test_names_that_transformers_does_not_know_are_told_before_anything_loads(recipe):
     made = recipe(optimizer="adamv", schedule="cosin", report_to="carrier_pigeon", model="none")
     with pytest.raises(ConfigError) as told:
