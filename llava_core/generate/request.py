@@ -57,9 +57,11 @@ class Request:
         """Refuses contradictions.
 
         Raises:
-            DataError: neither or both of prompt and messages, options that are not all different,
-                an empty stop string, a number out of its range, or beams with sampling or options.
+            DataError: images that are no pictures, neither or both of prompt and messages, options
+                that are not all different, an empty stop string, a number out of its range, or
+                beams with sampling or options.
         """
+        self._check_images()
         if (self.prompt is None) == (self.messages is None):
             raise DataError("a request has either a prompt or messages")
         if len(set(self.options)) < len(self.options):
@@ -77,6 +79,16 @@ class Request:
         if self.seed is not None and not -(2**63) <= self.seed < 2**64:
             raise DataError(f"seed is {self.seed}, expected a number of 64 bits")
         self._check_beams()
+
+    def _check_images(self) -> None:
+        given = self.images
+        if isinstance(given, Sequence) and all(isinstance(each, Image.Image) for each in given):
+            return
+        shown = " ".join(repr(given).split())[:80]
+        raise DataError(
+            f"images is {shown}, expected a list of PIL pictures; open a file with "
+            "llava_core.images.open_image(PATH)"
+        )
 
     def _check_beams(self) -> None:
         if self.num_beams < 1:

@@ -1,4 +1,5 @@
 import pytest
+from PIL import Image
 
 from llava_core.errors import DataError
 from llava_core.generate.request import Request
@@ -7,6 +8,12 @@ from llava_core.generate.request import Request
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"prompt": "a", "images": ["a.png"]}, r"images is \['a.png'\], expected a list of PIL"),
+        ({"prompt": "a", "images": "a.png"}, "images is 'a.png', expected a list of PIL pic"),
+        (
+            {"prompt": "a", "images": Image.new("L", (1, 1))},
+            "images is <PIL.Image.Image .*, expected",
+        ),
         ({}, "either a prompt or messages"),
         ({"prompt": "a", "messages": []}, "either a prompt or messages"),
         ({"prompt": "a", "max_new_tokens": 0}, "max_new_tokens is 0, expected at least 1"),

@@ -205,7 +205,8 @@ def test_pictures_are_opened_a_bounded_number_ahead(
     pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    monkeypatch.setattr(local, "open_image", lambda source: opened.append(source) or source)
+    picture = Image.new("L", (1, 1))
+    monkeypatch.setattr(local, "open_image", lambda source: opened.append(source) or picture)
     prompts = [prompt_about(str(number), Path(f"{number}.png")) for number in range(500)]
     answers = LocalBackend(FakeLlava()).generate(prompts)
     next(answers)
