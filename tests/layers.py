@@ -272,6 +272,7 @@ LLAVA_EVAL = {
     "review/agreement": "",
     "review/grader": "errors review/requests",
     "review/judge": "backends/completion backends/pace backends/refusal errors",
+    "review/labels": "",
     "review/ledger": "errors locks records review/prompt review/verdict store",
     "review/price": "",
     "review/prompt": "review/rules",
@@ -282,8 +283,9 @@ LLAVA_EVAL = {
     "review/session": "errors records review/judge review/ledger review/price review/prompt",
     "review/summary": "errors metrics/paired metrics/relative metrics/statistics records "
     "review/agreement verdicts",
-    "review/tables": "metrics/paired records review/summary",
-    "review/page": "errors metrics/statistics pages pictures records review/summary store verdicts",
+    "review/tables": "metrics/paired records review/labels review/summary",
+    "review/page": "errors metrics/statistics pages pictures records review/labels review/summary "
+    "store verdicts",
     "review/tasks": "answers errors records review/grader review/ledger review/questions "
     "review/requests review/rules",
     "review/verdict": "",

@@ -63,8 +63,9 @@ def execute(arguments: Namespace) -> int:
                 "--compare has no counterpart in LLaVA's summary; drop --protocol llava"
             )
         # The original's table has no place for it.
-        for remark in filter(None, map(wording_remark, series)):
-            _logger.warning("%s", remark)
+        for each in series:
+            if remark := wording_remark(each):
+                _logger.warning("%s: %s", each.name, remark)
         sys.stdout.write(ORIGINAL_FORMATS[arguments.format](series))
     else:
         told = tell(series, is_compared=arguments.compare)

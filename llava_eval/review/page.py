@@ -16,7 +16,8 @@ from llava_eval.errors import SampleError, VerdictsError
 from llava_eval.metrics.statistics import mean
 from llava_eval.pictures import make_small
 from llava_eval.records import Verdict
-from llava_eval.review.summary import WILD_PREFIX, series_name
+from llava_eval.review.labels import labels
+from llava_eval.review.summary import WILD_PREFIX, candidate_of, series_name
 from llava_eval.store import write_atomically
 from llava_eval.verdicts import read_reviews, review_metadata, review_verdict
 
@@ -39,7 +40,8 @@ def write_page(path: Path, files: Sequence[Path], *, images: Path | None = None)
         VerdictsError: a file cannot be read, or was judged against other reference answers.
         RunError: the page cannot be written.
     """
-    reviews = dict(zip(_names(files), map(_read, files), strict=True))
+    stored = [_read(file) for file in files]
+    reviews = dict(zip(_names(files, stored), stored, strict=True))
     questions = questions_of(reviews)
     names = {str(each["image"]) for each in questions if each["image"]}
     winners = Counter(each["winner"] for each in questions)
@@ -55,9 +57,14 @@ def write_page(path: Path, files: Sequence[Path], *, images: Path | None = None)
     write_atomically(path, [text.encode("utf-8", "backslashreplace")])
 
 
-def _names(files: Sequence[Path]) -> list[str]:
-    """What the files are called; by their paths where names alone would not tell them apart."""
-    names = [series_name(file) for file in files]
+def _names(files: Sequence[Path], stored: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """What the candidates are called; by their files' paths where names would not tell them apart.
+
+    Args:
+        stored: the reviews of each file.
+    """
+    pairs = zip(files, stored, strict=True)
+    names = labels([candidate_of(each) or series_name(file) for file, each in pairs], files)
     is_clear = len({*names, REFERENCE, TIE, UNREAD}) == len(names) + 3
     return names if is_clear else [str(file) for file in files]
 

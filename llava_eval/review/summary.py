@@ -42,6 +42,10 @@ class Series:
     """All reviews of one candidate by one judge."""
 
     name: str
+    """The file's, with the judge's where it has several."""
+    label: str
+    """The candidate's name in place of the file's, where that is known."""
+    file: Path
     judge: str | None
     """None where the file does not say: LLaVA's do not."""
     candidate: str | None
@@ -76,9 +80,8 @@ def read_series(path: Path, *, pictures: Mapping[str, str] | None = None) -> lis
     by_judge: dict[str | None, list[Mapping[str, Any]]] = {}
     for review in read_reviews(path, text):
         by_judge.setdefault(review.get("judge"), []).append(review)
-    name = series_name(path)
     return [
-        _series(name if len(by_judge) == 1 else f"{name} {judge}", judge, reviews, pictures or {})
+        _series(path, judge, reviews, pictures or {}, is_alone=len(by_judge) == 1)
         for judge, reviews in by_judge.items()
     ]
 
@@ -88,12 +91,21 @@ def series_name(path: Path) -> str:
     return path.name.replace(_NAME_PREFIX, "").removesuffix(".jsonl")
 
 
+def candidate_of(reviews: Sequence[Mapping[str, Any]]) -> str | None:
+    """Whose answers were judged; None where the reviews do not say."""
+    named = map(review_metadata, reviews)
+    return next((str(each["candidate"]) for each in named if "candidate" in each), None)
+
+
 def _series(
-    name: str,
+    path: Path,
     judge: str | None,
     reviews: Sequence[Mapping[str, Any]],
     pictures: Mapping[str, str],
+    *,
+    is_alone: bool,
 ) -> Series:
+    candidate, by = candidate_of(reviews), "" if is_alone else f" {judge}"
     metadata = [review_metadata(review) for review in reviews]
     by_run: dict[RunName, list[Mapping[str, Any]]] = {}
     for review in reviews:
@@ -101,9 +113,11 @@ def _series(
     runs = [by_order(own) for own in by_run.values()]
     by_question = {str(review["question_id"]): review for review in reviews}
     return Series(
-        name=name,
+        name=f"{series_name(path)}{by}",
+        label=f"{candidate or series_name(path)}{by}",
+        file=path,
         judge=judge,
-        candidate=next((each["candidate"] for each in metadata if "candidate" in each), None),
+        candidate=candidate,
         scores=[_score(review, runs, pictures.get(name)) for name, review in by_question.items()],
         orders=[
             (name, orders)
@@ -291,6 +305,7 @@ def _joined(parts: Sequence[Series]) -> Series:
     return replace(
         parts[0],
         name=f"mean of {', '.join(part.name for part in parts)}",
+        label=f"mean of {', '.join(part.label for part in parts)}",
         scores=[
             _with_verdicts(
                 score,

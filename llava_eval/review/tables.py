@@ -4,11 +4,12 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llava_eval.metrics.paired import Difference
 from llava_eval.records import Estimate
+from llava_eval.review.labels import labels
 from llava_eval.review.summary import (
     Comparison,
     Row,
@@ -63,6 +64,8 @@ def tell(series: Sequence[Series], *, is_compared: bool) -> Told:
     Raises:
         VerdictsError: two that are to be compared share no question.
     """
+    names = labels([each.label for each in series], [each.file for each in series])
+    series = [replace(each, label=name) for each, name in zip(series, names, strict=True)]
     judges = {each.judge for each in series if each.judge is not None}
     same = {tuple(sorted(each.answers.items())) for each in series}
     first, *others = series
@@ -221,7 +224,7 @@ def _all_cells(told: Told, is_exact: bool) -> list[list[str]]:
 def _cells(series: Series, row: Row, is_exact: bool) -> list[str]:
     values = _values(row, is_exact)
     return [
-        series.name,
+        series.label,
         row.group,
         _number(values[0]),
         _interval(row.relative),
@@ -261,30 +264,30 @@ def wording_remark(series: Series) -> str | None:
     if not others:
         return None
     return (
-        f"{series.name}: rules in the wording `{', '.join(others)}`, not LLaVA's; not comparable "
-        "with published values"
+        f"rules in the wording `{', '.join(others)}`, not LLaVA's; not comparable with published "
+        "values"
     )
 
 
 def _remarks_on(series: Series) -> list[str]:
     remarks = []
     if (remark := wording_remark(series)) is not None:
-        remarks.append(remark)
+        remarks.append(f"{series.label}: {remark}")
     if series.num_flagged:
         remarks.append(
-            f"{series.name}: {series.num_flagged} reviews of answers that imitate the message's "
+            f"{series.label}: {series.num_flagged} reviews of answers that imitate the message's "
             "marks or speak to the judge"
         )
     if (spread := std_over_runs(series)) is not None:
         alpha = agreement_of_runs(series)
         agreement = "" if alpha is None else f", Krippendorff's alpha between runs {alpha:.2f}"
         remarks.append(
-            f"{series.name}: {num_runs(series)} runs, standard deviation {spread:.2f}{agreement}"
+            f"{series.label}: {num_runs(series)} runs, standard deviation {spread:.2f}{agreement}"
         )
     if (bias := first_place(series)) and bias.value is not None:
         spread_text = "" if bias.stderr is None else f" ± {bias.stderr:.2f}"
         remarks.append(
-            f"{series.name}: standing first is worth {bias.value:+.2f}{spread_text} of 10; both "
+            f"{series.label}: standing first is worth {bias.value:+.2f}{spread_text} of 10; both "
             "orders count, which cancels it"
         )
     return remarks
@@ -301,7 +304,7 @@ def _difference_text(first: Series, second: Series, comparison: Comparison) -> s
         )
     )
     return (
-        f"{second.name} less {first.name}: {what} {relative} relative; {parts}; "
+        f"{second.label} less {first.label}: {what} {relative} relative; {parts}; "
         f"{comparison.num_shared} questions"
     )
 

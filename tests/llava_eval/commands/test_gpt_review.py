@@ -159,8 +159,8 @@ def test_several_judges_are_told_apart_and_their_agreement(server, capsys):
     server.answer = lambda body: f"8 {int(body['messages'][1]['content'][-1:] != 'x') + 4}"
     assert command("--judge", "a", "b", url=server.url) == 0
     out = capsys.readouterr().out
-    assert "r a" in out
-    assert "r b" in out
+    assert "ours a" in out
+    assert "ours b" in out
     assert "agreement between judges: Krippendorff's alpha 1.00" in out
 
 
@@ -217,7 +217,7 @@ def test_the_judges_drift_is_told(server, capsys):
     server.answer = lambda body: "9 6"
     assert command("--judge", "m", "--against", "stored.jsonl", url=server.url) == 0
     out = capsys.readouterr().out
-    assert "r less stored: drift of the judge on the same answers -8.3" in out
+    assert "ours (r) less ours (stored): drift of the judge on the same answers -8.3" in out
 
 
 def test_stored_reviews_that_are_not_there_are_told_before_anything_is_paid(server, capsys):

@@ -131,7 +131,27 @@ def test_files_called_alike_are_told_apart(tmp_path):
         paths.append(write_lines(tmp_path / name / "r.jsonl", review(0, (8, 6))))
     write_page(tmp_path / "page.html", paths)
     names = [side["name"] for side in island(tmp_path / "page.html", "data")[0]["sides"]]
-    assert names == ["reference", *map(str, paths)]
+    assert names == ["reference", "r (x)", "r (y)"]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "names"),
+    [(("old", "new"), ["old", "new"]), (("old", "old"), ["old (1)", "old (2)"])],
+)
+def test_candidates_go_by_their_names(candidates, names, tmp_path):
+    paths = [
+        write_lines(tmp_path / f"long-name-{number}.jsonl", review(0, (8, 6), candidate=candidate))
+        for number, candidate in enumerate(candidates, start=1)
+    ]
+    write_page(tmp_path / "page.html", paths)
+    sides = island(tmp_path / "page.html", "data")[0]["sides"]
+    assert [side["name"] for side in sides] == ["reference", *names]
+
+
+def test_a_candidate_called_like_an_outcome_goes_by_its_file(tmp_path):
+    path = written(tmp_path, review(0, (8, 6), candidate="tie"))
+    sides = island(path, "data")[0]["sides"]
+    assert [side["name"] for side in sides] == ["reference", str(tmp_path / "ours.jsonl")]
 
 
 @pytest.mark.browser

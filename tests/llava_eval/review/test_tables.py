@@ -49,6 +49,25 @@ def test_a_reference_of_zeros_has_no_relative_score(tmp_path):
     assert "all – 0.0 40.0" in text
 
 
+def test_people_see_the_candidates_and_programs_the_files(tmp_path):
+    names = ("x-vs-gpt4-judge-1", "x-vs-gpt4-judge-2", "y-vs-gpt4-judge-1")
+    series = [
+        each
+        for name in names
+        for each in series_of(tmp_path, review(0, (8, 6), candidate=name[0]), name=name)
+    ]
+    for form in ("table", "markdown"):
+        text = written(form, series)
+        assert all(f"{label} " in text for label in ("x (1)", "x (2)", "y"))
+        assert "gpt4" not in text
+    rows = csv.DictReader(io.StringIO(written("csv", series)))
+    assert {row["reviews"] for row in rows} == set(names)
+    content = json.loads(written("json", series))
+    assert [(each["name"], each["candidate"]) for each in content["reviews"]] == [
+        (name, name[0]) for name in names
+    ]
+
+
 def test_markdown_escapes_and_is_a_table(tmp_path):
     lines = written("markdown", series_of(tmp_path, *TOY, name="a|b")).splitlines()
     assert lines[0].startswith("| reviews | group | relative | 95 % |")
@@ -78,7 +97,7 @@ def test_rounding_once_is_an_option(tmp_path):
 
 def test_what_the_columns_do_not_hold_is_said_below(tmp_path):
     text = written("table", series_of(tmp_path, *orders(((9, 6), (8, 7)), ((5, 5), (4, 6)))))
-    assert "r: standing first is worth +1.00 ± 0.00 of 10; both orders count" in text
+    assert "c: standing first is worth +1.00 ± 0.00 of 10; both orders count" in text
 
 
 def test_our_own_wording_is_never_passed_over(tmp_path):
@@ -114,4 +133,4 @@ def test_agreement_of_judges_and_drift_are_told(tmp_path):
     series = [judged_by(tmp_path, judge, (8, 4), (9, 9)) for judge in ("a", "b")]
     text = written("table", series, is_compared=True)
     assert "agreement between judges: Krippendorff's alpha 1.00" in text
-    assert "b less a: drift of the judge on the same answers" in text
+    assert "c (b) less c (a): drift of the judge on the same answers" in text
