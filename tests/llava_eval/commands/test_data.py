@@ -142,8 +142,8 @@ def test_what_failed_is_told_and_the_code_is_1(capsys, monkeypatch, site) -> Non
     del site.pages["/1.jpg"]
     assert cli.main(["data", "fetch", "toy", "--yes"]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == (
-        f"failed: toy/images: {site.address}/1.jpg: 404 Not Found; by hand: put the pictures into "
-        "toy/images"
+        "failed: toy/images: 1 of 1 pictures did not arrive, the first: "
+        f"{site.address}/1.jpg: 404 Not Found; by hand: put the pictures into toy/images"
     )
 
 
