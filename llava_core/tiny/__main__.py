@@ -3,10 +3,11 @@
     python -m llava_core.tiny [--work runs/tiny] [--output FOLDER]
 
 It draws what it learns from. A tokenizer and a vision tower are trained first, by themselves; then
-come LLaVA's two stages, by the recipe `tiny`, as for any other model, the second one four times,
+come LLaVA's two stages, by the recipe `tiny`, as for any other model, the second one five times,
 for each lesson builds on the one before: to find a word or its letter in a list of options; which
-thing has which property; to say it by a letter; all kinds of questions. The tower's weights are in
-the checkpoint, as in v1.6, so that `tiny-clip` beside it holds its config and image processor only.
+thing has which property; to say colors by a letter; to say anything by a letter; all kinds of
+questions. The tower's weights are in the checkpoint, as in v1.6, so that `tiny-clip` beside it
+holds its config and image processor only.
 """
 
 import argparse
@@ -46,10 +47,15 @@ _WRONG = 2
 class Budget:
     """How long each part learns; the defaults are those of the bundled checkpoint."""
 
-    tower_steps: int = 1800
+    tower_steps: int = 1600
     tower_batch: int = 64
     counts: Counts = Counts(
-        captions=2_000, readings=120_000, basics=12_500, choices=18_900, drawings=14_700
+        captions=2_000,
+        readings=120_000,
+        basics=12_500,
+        colors=5_500,
+        choices=12_500,
+        drawings=15_500,
     )
     processes: int = 2
     """Among which the stages are shared."""
@@ -109,6 +115,7 @@ def _train_stages(work: Path, budget: Budget) -> Path:
     for name, data in (
         ("reading", files.readings),
         ("basic", files.basics),
+        ("color", files.colors),
         ("choice", files.choices),
     ):
         # The rate stays high: each of these is learned late, and then at once.

@@ -50,7 +50,8 @@ _SHARE_WITH_OPTIONS, _SHARE_WITH_OPTIONS_CN = 0.7, 0.8
 # Where no wrong option is in the picture, to name one that is there suffices; where all are, a
 # model this small finds no beginning.
 _SHARE_NEAR = 0.5
-_SHARE_CHOICES = 0.75
+_SHARE_CHOICES, _SHARE_CHINESE_CHOICES = 0.75, 0.6
+_MOST_COLORS = 6
 _SHARE_WORD_QUESTIONS, _SHARE_CHINESE = 0.5, 0.4
 
 Turn = tuple[str, str]
@@ -129,16 +130,35 @@ def conversation(drawing: Scene | Sign, random: Random) -> list[Turn]:
 
 def basics(scene: Scene, random: Random) -> list[Turn]:
     """The plainest questions, each alone: which thing has what, how many there are."""
-    asked = _plain(scene, random)
+    asked = _plain(scene, random, share_chinese=_SHARE_CHINESE)
     random.shuffle(asked)
     return [
         (_instructed(question.text, random), question.answer) for question in asked[:_MOST_ALONE]
     ]
 
 
+def colors(scene: Scene, random: Random) -> list[Turn]:
+    """Plain questions, each alone: those for colors with a few options, several times.
+
+    To say by a letter what it sees, the model learns within some hundred steps where most samples
+    are of one kind. Of all kinds at once it had learned little of it after a thousand.
+    """
+    asked = _plain(scene, random, share_chinese=_SHARE_CHINESE)
+    random.shuffle(asked)
+    about_color = [each for each in asked if each.choices == tuple(COLORS)]
+    others = [each for each in asked if each not in about_color][: _MOST_ALONE - _MOST_COLORS]
+    return [
+        *(
+            _with_letters(question, random, most=_FEW_OPTIONS)
+            for question in islice(cycle(about_color), _MOST_COLORS)
+        ),
+        *((_instructed(question.text, random), question.answer) for question in others),
+    ]
+
+
 def choices(scene: Scene, random: Random) -> list[Turn]:
     """Plain questions, each alone, and most with a few options."""
-    asked = _plain(scene, random)
+    asked = _plain(scene, random, share_chinese=_SHARE_CHINESE_CHOICES)
     random.shuffle(asked)
     return [
         _with_letters(question, random, most=_FEW_OPTIONS)
@@ -206,8 +226,9 @@ def _instructed(text: str, random: Random) -> str:
     return f"{text}\n{_WORD}" if random.random() < _SHARE_INSTRUCTED else text
 
 
-def _plain(scene: Scene, random: Random) -> list[Question]:
-    return [each for each in questions_about(scene, random) if each.choices and not each.is_quality]
+def _plain(scene: Scene, random: Random, *, share_chinese: float) -> list[Question]:
+    asked = questions_about(scene, random, share_chinese=share_chinese)
+    return [each for each in asked if each.choices and not each.is_quality]
 
 
 def _is_open(question: Question) -> bool:

@@ -120,9 +120,9 @@ class Sign:
         return [word.upper() for word in self.words]
 
 
-def random_drawing(random: Random, *, share_of_signs: float = _SHARE_OF_SIGNS) -> Scene | Sign:
+def random_drawing(random: Random) -> Scene | Sign:
     """A scene, or every third time a sign."""
-    return random_sign(random) if random.random() < share_of_signs else random_scene(random)
+    return random_sign(random) if random.random() < _SHARE_OF_SIGNS else random_scene(random)
 
 
 def random_scene(random: Random) -> Scene:

@@ -26,7 +26,8 @@ LANGUAGE_CONFIG: dict[str, Any] = {
     "num_hidden_layers": 5,
     "num_key_value_heads": 4,
     "rms_norm_eps": 1e-05,
-    "tie_word_embeddings": False,
+    # With a table for both, what is seen is sooner found among options that are read.
+    "tie_word_embeddings": True,
     "vocab_size": VOCABULARY,
 }
 # Larger than Llama's, for a model this narrow.

@@ -81,14 +81,20 @@ def caption(drawing: Scene | Sign) -> str:
     return f"A{_ADJECTIVES[drawing.treatment]} drawing on grey ground with {', '.join(parts)}."
 
 
-def questions_about(drawing: Scene | Sign, random: Random) -> list[Question]:
-    """All that is asked about a drawing; random in what is claimed."""
+def questions_about(
+    drawing: Scene | Sign, random: Random, *, share_chinese: float = _SHARE_CHINESE
+) -> list[Question]:
+    """All that is asked about a drawing; random in what is claimed.
+
+    Args:
+        share_chinese: of things, those that are asked about in Chinese too.
+    """
     if isinstance(drawing, Sign):
         return list(_about_sign(drawing, random))
-    return list(_about_scene(drawing, random))
+    return list(_about_scene(drawing, random, share_chinese=share_chinese))
 
 
-def _about_scene(scene: Scene, random: Random) -> Iterator[Question]:
+def _about_scene(scene: Scene, random: Random, *, share_chinese: float) -> Iterator[Question]:
     is_treated = scene.treatment != "nothing"
     if is_treated or random.random() < _SHARE_ASKED_ABOUT_QUALITY:
         yield from _about_quality(scene.treatment)
@@ -100,7 +106,7 @@ def _about_scene(scene: Scene, random: Random) -> Iterator[Question]:
         others = [other for other in scene.things if other is not thing]
         yield from _about_thing(thing, others, random)
         yield from _claims(thing, random)
-        if random.random() < _SHARE_CHINESE:
+        if random.random() < share_chinese:
             yield from _in_chinese(thing, others)
     for one, other in combinations(scene.things, 2):
         text = f"Are the {one.shape} and the {other.shape} the same size?"

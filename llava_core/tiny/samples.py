@@ -11,6 +11,7 @@ from llava_core.tiny.conversations import (
     Turn,
     basics,
     choices,
+    colors,
     conversation,
     questions_alone,
     reading,
@@ -32,6 +33,7 @@ class Files(NamedTuple):
     captions: Path
     readings: Path
     basics: Path
+    colors: Path
     choices: Path
     questions: Path
     pictures: Path
@@ -47,6 +49,8 @@ class Counts(NamedTuple):
     """Lists of options with something to find, without pictures."""
     basics: int
     """Scenes with plain questions."""
+    colors: int
+    """Scenes with plain questions, with options where they are about colors."""
     choices: int
     """Scenes with plain questions, most of them with options."""
     drawings: int
@@ -56,7 +60,7 @@ class Counts(NamedTuple):
 def write_samples(folder: Path, counts: Counts, *, seed: int) -> Files:
     """Draws pictures into a new folder and writes what is said about them beside it."""
     random = Random(f"samples {seed}")
-    names = ("captions.json", "readings.json", "basics.json", "choices.json", "questions.json")
+    names = [f"{kind}.json" for kind in Files._fields[:-1]]
     files = Files(*(folder / name for name in (*names, PICTURES)))
     files.pictures.mkdir(parents=True)
     captions, asked = [], []
@@ -65,8 +69,7 @@ def write_samples(folder: Path, counts: Counts, *, seed: int) -> Files:
         turns = [("What is drawn?", caption(drawing))]
         captions.append(record(name, turns, image=_save(drawing, files, name, random)))
     for number in range(counts.drawings):
-        # Of scenes, lessons before have told most.
-        drawing, name = random_drawing(random, share_of_signs=1 / 2), f"drawing-{number}"
+        drawing, name = random_drawing(random), f"drawing-{number}"
         picture = _save(drawing, files, name, random)
         asked += _alone(questions_alone(drawing, random), name, image=picture)
         if number % _PER_CONVERSATION == 0:
@@ -76,6 +79,7 @@ def write_samples(folder: Path, counts: Counts, *, seed: int) -> Files:
     _write(captions, files.captions)
     _write(readings, files.readings)
     _write(_lesson("basics", basics, counts.basics, files, random), files.basics)
+    _write(_lesson("colors", colors, counts.colors, files, random), files.colors)
     _write(_lesson("choices", choices, counts.choices, files, random), files.choices)
     _write(asked, files.questions)
     return files

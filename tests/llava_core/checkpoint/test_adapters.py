@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -229,13 +230,16 @@ def test_embeddings_beside_a_projector_are_the_last_rows_or_all(projector_only, 
     )
 
 
-def test_a_base_without_rows_for_the_marks_gets_them(projector_only):
+def test_a_base_without_rows_for_the_marks_gets_them(projector_only, tmp_path):
     config = json.loads((projector_only / "config.json").read_text())
-    config["vocab_size"] = VOCABULARY + 2
+    config |= {"vocab_size": VOCABULARY + 2, "tie_word_embeddings": False}
     (projector_only / "config.json").write_text(json.dumps(config))
     rows = torch.full((2, WIDTH), 7.0).half()
     torch.save({"model.embed_tokens.weight": rows}, projector_only / "mm_projector.bin")
-    tensors, base = read(projector_only), base_weights()
+    folder = Path(shutil.copytree(bundled_tiny(), tmp_path / "base"))
+    base = base_weights() | {"lm_head.weight": torch.randn(VOCABULARY, WIDTH).half()}
+    save_file(base, folder / "model.safetensors")
+    tensors = read(projector_only, base=str(folder))
     embedding = tensors["language_model.model.embed_tokens.weight"]
     assert torch.equal(embedding, torch.cat([base["model.embed_tokens.weight"], rows]))
     head = tensors["language_model.lm_head.weight"]

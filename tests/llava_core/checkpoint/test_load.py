@@ -49,6 +49,10 @@ def change(folder, edit):
 def test_every_tensor_of_the_file_is_in_the_model(folder):
     state = load(folder).state_dict()
     tensors = load_file(folder / "model.safetensors")
+    # The bundled model has one table for what is read and what is said.
+    assert torch.equal(
+        state.pop("language_model.lm_head.weight"), state[f"language_model.{EMBEDDING}"]
+    )
     assert state.keys() == {from_original(name) for name in tensors}
     for name, tensor in tensors.items():
         torch.testing.assert_close(state[from_original(name)], tensor.float())
@@ -126,7 +130,7 @@ def test_tower_weights_come_from_its_repository_otherwise(folder):
 
 def test_missing_unexpected_and_mis_shaped_tensors_are_named_together(folder):
     def edit(tensors):
-        del tensors["lm_head.weight"]
+        del tensors["model.norm.weight"]
         tensors["model.extra"] = torch.zeros(1)
         tensors[EMBEDDING] = tensors[EMBEDDING][:-1].clone()
 
@@ -134,7 +138,7 @@ def test_missing_unexpected_and_mis_shaped_tensors_are_named_together(folder):
     with pytest.raises(CheckpointError) as caught:
         load(folder)
     message = str(caught.value)
-    assert "missing: lm_head.weight" in message
+    assert "missing: model.norm.weight" in message
     assert "unexpected: model.extra" in message
     shapes = f"({VOCABULARY - 1}, {WIDTH}) instead of ({VOCABULARY}, {WIDTH})"
     assert f"mis-shaped: model.embed_tokens.weight {shapes}" in message

@@ -172,7 +172,8 @@ def test_an_s2_tower_takes_pictures_at_its_largest_scale(folder):
 def test_a_qwen_checkpoint_has_the_logits_of_transformers(folder, monkeypatch):
     # Packed layers add up in another order, which shows with weights as large as these.
     monkeypatch.setattr(load, "can_pack", lambda: False)
-    change_config(folder, architectures=["LlavaQwenForCausalLM"], model_type="llava_qwen")
+    kind = {"architectures": ["LlavaQwenForCausalLM"], "model_type": "llava_qwen"}
+    change_config(folder, **kind, tie_word_embeddings=False, conversation=None)
     config = json.loads((folder / "config.json").read_text())
     fields = {k: v for k, v in config.items() if "mm_" not in k and k != "model_type"}
     torch.manual_seed(0)
@@ -193,6 +194,7 @@ def test_a_templates_end_mark_ends_an_answer_too(folder):
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings["additional_special_tokens"] = ["<|eot_id|>"]
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    change_config(folder, conversation=None)
     llava = llava_core.load(str(folder), device="cpu")
     assert llava.identity.conversation == "llava_llama_3"
     mark = llava.tokenizer.convert_tokens_to_ids("<|eot_id|>")

@@ -78,11 +78,13 @@ def test_a_worker_answers_as_its_model_does_alone(tiny, worker):
 
 
 def test_a_visitor_gets_the_template_of_the_demo(tiny, worker):
+    asked = [{"role": "user", "content": "Describe this drawing in detail."}]
     demo, evaluation = (
-        next(tiny.generate([llava_core.Request(messages=HI, as_demo=as_demo, max_new_tokens=16)]))
-        for as_demo in (True, False)
+        next(tiny.generate([llava_core.Request(messages=asked, as_demo=each, max_new_tokens=16)]))
+        for each in (True, False)
     )
-    assert answer(worker, model="tiny")[0].strip() == demo.text != evaluation.text
+    told, _ = answer(worker, asked, model="tiny")
+    assert told.strip() == demo.text != evaluation.text
 
 
 def test_a_crop_is_a_crop(tiny, worker):

@@ -132,10 +132,12 @@ def test_a_stream_gives_the_same_text_in_pieces(client, tiny):
 
 
 def test_a_client_may_ask_for_the_template_of_the_demo(client, tiny):
-    request = Request(messages=HI, as_demo=True, max_new_tokens=16)
+    text = "Describe this drawing in detail."
+    asked = [{"role": "user", "content": text}]
+    request = Request(messages=asked, as_demo=True, max_new_tokens=16)
     expected = next(tiny.generate([request])).text
-    assert expected != alone(tiny, "Hi").text
-    reply = ask(client, HI, extra_headers={"Llava-Template": "demo"})
+    assert expected != alone(tiny, text).text
+    reply = ask(client, asked, extra_headers={"Llava-Template": "demo"})
     assert reply.choices[0].message.content == expected
     with pytest.raises(openai.BadRequestError, match="header: Input should be 'demo'"):
         ask(client, HI, extra_headers={"Llava-Template": "v1"})

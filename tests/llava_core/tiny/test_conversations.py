@@ -6,6 +6,7 @@ import pytest
 from llava_core.tiny.conversations import (
     basics,
     choices,
+    colors,
     conversation,
     questions_alone,
     reading,
@@ -83,6 +84,16 @@ def test_letters_name_the_right_option():
                     found.add((question, answer))
     assert {letter for _, letter in found} == set("ABCDE")
     assert {question for question, _ in found} == set(wanted)
+
+
+def test_options_are_first_for_colors_only():
+    turns = [turn for seed in range(200) for turn in colors(SCENE, Random(seed))]
+    options = [(lettered(text), answer) for text, answer in turns]
+    assert {len(listed) for listed, _ in options} == {0, 2, 3}
+    assert {name for listed, _ in options for name in listed.values()} == set(COLORS)
+    assert all(listed[answer] == "red" for listed, answer in options if listed)
+    assert {answer for listed, answer in options if listed} == set("ABC")
+    assert sum(bool(listed) for listed, _ in options) > len(turns) / 2
 
 
 def test_choices_are_few_and_beside_them_are_plain_questions():

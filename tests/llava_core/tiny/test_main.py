@@ -14,7 +14,7 @@ from llava_core.tiny.samples import Counts
 SHORT = Budget(
     tower_steps=12,
     tower_batch=2,
-    counts=Counts(captions=16, readings=16, basics=16, choices=16, drawings=16),
+    counts=Counts(captions=16, readings=16, basics=16, colors=16, choices=16, drawings=16),
     processes=1,
 )
 

@@ -4,7 +4,7 @@ from llava_core.data.check import check_files
 from llava_core.templates import get_template
 from llava_core.tiny.samples import Counts, write_samples
 
-COUNTS = Counts(captions=5, readings=20, basics=9, choices=7, drawings=12)
+COUNTS = Counts(captions=5, readings=20, basics=9, colors=8, choices=7, drawings=12)
 
 
 def test_all_files_are_without_fault(tmp_path):
@@ -13,6 +13,7 @@ def test_all_files_are_without_fault(tmp_path):
         (files.captions, "plain"),
         (files.readings, "v1"),
         (files.basics, "v1"),
+        (files.colors, "v1"),
         (files.choices, "v1"),
         (files.questions, "v1"),
     ):
@@ -26,7 +27,7 @@ def test_a_question_is_a_sample(tmp_path):
     readings = json.loads(files.readings.read_text())
     assert len(readings) == 20
     assert not any("image" in sample for sample in readings)
-    for path, count in ((files.basics, 9), (files.choices, 7)):
+    for path, count in ((files.basics, 9), (files.colors, 8), (files.choices, 7)):
         samples = json.loads(path.read_text())
         assert {len(sample["conversations"]) for sample in samples} == {2}
         assert len({sample["image"] for sample in samples if "image" in sample}) == count
