@@ -204,7 +204,7 @@ def _check_alike(spec: TaskSpec | None, first: TaskResult, second: TaskResult) -
     ]
     if one.judge and other.judge and one.judge != other.judge:
         faults.append(f"judge {one.judge} and {other.judge}")
-    faults += [f"other {name}: {text}" for name, text in _data_faults(first.record, second.record)]
+    faults += [f"other {name}: {text}" for name, text in data_faults(first.record, second.record)]
     if not faults and (one.version, one.headline) != (spec.version, spec.headline):
         faults.append(
             f"both are of version {one.version}, {one.headline}, and the task file is now of "
@@ -217,7 +217,7 @@ def _check_alike(spec: TaskSpec | None, first: TaskResult, second: TaskResult) -
     return family
 
 
-def _data_faults(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def data_faults(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """What the manifests call alike and what is not; a file that only one names decides nothing."""
     for kind, what in (("files", "file"), ("datasets", "data set")):
         one, other = first.get(kind, {}), second.get(kind, {})

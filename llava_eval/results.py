@@ -78,14 +78,18 @@ def _read(path: Path) -> bytes:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def is_scored(path: Path) -> bool:
+    """Whether it is a folder in which a task is scored."""
+    return any(path.glob("*/summary.json"))
+
+
 def scored_runs(paths: Sequence[Path]) -> list[Path]:
     """Those in which a task is scored; what else `runs/*` names is passed over with a warning.
 
     Raises:
         RunError: there is none, or one is not there.
     """
-    is_scored = {path: any(path.glob("*/summary.json")) for path in paths}
-    scored = [path for path in paths if is_scored[path] or not path.exists()]
+    scored = [path for path in paths if is_scored(path) or not path.exists()]
     if not scored:
         names = ", ".join(map(str, paths))
         raise RunError(f"{names}: no task in it is scored; run `score`, or finish the run")

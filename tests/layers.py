@@ -315,8 +315,8 @@ LLAVA_EVAL = {
     "commands/run": "commands/arguments commands/backend commands/task_judge review/tasks "
     "backends/base baseline errors manifest metrics/__init__ "
     "plan progress registry report results run score store table spec records",
-    "commands/score": "commands/arguments answers ensemble manifest prompts records registry "
-    "results score sources/open table spec errors mme_results metrics/__init__ verdicts",
+    "commands/score": "commands/arguments answers compare ensemble manifest prompts records "
+    "registry results score sources/open table spec errors mme_results metrics/__init__ verdicts",
     "commands/submit": "commands/arguments answers prompts registry results sources/open store "
     "submit errors",
     "commands/report": "baseline commands/arguments errors history history_report policy registry "

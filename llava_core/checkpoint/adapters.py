@@ -74,15 +74,8 @@ def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> P
     if adapter is None:
         raise CheckpointError(f"{folder} has no adapter: looked for {', '.join(_LORA_FILES)}")
     if is_hugging_face(base) and not (folder / "config.json").is_file():
-        parts = read_hugging_face(base, vision_tower=vision_tower)
-        updates = _pair(read_file(adapter), rule=from_hugging_face, adapter=adapter)
-        changes = _changes(parts.tensors, updates, settings=settings, adapter=adapter)
-        return replace(
-            parts,
-            name=str(folder),
-            tensors=LazyTensors(parts.tensors, changes),
-            files=(*parts.files, folder / LORA_CONFIG, adapter),
-        )
+        whole = read_hugging_face(base, vision_tower=vision_tower)
+        return _with_adapter(whole, folder, settings=settings, adapter=adapter)
     below = _read_base(base)
     tensors = dict(below.tensors)
     files = [*weight_files(base), folder / LORA_CONFIG, adapter]
@@ -96,6 +89,20 @@ def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> P
     parts = assemble(folder, config, tensors, files=files, vision_tower=vision_tower)
     parts = _with_tokenizer(parts, folder, base=below)
     return replace(parts, tensors=LazyTensors(parts.tensors, changes))
+
+
+def _with_adapter(
+    base: Parts, folder: Path, *, settings: Mapping[str, Any], adapter: Path
+) -> Parts:
+    """A checkpoint of transformers' classes with what peft trained of it."""
+    updates = _pair(read_file(adapter), rule=from_hugging_face, adapter=adapter)
+    changes = _changes(base.tensors, updates, settings=settings, adapter=adapter)
+    return replace(
+        base,
+        name=str(folder),
+        tensors=LazyTensors(base.tensors, changes),
+        files=(*base.files, folder / LORA_CONFIG, adapter),
+    )
 
 
 def read_projector_only(folder: Path, *, base: Path, vision_tower: str | None = None) -> Parts:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from llava_eval.answers import Matched, match_answers, read_answers
 from llava_eval.commands.arguments import LLAVA_DATA, add_data, one_task
+from llava_eval.compare import data_faults
 from llava_eval.ensemble import prefer, read_preferred
 from llava_eval.errors import DataError, FlagsError, RunError, VerdictsError
 from llava_eval.manifest import describe_task
@@ -129,13 +130,11 @@ def _refuse_other_data(
     Raises:
         RunError: they are others.
     """
-    for kind in ("files", "datasets"):
-        before, now = asked.get(kind, {}), found[kind]
-        if differing := [name for name in before.keys() & now.keys() if before[name] != now[name]]:
-            raise RunError(
-                f"{arguments.output} was asked {arguments.task} from another {min(differing)}; "
-                "choose another --output, or the --data that it was asked from"
-            )
+    for _, fault in data_faults(asked, found):
+        raise RunError(
+            f"{arguments.output} was asked {arguments.task} from another {fault}; choose another "
+            "--output, or the --data that it was asked from"
+        )
 
 
 def _given_files(arguments: Namespace, spec: TaskSpec) -> tuple[Path | None, list[Path]]:

@@ -13,7 +13,7 @@ from llava_eval.commands.arguments import port
 from llava_eval.errors import FlagsError
 from llava_eval.registry import load_tasks
 from llava_eval.report import write_report
-from llava_eval.results import scored_runs
+from llava_eval.results import is_scored, scored_runs
 from llava_eval.spec import TaskSpec
 
 HELP = "show runs or a report in the browser: samples with their pictures, comparisons"
@@ -102,7 +102,7 @@ def _report(
 ) -> Iterator[Path]:
     """The report's folder; of runs it is made for as long as it is looked at."""
     only = folders[0] if len(folders) == 1 else None
-    if only is not None and only.is_dir() and not any(only.glob("*/summary.json")):
+    if only is not None and only.is_dir() and not is_scored(only):
         yield only
         return
     runs = scored_runs(folders)
