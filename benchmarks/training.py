@@ -98,8 +98,9 @@ def draw_lengths(count: int) -> list[int]:
 
 
 def make_example(length: int, picture: Picture | None = None) -> Example:
-    """A sample of random tokens, the second half of which is learned."""
+    """A sample of random tokens behind that of the start, the second half of which is learned."""
     ids = torch.randint(3, _VOCABULARY, (abs(length),))
+    ids[0] = 1
     labels = ids.clone()
     labels[: len(ids) // 2] = IGNORE_INDEX
     pictures = ()

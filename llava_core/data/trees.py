@@ -25,7 +25,9 @@ class Tree(NamedTuple):
 
 
 def grow_trees(examples: Sequence[Example], places: Sequence[int]) -> list[Tree]:
-    """Makes examples whose first picture is the same a tree; text stands alone.
+    """Makes examples that are alike to behind their first picture a tree; others stand alone.
+
+    A trunk without a picture would spare less than the longer row costs.
 
     Args:
         places: number of the picture of each `<image>`, in the examples' order.
@@ -35,7 +37,7 @@ def grow_trees(examples: Sequence[Example], places: Sequence[int]) -> list[Tree]
     for number, row in enumerate(rows):
         pictures = row[row < 0]
         alike[int(pictures[0]) if len(pictures) else number].append(number)
-    return [_tree(members, examples, rows) for members in alike.values()]
+    return [tree for members in alike.values() for tree in _trees(members, examples, rows)]
 
 
 def _number_pictures(examples: Sequence[Example], places: Sequence[int]) -> list[Tensor]:
@@ -50,18 +52,16 @@ def _number_pictures(examples: Sequence[Example], places: Sequence[int]) -> list
     return rows
 
 
-def _tree(members: list[int], examples: Sequence[Example], rows: Sequence[Tensor]) -> Tree:
+def _trees(members: list[int], examples: Sequence[Example], rows: Sequence[Tensor]) -> list[Tree]:
     """Finds how far members are alike: at most to the token from which one learns the next."""
-    if len(members) == 1:
-        return Tree(members, 0)
     shortest = min(len(rows[member]) for member in members)
     ids = torch.stack([rows[member][:shortest] for member in members])
     labels = torch.stack([examples[member].labels[:shortest] for member in members])
     ends_there = (ids != ids[0])[:, :-1] | (labels[:, 1:] != IGNORE_INDEX)
     stops = ends_there.any(dim=0).nonzero()
     count = int(stops[0]) if len(stops) else shortest - 1
-    if not count:
-        return Tree(members, 0)
+    if len(members) == 1 or not (ids[0, :count] < 0).any():
+        return [Tree([member], 0) for member in members]
     # All that is behind a longest sequence was cut.
     spliced = int(examples[members[0]].ends[count - 1])
-    return Tree(members, min(spliced, *(examples[member].length for member in members)))
+    return [Tree(members, min(spliced, *(examples[member].length for member in members)))]

@@ -72,3 +72,17 @@ def test_what_samples_share_ends_before_anything_is_learned(folder):
     first_learned = int((labels != IGNORE_INDEX).nonzero()[0])
     # The two are the same all through; from the token before it the first answer's is learned.
     assert batch["shared"][0] == widths[first_learned - 2]
+
+
+def test_samples_that_differ_before_their_picture_are_no_tree(folder):
+    dataset = data(folder, ["a.png"], ["a.png"])
+    first, second = (dataset[i] for i in range(2))
+    changed = second.ids.clone()
+    changed[1] += 1
+    collator = Collator(reader(folder).blank(), shares_pictures=True)
+    assert collator([first, second])["trees"].tolist() == [0, 0]
+    batch = collator([first, second._replace(ids=changed)])
+    assert batch["trees"].tolist() == [0, 1]
+    assert batch["shared"].tolist() == [0, 0]
+    # The tower still reads their picture once.
+    assert batch["places"].tolist() == [0, 0]
