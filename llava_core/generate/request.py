@@ -57,15 +57,19 @@ class Request:
         """Refuses contradictions.
 
         Raises:
-            DataError: images that are no pictures, neither or both of prompt and messages, options
-                that are not all different, an empty stop string, a number out of its range, or
-                beams with sampling or options.
+            DataError: images that are no pictures, neither or both of prompt and messages, messages
+                without texts under role and content, options that are empty or not all different,
+                an empty stop string, a number out of its range, or beams with sampling or options.
         """
         self._check_images()
         if (self.prompt is None) == (self.messages is None):
             raise DataError("a request has either a prompt or messages")
-        if len(set(self.options)) < len(self.options):
-            raise DataError(f"options are {list(self.options)}, expected all to be different")
+        self._check_messages()
+        if len(set(self.options)) < len(self.options) or "" in self.options:
+            raise DataError(
+                f"options are {list(self.options)}, expected texts that are all different and not "
+                "empty"
+            )
         if self.max_new_tokens < 1:
             raise DataError(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
         if not 0 <= self.temperature < math.inf:
@@ -89,6 +93,17 @@ class Request:
             f"images is {shown}, expected a list of PIL pictures; open a file with "
             "llava_core.images.open_image(PATH)"
         )
+
+    def _check_messages(self) -> None:
+        if self.messages is not None and not self.messages:
+            raise DataError("messages are empty, expected at least one of the user")
+        for number, message in enumerate(self.messages or (), start=1):
+            texts = [message.get(key) for key in ("role", "content")]
+            if not all(isinstance(text, str) for text in texts):
+                shown = " ".join(repr(message).split())[:80]
+                raise DataError(
+                    f"message {number} is {shown}, expected texts under 'role' and 'content'"
+                )
 
     def _check_beams(self) -> None:
         if self.num_beams < 1:

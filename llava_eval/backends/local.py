@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import llava_core
 from llava_core.conversation import IMAGE_MARK
-from llava_core.errors import CheckpointError, ConfigError, LlavaError
-from llava_core.errors import DataError as PictureError
+from llava_core.errors import CheckpointError, ConfigError, DataError, LlavaError
 from llava_core.images import open_image
 from llava_eval.backends.base import Answer
 from llava_eval.errors import BackendError, ModelError, SampleError
@@ -195,23 +194,29 @@ def _requests(
                 failed.extend(_failure(prompt, str(error), missing) for prompt in prompts)
                 continue
             for prompt in prompts:
-                # A mark that somebody wrote into a question would ask for one more picture.
-                if prompt.text.count(IMAGE_MARK) not in (0, len(images)):
-                    reason = f"its text holds {IMAGE_MARK}, which stands for a picture"
-                    failed.append(_failure(prompt, reason))
-                    continue
-                if prompt.choices == ():
-                    failed.append(_failure(prompt, "it has no options to choose from"))
-                    continue
-                yield llava_core.Request(
-                    images=images,
-                    messages=[{"role": "user", "content": prompt.text}],
-                    max_new_tokens=prompt.max_new_tokens,
-                    pad=prompt.pad,
-                    num_beams=num_beams,
-                    options=prompt.choices or (),
-                    id=prompt.sample.sample_id,
-                )
+                try:
+                    request = _request(prompt, images, num_beams=num_beams)
+                except (SampleError, DataError) as error:
+                    failed.append(_failure(prompt, str(error)))
+                else:
+                    yield request
+
+
+def _request(prompt: Prompt, images: "Sequence[Image]", *, num_beams: int) -> "llava_core.Request":
+    # A mark that somebody wrote into a question would ask for one more picture.
+    if prompt.text.count(IMAGE_MARK) not in (0, len(images)):
+        raise SampleError(f"its text holds {IMAGE_MARK}, which stands for a picture")
+    if prompt.choices == ():
+        raise SampleError("it has no options to choose from")
+    return llava_core.Request(
+        images=images,
+        messages=[{"role": "user", "content": prompt.text}],
+        max_new_tokens=prompt.max_new_tokens,
+        pad=prompt.pad,
+        num_beams=num_beams,
+        options=prompt.choices or (),
+        id=prompt.sample.sample_id,
+    )
 
 
 def _open_ahead(
@@ -232,7 +237,7 @@ def _open(images: Sequence[ImageRef]) -> "list[Image]":
         raise SampleError("the benchmark's files hold no picture for it")
     try:
         return [open_image(source) for source in sources]
-    except PictureError as error:
+    except DataError as error:
         raise SampleError(_one_line(error)) from error
 
 
