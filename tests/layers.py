@@ -113,7 +113,7 @@ LLAVA_CORE = {
     "data/sampler": "",
     "data/trees": "data/dataset tokens",
     "serve/__main__": "command errors predict serve/access serve/batcher serve/chat "
-    "serve/controller serve/heartbeat serve/original serve/patience serve/pictures serve/roster "
+    "serve/controller serve/heartbeat serve/listen serve/original serve/pictures serve/roster "
     "serve/web serve/web_client serve/worker",
     "serve/access": "serve/refusal",
     "serve/answering": "errors serve/conversation_log serve/picture_modes serve/pictures "
@@ -126,6 +126,7 @@ LLAVA_CORE = {
     "serve/example_pictures": "",
     "serve/forward": "serve/presence serve/refusal serve/roster serve/schema",
     "serve/heartbeat": "serve/roster",
+    "serve/listen": "errors serve/patience",
     "serve/metrics": "",
     "serve/original": "conversation errors generate/request serve/access serve/pictures "
     "serve/refusal serve/roster serve/schema serve/worker",

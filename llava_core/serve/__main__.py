@@ -16,7 +16,7 @@ import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 
 _PROGRAM = "llava_core.serve"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_EVERYWHERE = ("0.0.0.0", "::")
+# Flags that say something beside --upstream.
+_OF_UPSTREAM = (
+    "upstream", "upstream_key_env", "host", "port", "root_path", "api_key_env", "rate_limit",
+    "controller_address", "worker_address", "debug",
+)  # fmt: skip
 
 
 class _Command(NamedTuple):
@@ -110,7 +116,7 @@ def _load(arguments: Namespace) -> "Llava":
 def _add_server(parser: ArgumentParser, *, port: int) -> None:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
-    add("--port", type=positive, default=port, help=f"(default: {port})")
+    add("--port", type=port_number, default=port, help=f"(default: {port})")
     add("--root-path", default="", metavar="PATH", help="path in front of all, behind a proxy")
     keys = "variable with the keys that open, a comma between; needed beside another --host"
     add("--api-key-env", metavar="NAME", help=keys)
@@ -138,23 +144,6 @@ def _keys(variable: str | None) -> list[str]:
     return keys
 
 
-def _serve(app: "ASGIApp", arguments: Namespace) -> None:
-    import uvicorn
-
-    from llava_core.serve.patience import Connection
-
-    uvicorn.run(
-        app,
-        http=Connection,
-        host=arguments.host,
-        port=arguments.port,
-        root_path=arguments.root_path,
-        log_config=None,
-        # The log has a line for each answer already.
-        access_log=False,
-    )
-
-
 def _add_chat(parser: ArgumentParser) -> None:
     _add_model(parser, required=True)
     add = parser.add_argument
@@ -167,16 +156,17 @@ def _add_chat(parser: ArgumentParser) -> None:
 
 
 def _chat(arguments: Namespace) -> None:
-    from llava_core.serve.chat import Chat, ChatSettings
+    from llava_core.serve.chat import Chat, ChatSettings, open_source
 
     settings = ChatSettings(
         temperature=_temperature(arguments),
         num_beams=arguments.num_beams,
         max_new_tokens=arguments.max_new_tokens,
     )
+    pictures = {source: open_source(source) for source in arguments.image}
     chat = Chat(_load(arguments), settings, read=input, write=_write)
     for source in arguments.image:
-        chat.show(source)
+        chat.show(pictures[source], name=source)
     chat.run()
 
 
@@ -226,15 +216,30 @@ def _add_worker(parser: ArgumentParser) -> None:
 def _worker(arguments: Namespace) -> None:
     if (arguments.model is None) == (arguments.upstream is None):
         raise ConfigError("a worker needs either --model or --upstream")
-    if arguments.upstream is not None:
-        _serve(_upstream_app(arguments), arguments)
-        return
+    if arguments.upstream is None and arguments.upstream_key_env is not None:
+        raise ConfigError("--upstream-key-env opens what --upstream names; drop it")
+    from llava_core.serve.listen import serve, taken
+
+    with taken(arguments.host, arguments.port) as place, ExitStack() as ending:
+        make = _model_app if arguments.upstream is None else _upstream_app
+        serve(make(arguments, ending), place, root_path=arguments.root_path)
+
+
+def _model_app(arguments: Namespace, ending: ExitStack) -> "ASGIApp":
+    """A worker; its thread ends with the stack."""
+    import warnings
+
+    from PIL.Image import DecompressionBombWarning
+
     from llava_core.serve.batcher import Batcher
     from llava_core.serve.original import add_worker_routes, worker_status
     from llava_core.serve.pictures import PicturePolicy
     from llava_core.serve.worker import Worker, WorkerSettings, make_app
 
     access = _access(arguments)
+    announced = _announced(arguments)
+    # The policy of pictures has a lower limit, which is an error.
+    warnings.simplefilter("ignore", DecompressionBombWarning)
     llava = _load(arguments)
     batcher = Batcher(
         llava,
@@ -242,36 +247,44 @@ def _worker(arguments: Namespace) -> None:
         max_running=arguments.max_running,
         max_positions=llava.config.num_positions,
     )
+    ending.callback(batcher.close)
     settings = WorkerSettings(
         model_id=arguments.model_name or llava.identity.model_id,
         max_new_tokens=arguments.max_new_tokens,
         log_contents=arguments.log_contents,
         start_end=llava.config.use_im_start_end,
         pictures=PicturePolicy(
-            fetch=not arguments.no_picture_urls, trusted_hosts=frozenset(arguments.trust_host)
+            fetch=not arguments.no_picture_urls,
+            trusted_hosts=frozenset(name.lower() for name in arguments.trust_host),
         ),
     )
     worker = Worker(settings, batcher, readable=llava.readable)
-    announced = _announced(arguments, lambda: worker_status(worker))
-    app = make_app(
+    return make_app(
         worker,
         access=access,
-        lifespan=lambda _: announced(),
+        lifespan=lambda _: announced(lambda: worker_status(worker)),
         extend=lambda app: add_worker_routes(app, worker, access=access),
     )
-    try:
-        _serve(app, arguments)
-    finally:
-        batcher.close()
 
 
-def _upstream_app(arguments: Namespace) -> "ASGIApp":
+def _upstream_app(arguments: Namespace, _: ExitStack) -> "ASGIApp":
     """A controller with one worker, the other server, that is itself a worker."""
+    usual = vars(parse(["worker"]))
+    useless = [
+        "--" + name.replace("_", "-")
+        for name, value in vars(arguments).items()
+        if name not in _OF_UPSTREAM and value != usual[name]
+    ]
+    if useless:
+        raise ConfigError(
+            f"of --upstream's model its own server decides; drop {', '.join(useless)}"
+        )
     from llava_core.serve.controller import find_models, make_controller
     from llava_core.serve.roster import Roster
 
     key = next(iter(_keys(arguments.upstream_key_env)), None)
     upstream = arguments.upstream.rstrip("/").removesuffix("/v1")
+    announced = _announced(arguments)
     roster = Roster()
     models = find_models(upstream, key=key)
     roster.register(upstream, models, has_heart_beat=False, is_permanent=True)
@@ -279,21 +292,29 @@ def _upstream_app(arguments: Namespace) -> "ASGIApp":
         roster,
         access=_access(arguments),
         key=key,
-        announced=_announced(arguments, lambda: roster.total),
+        announced=lambda: announced(lambda: roster.total),
     )
 
 
 def _announced(
-    arguments: Namespace, status: "Callable[[], Status]"
-) -> "Callable[[], AbstractAsyncContextManager[None]]":
-    """Announces a worker to its controller, if it has one; all parts share one key."""
+    arguments: Namespace,
+) -> "Callable[[Callable[[], Status]], AbstractAsyncContextManager[None]]":
+    """What announces a worker, given how it is, to its controller, if it has one.
+
+    All parts share one key.
+    """
     if arguments.controller_address is None:
-        return nullcontext
+        return lambda _: nullcontext()
     from llava_core.serve.heartbeat import beating
 
+    if arguments.worker_address is None and arguments.host in _EVERYWHERE:
+        raise ConfigError(
+            f"--host {arguments.host} is no address that a controller can reach; give "
+            "--worker-address"
+        )
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     address = arguments.worker_address or f"http://{host}:{arguments.port}"
-    return lambda: beating(
+    return lambda status: beating(
         arguments.controller_address.rstrip("/"),
         address.rstrip("/"),
         status,
@@ -313,6 +334,7 @@ def _add_controller(parser: ArgumentParser) -> None:
 
 def _controller(arguments: Namespace) -> None:
     from llava_core.serve.controller import make_controller
+    from llava_core.serve.listen import serve, taken
     from llava_core.serve.roster import Roster
 
     app = make_controller(
@@ -320,7 +342,8 @@ def _controller(arguments: Namespace) -> None:
         access=_access(arguments),
         key=next(iter(_keys(arguments.api_key_env)), None),
     )
-    _serve(app, arguments)
+    with taken(arguments.host, arguments.port) as place:
+        serve(app, place, root_path=arguments.root_path)
 
 
 def _add_web(parser: ArgumentParser) -> None:
@@ -334,7 +357,7 @@ def _add_web(parser: ArgumentParser) -> None:
     address.add_argument("--base-url", metavar="URL", help=base)
     add("--api-key-env", metavar="NAME", help="variable with the key that opens it")
     add("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
-    add("--port", type=positive, default=7860, help="(default: 7860)")
+    add("--port", type=port_number, default=7860, help="(default: 7860)")
     add("--root-path", default="", metavar="PATH", help="path in front of all, behind a proxy")
     add("--share", action="store_true", help="make it public at an address of gradio's servers")
     logins = "variable with NAME:PASSWORD, a comma between; needed beside another --host or --share"
@@ -418,6 +441,17 @@ def positive(text: str) -> int:
     """
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def port_number(text: str) -> int:
+    """A whole number from 1 to 65535.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) < 2**16:
+        raise ArgumentTypeError(f"expected a whole number from 1 to 65535, got {text!r}")
     return int(text)
 
 

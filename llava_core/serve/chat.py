@@ -96,20 +96,17 @@ class Chat:
             except DataError as error:
                 self._write(f"error: {error}\n")
 
-    def show(self, source: str) -> None:
-        """Shows a picture with the next question.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        self._images.append(_open(source))
-        self._names.append(source)
+    def show(self, picture: Image.Image, *, name: str) -> None:
+        """Shows a picture with the next question."""
+        self._images.append(picture)
+        self._names.append(name)
         self._num_new += 1
 
     def _obey(self, line: str) -> None:
         command, _, rest = line.partition(" ")
         if command == "/image":
-            self.show(rest.strip())
+            source = rest.strip()
+            self.show(open_source(source), name=source)
             self._write(f"(picture {len(self._images)} goes with the next question)\n")
         elif command == "/reset":
             self._turns, self._images, self._names, self._num_new = [], [], [], 0
@@ -198,7 +195,7 @@ class Chat:
             "messages": self._turns,
         }
         try:
-            with Path(name).expanduser().open("x", encoding="utf-8") as file:
+            with _expanded(name).open("x", encoding="utf-8") as file:
                 json.dump(conversation, file, indent=2, ensure_ascii=False)
         except FileExistsError as error:
             raise DataError(f"{name} is there already; give another name") from error
@@ -207,11 +204,28 @@ class Chat:
         self._write(f"(written: {name})\n")
 
 
-def _open(source: str) -> Image.Image:
+def open_source(source: str) -> Image.Image:
+    """Opens the picture of a file or an http address.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     if not source:
         raise DataError("/image needs a file or an http address")
     if not source.startswith(("http://", "https://")):
-        return open_image(Path(source).expanduser())
+        return open_image(_expanded(source))
     # Whoever types the address may reach it.
-    policy = PicturePolicy(trusted_hosts=frozenset({urlsplit(source).hostname or ""}))
+    try:
+        host = urlsplit(source).hostname or ""
+    except ValueError as error:
+        raise DataError(f"{source} is no http address: {error}") from error
+    policy = PicturePolicy(trusted_hosts=frozenset({host}))
     return asyncio.run(open_pictures([source], policy))[0]
+
+
+def _expanded(name: str) -> Path:
+    """The path, beginning with somebody's home folder where it begins with `~` or `~name`."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{name}: {error}") from error

@@ -47,7 +47,8 @@ class ConversationLog:
                     part.write_bytes(png)
                     part.replace(path)
             except OSError as error:
-                part.unlink(missing_ok=True)
+                with suppress(OSError):
+                    part.unlink()
                 raise DataError(f"the picture is not kept: {error}") from error
 
     def append(self, record: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ import io
 import ipaddress
 import re
 import socket
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ from llava_core.images import PICTURE_FAULTS, open_image
 
 # Others of Pillow's decoders start programs, or are too rare to be trusted with strangers' bytes.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-_DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w=.+-]+)*;base64,", re.ASCII)
+_DATA_URL = re.compile(r"data:[\w.+-]*(/[\w.+-]*)?(;[\w=.+-]+)*;base64,", re.ASCII)
 _MAX_REDIRECTS = 3
 _TIMEOUT_S = 20
 
@@ -88,13 +87,12 @@ def decode_picture(file: bytes, policy: PicturePolicy) -> Image.Image:
 def _size(file: bytes) -> tuple[int, int]:
     """Width and height, without decoding."""
     try:
-        # Its warning of a large picture is superseded by our limit.
-        with warnings.catch_warnings(), Image.open(io.BytesIO(file), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(file), formats=_FORMATS) as image:
             return image.size
     except UnidentifiedImageError as error:
         names = ", ".join(_FORMATS)
         raise DataError(f"a picture is broken or in another format than {names}") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise DataError(f"a picture is too large: {error}") from error
     except PICTURE_FAULTS as error:
         raise DataError(f"a picture cannot be read: {error}") from error

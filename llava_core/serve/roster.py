@@ -128,10 +128,14 @@ class Roster:
         if not able:
             return None
         if self._method == "lottery":
-            return self._drawn(able)
-        chosen = min(able, key=lambda member: member.queue_length / max(member.status.speed, 1e-4))
-        # Until its next heart beat.
-        chosen.queue_length += 1
+            chosen = self._drawn(able)
+        else:
+            chosen = min(
+                able, key=lambda member: member.queue_length / max(member.status.speed, 1e-4)
+            )
+        if chosen is not None:
+            # Until its next heart beat.
+            chosen.queue_length += 1
         return chosen
 
     def finish(self, member: Member) -> None:

@@ -70,7 +70,8 @@ def open_page(
         is_listed_once: whether a model that comes later stays unknown.
 
     Raises:
-        ConfigError: the server cannot be asked for its models, or has none.
+        ConfigError: the server cannot be asked for its models, or has none; or the log's folder
+            cannot be made.
     """
     models = []
     if is_listed_once:
@@ -83,7 +84,7 @@ def open_page(
                 f"{address.base_url} has no models yet; start a worker, or use --model-list-mode "
                 "reload"
             )
-    log = None if log_folder is None else ConversationLog(log_folder)
+    log = None if log_folder is None else _open_log(log_folder)
     moderator = None if moderation is None else Moderator(moderation)
     return Page(
         desk=Desk(Answerer(address), log=log, moderator=moderator),
@@ -92,6 +93,14 @@ def open_page(
         examples=write_examples(folder),
         is_logged=log is not None,
     )
+
+
+def _open_log(folder: Path) -> ConversationLog:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--log-dir {folder} cannot be made: {error.strerror}") from error
+    return ConversationLog(folder)
 
 
 def build(page: Page) -> gr.Blocks:

@@ -18,7 +18,7 @@ from llava_core.conversation import Message, render
 from llava_core.generate import engine
 from llava_core.generate.sampling import choose_tokens
 from llava_core.serve.__main__ import main
-from llava_core.serve.chat import Chat, ChatSettings
+from llava_core.serve.chat import Chat, ChatSettings, open_source
 from llava_core.templates import get_template
 from tests.llava_core.toy import toy_image
 
@@ -42,7 +42,7 @@ def talk(tiny, *lines, images=(), **settings):
     fields = {"temperature": 0, "max_new_tokens": 8, **settings}
     chat = Chat(tiny, ChatSettings(**fields), read=read, write=shown.append)
     for image in images:
-        chat.show(image)
+        chat.show(open_source(image), name=image)
     chat.run()
     return "".join(shown), chat
 
@@ -104,6 +104,20 @@ def test_two_pictures_may_be_compared(tiny, picture):
     assert chat._turns[0]["content"] == "<image>\n<image>\nCompare."
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("/image ~nobody-at-all/a.png", "~nobody-at-all/a.png: Could not determine home"),
+        ("/save ~nobody-at-all/talk.json", "~nobody-at-all/talk.json: Could not determine home"),
+        ("/image http://[x", "http://[x is no http address: Invalid IPv6 URL"),
+    ],
+)
+def test_a_path_that_is_mistyped_loses_nothing(tiny, line, told):
+    shown, chat = talk(tiny, "Hi", line)
+    assert f"error: {told}" in shown
+    assert [turn["role"] for turn in chat._turns] == ["user", "assistant"]
+
+
 def test_reset_forgets_turns_and_pictures(tiny, picture):
     shown, chat = talk(tiny, f"/image {picture}", "What?", "/reset", "Hi")
     alone, _ = talk(tiny, "Hi")
@@ -160,7 +174,7 @@ def test_with_beams_the_likeliest_answer_is_shown_when_it_is_whole(tiny, picture
         read=lambda _: "",
         write=written.append,
     )
-    chat.show(picture)
+    chat.show(open_source(picture), name=picture)
     chat._ask("What is it?")
     messages = [{"role": "user", "content": "<image>\nWhat is it?"}]
     asked = llava_core.Request(

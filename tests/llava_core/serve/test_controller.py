@@ -1,5 +1,6 @@
 """A controller in front of real workers, by real HTTP; some of them are killed."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -12,10 +13,13 @@ from functools import partial
 import httpx2
 import openai
 import pytest
+from fastapi import FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
 
 import llava_core
 from llava_core import Request
 from llava_core.serve import __main__ as commands
+from llava_core.serve import heartbeat, listen
 from llava_core.serve.access import Access
 from llava_core.serve.batcher import Batcher
 from llava_core.serve.controller import make_controller
@@ -243,6 +247,16 @@ def test_the_shortest_queue_by_speed_is_chosen_and_a_lottery_goes_by_speed():
     assert [lottery.choose("m").address for _ in range(3)] == ["a", "b", "b"]
 
 
+@pytest.mark.parametrize("method", ["shortest_queue", "lottery"])
+def test_a_queue_is_as_long_as_before_when_a_request_is_through(method):
+    roster = Roster(method)
+    roster.register("a", Status(model_names=("m",), queue_length=2), has_heart_beat=False)
+    member = roster.choose("m")
+    assert member.queue_length == 3
+    roster.finish(member)
+    assert member.queue_length == 2
+
+
 def test_a_client_that_waits_no_longer_frees_its_place_at_the_worker(stack, tiny, monkeypatch):
     step = Stream.step
 
@@ -328,7 +342,7 @@ def upstream(script):
 def worker(stack, upstream, monkeypatch):
     """The address of a worker in front of it."""
     apps = []
-    monkeypatch.setattr(commands, "_serve", lambda app, _: apps.append(app))
+    monkeypatch.setattr(listen, "serve", lambda app, *_, **__: apps.append(app))
     with upstream() as address:
         assert commands.main(["worker", "--upstream", f"{address}/v1"]) == 0
     return stack.enter_context(serving(apps[0]))
@@ -391,3 +405,31 @@ def test_an_upstream_that_is_away_is_one_line():
     )
     assert finished.returncode == 2
     assert "does not list its models" in finished.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"exist": "no"}])
+def test_a_server_that_is_no_controller_is_told_and_asked_again(stack, caplog, monkeypatch, answer):
+    app = FastAPI()
+    app.post("/register_worker")(lambda: None)
+    app.post("/receive_heart_beat")(lambda: answer)
+    monkeypatch.setattr(heartbeat, "PERIOD_S", 0.01)
+    monkeypatch.setattr(heartbeat, "_RETRY_S", 0.01)
+    url = stack.enter_context(serving(app))
+
+    async def beat():
+        async with beating(url, "http://127.0.0.1:9", lambda: Status(model_names=()), key=None):
+            while sum("is it a controller?" in told for told in caplog.messages) < 2:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(beat(), 10))
+
+
+def test_an_upstream_that_compresses_is_understood(stack, script, monkeypatch):
+    script.app.add_middleware(GZipMiddleware, minimum_size=1)
+    apps = []
+    monkeypatch.setattr(listen, "serve", lambda app, *_, **__: apps.append(app))
+    script.pieces = ["Hello"]
+    zipped = stack.enter_context(serving(script.app))
+    assert commands.main(["worker", "--upstream", zipped]) == 0
+    client = stack.enter_context(connect(stack.enter_context(serving(apps[0]))))
+    assert streamed(client) == "Hello"

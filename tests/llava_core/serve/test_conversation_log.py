@@ -88,3 +88,9 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="the conversation is not logged: .*Not a directory"):
         ConversationLog(tmp_path / "file" / "log").append({})
+
+
+def test_a_picture_that_cannot_be_kept_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="the picture is not kept: .*Not a directory"):
+        ConversationLog(tmp_path / "file" / "log").keep(b"a picture")

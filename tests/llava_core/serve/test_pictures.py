@@ -182,3 +182,10 @@ def test_an_address_inside_another_is_judged_as_itself(address):
 def test_any_text_is_a_picture_or_a_data_error(source):
     with pytest.raises(DataError):
         read(source, policy=PicturePolicy(fetch=False))
+
+
+def test_a_long_address_is_refused_at_once():
+    start = time.monotonic()
+    with pytest.raises(DataError, match="a picture's address begins with 'data:aaa"):
+        read("data:" + "a" * 1_000_000)
+    assert time.monotonic() - start < 1

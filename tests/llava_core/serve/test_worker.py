@@ -18,6 +18,7 @@ from llava_core import Request
 from llava_core.generate import engine
 from llava_core.generate.sampling import choose_tokens
 from llava_core.serve import __main__ as commands
+from llava_core.serve import listen
 from llava_core.serve.access import Access
 from llava_core.serve.batcher import Batcher
 from llava_core.serve.original import GenerateBody, generate_stream
@@ -211,12 +212,12 @@ def test_an_old_client_s_picture_gets_the_start_and_end_marks_of_the_checkpoint(
     }
     chunks = []
 
-    def serve(app, _):
+    def serve(app, place, root_path):
         with serving(app) as address:
             reply = httpx2.post(f"{address}/worker_generate_stream", json=body)
             chunks.extend(reply.content.split(b"\0"))
 
-    monkeypatch.setattr(commands, "_serve", serve)
+    monkeypatch.setattr(listen, "serve", serve)
     load = ["--model", checkpoint, "--device", "cpu", "--dtype", "float32"]
     assert commands.main(["worker", *load]) == 0
     llava = llava_core.load(checkpoint, device="cpu", dtype="float32")
