@@ -46,13 +46,12 @@ from llava_core.model.compiled import compile_layers
 from llava_core.model.llava import LlavaModel
 from llava_core.predict import Identity, Llava
 from llava_core.tokens import load_tokenizer
+from llava_core.train.flops import peak_tflops
 from llava_eval.backends.local import LocalBackend
 from llava_eval.records import ImageRef, Prompt, Sample
 
 _SIDE, _PATCHES = 336, 576
 _PICTURE = (640, 480)
-# Dense bfloat16 operations a second by NVIDIA's datasheets; H100 and H200 share a processor.
-_DATASHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 
 class Shape(NamedTuple):
@@ -433,7 +432,8 @@ def main() -> None:
     device = torch.device("cuda" if on_gpu else "cpu")
     name = torch.cuda.get_device_name() if on_gpu else platform.machine()
     measured = matrix_rate(device, 8192 if on_gpu else 512)
-    peak = next((rate for key, rate in _DATASHEET.items() if key in name), measured)
+    known = peak_tflops(name)
+    peak = measured if known is None else known * 1e12
     say(
         f"{name}; Python {platform.python_version()}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}. A matrix product runs at {measured / 1e12:.2f} TFLOP/s; "

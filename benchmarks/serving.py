@@ -19,7 +19,6 @@ import os
 import platform
 import shlex
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import NamedTuple
 
 import httpx2
+import numpy as np
 import psutil
 import torch
 import transformers
@@ -312,7 +312,7 @@ def per_request(latencies: Sequence[Latency], seconds: float) -> float:
 
 def quantile(values: Sequence[float], share: float) -> float:
     """The value that a share of all are not above."""
-    return statistics.quantiles(values, n=100, method="inclusive")[round(100 * share) - 1]
+    return float(np.quantile(values, share))
 
 
 def parse() -> Namespace:

@@ -70,8 +70,10 @@ def viewing(run: Path) -> Iterator[tuple[str, psutil.Process]]:
         assert process.stdout is not None
         told = re.search(r"http://\S+/", process.stdout.readline())
         assert told is not None, "view does not start"
-        yield told[0], psutil.Process(process.pid)
-        process.terminate()
+        try:
+            yield told[0], psutil.Process(process.pid)
+        finally:
+            process.terminate()
 
 
 def seconds(do: Callable[[], object]) -> float:

@@ -224,25 +224,28 @@ def parse_config(fields: Mapping[str, Any], *, path: Path) -> LlavaConfig:
     missing += [k for k in ("mm_hidden_size",) if fields.get(k) is None]
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")
-    return LlavaConfig(
-        backbone=backbone,
-        text=text,
-        vision_tower=tower,
-        vision_hidden_size=fields["mm_hidden_size"],
-        vision_select_layer=_SELECT_LAYER if layer is None else layer,
-        vision_select_feature=fields.get("mm_vision_select_feature") or "patch",
-        s2_scales=_s2_scales(fields),
-        projector_type=fields.get("mm_projector_type") or "linear",
-        image_aspect_ratio=fields.get("image_aspect_ratio"),
-        grid_pinpoints=fields.get("image_grid_pinpoints"),
-        patch_merge_type=fields.get("mm_patch_merge_type") or "flat",
-        use_im_start_end=fields.get("mm_use_im_start_end", False),
-        use_im_patch_token=fields.get("mm_use_im_patch_token", True),
-        max_length=fields.get("tokenizer_model_max_length"),
-        torch_dtype=fields.get("torch_dtype") or fields.get("dtype"),
-        warning=fields.get("warning"),
-        conversation=fields.get("conversation"),
-    )
+    try:
+        return LlavaConfig(
+            backbone=backbone,
+            text=text,
+            vision_tower=tower,
+            vision_hidden_size=fields["mm_hidden_size"],
+            vision_select_layer=_SELECT_LAYER if layer is None else layer,
+            vision_select_feature=fields.get("mm_vision_select_feature") or "patch",
+            s2_scales=_s2_scales(fields),
+            projector_type=fields.get("mm_projector_type") or "linear",
+            image_aspect_ratio=fields.get("image_aspect_ratio"),
+            grid_pinpoints=fields.get("image_grid_pinpoints"),
+            patch_merge_type=fields.get("mm_patch_merge_type") or "flat",
+            use_im_start_end=fields.get("mm_use_im_start_end", False),
+            use_im_patch_token=fields.get("mm_use_im_patch_token", True),
+            max_length=fields.get("tokenizer_model_max_length"),
+            torch_dtype=fields.get("torch_dtype") or fields.get("dtype"),
+            warning=fields.get("warning"),
+            conversation=fields.get("conversation"),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _check_types(fields: Mapping[str, Any], *, path: Path) -> None:

@@ -154,7 +154,7 @@ def _extract_projector(arguments: Namespace) -> None:
 
     parts, dtype = _open(arguments), _dtype(arguments)
     sizes = _sizes(parts, dtype)
-    num_bytes = sum(sizes[name] for name in projector_names(parts))
+    num_bytes = sum(sizes[name] for name in projector_names(parts)) + _beside(parts, sizes)
     with new_folder(arguments.dst, num_bytes=num_bytes) as folder:
         write_projector_only(parts, folder, dtype=dtype)
 
@@ -200,6 +200,8 @@ def _write(
         # The tower's repository is named, not copied.
         sizes = {name: size for name, size in sizes.items() if not name.startswith(TOWER)}
     num_bytes = sum(sizes.values())
+    if layout == "original" and parts.has_tower:
+        num_bytes += _beside(parts, sizes)
     with (
         new_folder(arguments.dst, num_bytes=num_bytes) as folder,
         _progress(num_bytes, line_bytes=shard) as advance,
@@ -215,6 +217,16 @@ def _sizes(parts: "Parts", dtype: "torch.dtype | None") -> dict[str, int]:
 
     outlines = {name: outline(parts.tensors, name) for name in parts.tensors}
     return {n: t.numel() * (dtype or t.dtype).itemsize for n, t in outlines.items()}
+
+
+def _beside(parts: "Parts", sizes: Mapping[str, int]) -> int:
+    """Bytes of a tower that gets a folder of its own, as it is published nowhere."""
+    from llava_core.checkpoint.hugging_face import TOWER_FOLDER
+    from llava_core.checkpoint.keys import TOWER
+
+    if parts.config.vision_tower != TOWER_FOLDER:
+        return 0
+    return sum(size for name, size in sizes.items() if name.startswith(TOWER))
 
 
 def _watched(

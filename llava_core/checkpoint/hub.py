@@ -96,6 +96,7 @@ def _hub_id(name: str) -> re.Match[str] | None:
 
 
 def _download(name: str, *, revision: str | None) -> Path:
+    import httpx2
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -125,6 +126,9 @@ def _download(name: str, *, revision: str | None) -> Path:
         ) from error
     except HfHubHTTPError as error:
         raise CheckpointError(f"the Hub does not give {asked}: {_first_line(error)}") from error
+    # A proxy that refuses, a disk that is full.
+    except (httpx2.TransportError, OSError) as error:
+        raise CheckpointError(f"{asked} cannot be downloaded: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

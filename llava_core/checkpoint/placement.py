@@ -63,6 +63,11 @@ def choose_placement(  # noqa: PLR0913 - as flat as the settings of `predict.loa
     chosen = _choose_device(device)
     if dtype == "auto":
         dtype = "float32" if chosen.type == "cpu" else str(config.torch_dtype or "float16")
+        if dtype not in DTYPES:
+            raise ConfigError(
+                f"the checkpoint's torch_dtype is {dtype!r}, expected {', '.join(DTYPES)}; give "
+                "one of them as --dtype"
+            )
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown, expected auto, {', '.join(DTYPES)}")
     _check_quantize(quantize)

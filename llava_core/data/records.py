@@ -176,9 +176,12 @@ def parse_sample(fields: Mapping[str, Any], *, number: int) -> Sample:
     if not isinstance(turns, list) or not turns:
         raise DataError(f"sample {name}: expected `conversations`, a list of turns")
     messages = [_parse_turn(turn, name=name, place=i) for i, turn in enumerate(turns, start=1)]
+    first_place = 1
     if messages[0].role == "assistant":
         del messages[0]
-    for place, (first, second) in enumerate(zip(messages, messages[1:], strict=False), start=1):
+        first_place = 2
+    following = zip(messages, messages[1:], strict=False)
+    for place, (first, second) in enumerate(following, start=first_place):
         if first.role == second.role:
             raise DataError(f"sample {name}: turns {place} and {place + 1} are both {first.role}'s")
     images = fields.get("image") or ()

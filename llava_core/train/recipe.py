@@ -12,11 +12,12 @@ checked without loading anything is checked here, all faults together.
 Source of names and values: LLaVA c121f04, `scripts/`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -34,6 +35,7 @@ _BY_EPOCHS = -1
 _SEEDS = 2**32
 # A date that there is not is a ValueError, as bytes that are no UTF-8 are.
 _NO_YAML = (yaml.YAMLError, ValueError)
+_PATHS = ("output", "data", "validation_data", "image_folder", "projector")
 _ENGINES = ("none", "zero2", "zero3", "zero3_offload", "fsdp")
 
 
@@ -277,19 +279,27 @@ class Recipe:
             raise ConfigError(f"{given}; set accumulation={accumulation} or adapt_batch=true")
         return replace(self, accumulation=accumulation)
 
-    def need_data(self) -> None:
-        """Makes sure that the files are there.
+    def need_files(self) -> None:
+        """Makes sure that what is read is there.
 
         Raises:
-            ConfigError: none are named, or some are not there.
+            ConfigError: no data are named, or something is not there, with all that is not.
         """
         if not self.data:
             raise ConfigError("data is missing: give data=FILE or data=[FILE,FILE]")
-        missing = [name for name in (*self.data, *self.validation_data) if not Path(name).is_file()]
-        if missing:
-            raise ConfigError(f"data: there is no file {', '.join(missing)}")
+        faults = []
+        for setting, names in (("data", self.data), ("validation_data", self.validation_data)):
+            if missing := [name for name in names if not Path(name).is_file()]:
+                faults.append(f"{setting}: there is no file {', '.join(missing)}")
         if self.image_folder is not None and not Path(self.image_folder).is_dir():
-            raise ConfigError(f"image_folder: there is no folder {self.image_folder}")
+            faults.append(f"image_folder: there is no folder {self.image_folder}")
+        if self.projector is not None and not Path(self.projector).exists():
+            faults.append(
+                f"projector: there is no {self.projector}, which the stage pretrain leaves; give "
+                "projector=FOLDER"
+            )
+        if faults:
+            raise ConfigError("\n".join(faults))
 
     def to_yaml(self) -> str:
         """All settings, as a recipe that can be read again."""
@@ -312,10 +322,10 @@ def load_recipe(
             that contradict each other.
     """
     known = [field.name for field in fields(Recipe)]
-    settings = _settings(stage, _find(recipe))
-    if stage not in settings.pop("stages"):
+    file = _read(stage, _find(recipe))
+    if stage not in file.stages:
         raise ConfigError(f"recipe {recipe} has no stage {stage}")
-    settings |= overrides or {}
+    settings = {**file.settings, **(overrides or {})}
     if unknown := [key for key in settings if key not in known or key == "stage"]:
         raise ConfigError(
             "\n".join(f"unknown setting {key!r}{_near(str(key), known)}" for key in unknown)
@@ -323,6 +333,8 @@ def load_recipe(
     for name in ("data", "validation_data", "tune", "report_to", "eval_tasks"):
         if isinstance(settings.get(name), str):
             settings[name] = [part for part in settings[name].split(",") if part]
+    for name in _PATHS:
+        settings |= {name: _expanded(settings[name])} if name in settings else {}
     try:
         return TypeAdapter(Recipe).validate_python({"stage": stage, **settings})
     except ValidationError as error:
@@ -366,8 +378,15 @@ def _find(recipe: str | Path) -> Path:
     return _FOLDER / f"{recipe}.yaml"
 
 
-def _settings(stage: str, path: Path, *, is_included: bool = False) -> dict[str, Any]:
-    """A file's settings for a stage, flat, with `stages`, the names of those that it has."""
+class _File(NamedTuple):
+    """What a recipe's file holds, with what it includes."""
+
+    stages: set[str]
+    settings: dict[str, Any]
+    """For one stage, flat."""
+
+
+def _read(stage: str, path: Path, *, is_included: bool = False) -> _File:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, *_NO_YAML) as error:
@@ -377,16 +396,23 @@ def _settings(stage: str, path: Path, *, is_included: bool = False) -> dict[str,
     parts = {name: content.pop(name) or {} for name in STAGES if name in content}
     if wrong := [name for name, part in parts.items() if not isinstance(part, dict)]:
         raise ConfigError(f"{path} is no recipe: {wrong[0]} has to hold settings, `key: value`")
-    settings: dict[str, Any] = {"stages": set(parts)}
+    included = _File(set(), {})
     if other := content.pop("include", None):
         if is_included:
             raise ConfigError(f"{path} includes {other}, and is included itself; one level is all")
         if not isinstance(other, str):
             raise ConfigError(f"{path} includes {other}, expected the name of one recipe")
         beside = path.parent / f"{other}.yaml"
-        settings = _settings(stage, beside if beside.is_file() else _find(other), is_included=True)
-        settings["stages"] = settings["stages"] | set(parts)
-    return {**settings, **content, **parts.get(stage, {})}
+        included = _read(stage, beside if beside.is_file() else _find(other), is_included=True)
+    settings = {**included.settings, **content, **parts.get(stage, {})}
+    return _File(included.stages | set(parts), settings)
+
+
+def _expanded(value: Any) -> Any:
+    """Paths, beginning with somebody's home folder where they begin with `~` or `~name`."""
+    if isinstance(value, list):
+        return [_expanded(part) for part in value]
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _near(name: str, known: Any) -> str:

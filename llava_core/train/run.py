@@ -66,7 +66,7 @@ def run_recipe(recipe: Recipe) -> Path:
     """
     num_processes = _count_processes()
     recipe = recipe.fit_batch(num_processes)
-    recipe.need_data()
+    recipe.need_files()
     check_engine(recipe)
     _check_precision(recipe)
     _check_names(recipe)

@@ -174,8 +174,9 @@ def test_a_missing_patch_token_field_means_yes(tmp_path):
     ],
 )
 def test_what_cannot_be_a_checkpoint_is_refused(tmp_path, changes, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as told:
         read_config(write(tmp_path, **changes))
+    assert str(told.value).startswith(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,25 @@ def test_progress_is_a_line_for_every_shard(tmp_path, capsys):
     assert output.out == f"written: {tmp_path / 'new'}\n"
 
 
+@pytest.mark.parametrize(
+    "command", [("--to", "original"), ("extract-projector",)], ids=lambda words: words[-1]
+)
+def test_room_is_looked_for_as_much_as_is_written(tmp_path, monkeypatch, command):
+    # Its tower is published nowhere, so it is written too.
+    run("tiny", tmp_path / "hf", "--to", "hf")
+    wanted, free = [], destination.new_folder
+
+    def note(path, *, num_bytes):
+        wanted.append(num_bytes)
+        return free(path, num_bytes=num_bytes)
+
+    monkeypatch.setattr(destination, "new_folder", note)
+    run(*command, tmp_path / "hf", tmp_path / "new")
+    files = [*(tmp_path / "new").rglob("*.safetensors"), *(tmp_path / "new").rglob("*.bin")]
+    written = sum(file.stat().st_size for file in files)
+    assert wanted == [pytest.approx(written, rel=0.02)]
+
+
 def test_a_trained_tower_that_stays_behind_is_told(tmp_path, golden, caplog):
     run("extract-projector", golden / "v16_vicuna", tmp_path / "projector")
     assert "holds weights of its vision tower, but a projector's folder only names" in caplog.text

@@ -1,5 +1,7 @@
 from types import SimpleNamespace
+from unittest.mock import Mock
 
+import httpx2
 import huggingface_hub.errors
 import pytest
 
@@ -126,3 +128,18 @@ def test_a_tower_that_is_nowhere_is_refused(tmp_path):
         CheckpointError, match=f"vision tower clip is no folder, is not at {tmp_path / 'clip'}"
     ):
         resolve_vision_tower("clip", checkpoint=tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx2.ProxyError("407 Proxy Authentication Required"),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_a_download_that_breaks_off_is_said(monkeypatch, error):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", Mock(side_effect=error))
+    with pytest.raises(
+        CheckpointError, match=r"^owner/name cannot be downloaded: (407|\[Errno 28)"
+    ):
+        resolve_checkpoint("owner/name")

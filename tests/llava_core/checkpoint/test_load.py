@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import llava_core
 from llava_core import Request
+from llava_core.checkpoint import placement
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.checkpoint.keys import from_original
 from llava_core.checkpoint.load import load_model
@@ -321,3 +323,12 @@ def test_missing_flash_attention_falls_back_with_a_reason(folder, caplog, monkey
         == "sdpa"
     )
     assert "flash_attention_2 is not installed" in caplog.text
+
+
+def test_a_type_that_only_the_checkpoint_names_is_told_as_its_own(monkeypatch):
+    monkeypatch.setattr(placement, "_choose_device", lambda _: torch.device("cuda"))
+    config = read_config(bundled_tiny())
+    with pytest.raises(ConfigError, match="the checkpoint's torch_dtype is 'float64', .* --dtype"):
+        choose_placement(
+            replace(config, torch_dtype="float64"), device="auto", dtype="auto", attention="auto"
+        )

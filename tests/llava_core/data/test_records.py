@@ -73,6 +73,10 @@ def test_words_are_counted_as_the_original_counts_them():
         ({"id": 1, "conversations": [{"from": ["gpt"], "value": "x"}]}, "turn 1 is .*'gpt'"),
         ({"id": 1, "conversations": ["a\n\ud83d"]}, r"turn 1 is 'a\\n\\ud83d', expected"),
         ({"id": 1, "conversations": [TURNS[0], TURNS[0]]}, "turns 1 and 2 are both user's"),
+        (
+            {"id": 1, "conversations": [TURNS[1], TURNS[0], TURNS[0]]},
+            "turns 2 and 3 are both user's",
+        ),
         ({"id": 1, "conversations": TURNS, "image": [3]}, "expected names of files"),
         ({"id": 1, "conversations": TURNS, "image": 5}, "expected names of files"),
         (

@@ -134,6 +134,7 @@ def test_an_unknown_recipe_is_told_with_those_that_are_known():
         ({"version": 1, "include": ["v1_5_7b"]}, r"includes \['v1_5_7b'\], expected the name"),
         ({"version": 1, "finetune": ["model"]}, "finetune has to hold settings, `key: value`"),
         ({"version": 1, "include": "v1_5_7b", 1: 2}, "unknown setting 1"),
+        ({"version": 1, "include": "v1_5_7b", "stages": "finetune"}, "unknown setting 'stages'"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_told(content, message, tmp_path):
@@ -201,12 +202,27 @@ def test_a_batch_that_does_not_fit_the_processes_is_told_with_the_way_out():
     ("settings", "message"),
     [
         ({}, "data is missing: give data=FILE"),
-        ({"data": "nowhere.json"}, "there is no file nowhere.json"),
-        ({"image_folder": "nowhere"}, "there is no folder nowhere"),
+        ({"data": "nowhere.json"}, "^data: there is no file nowhere.json"),
+        ({"validation_data": "nowhere.json"}, "^validation_data: there is no file nowhere.json"),
+        ({"image_folder": "nowhere"}, "^image_folder: there is no folder nowhere"),
+        (
+            {"image_folder": "nowhere", "projector": "nothing"},
+            "(?s)no folder nowhere.*^projector: there is no nothing, which the stage pretrain",
+        ),
     ],
 )
 def test_files_that_are_not_there_are_told(settings, message, tmp_path):
     (tmp_path / "data.json").write_text("[]")
     given = {"data": str(tmp_path / "data.json"), **settings} if settings else {}
-    with pytest.raises(ConfigError, match=message):
-        load_recipe("finetune", "v1_5_7b", given).need_data()
+    with pytest.raises(ConfigError, match=f"(?m){message}"):
+        load_recipe("finetune", "v1_5_7b", given).need_files()
+
+
+def test_paths_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "own.yaml"
+    path.write_text("version: 1\ninclude: v1_5_7b\noutput: ~/run\ndata: [~/a.json, b.json]\n")
+    recipe = load_recipe("finetune", path, {"image_folder": "~/images"})
+    home = str(tmp_path)
+    assert (recipe.output, recipe.image_folder) == (f"{home}/run", f"{home}/images")
+    assert recipe.data == (f"{home}/a.json", "b.json")
