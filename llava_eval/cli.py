@@ -1,7 +1,7 @@
 """The command line: finds the command, runs it, and turns what a user can put right into one line.
 
 Each command is a file of `commands` with its help, its flags and what it does. Exit codes: 0 done,
-1 failed, 2 wrong usage or input, 130 interrupted.
+1 failed, 2 wrong usage or input, 130 interrupted, 141 nobody reads what it prints any more.
 """
 
 import os
@@ -69,7 +69,10 @@ def main(arguments: Sequence[str]) -> int:
     """
     parsed = parse(arguments)
     try:
-        return COMMANDS[parsed.command].execute(parsed)
+        code = COMMANDS[parsed.command].execute(parsed)
+        # Here rather than at Python's end, which tells of a reader that has left.
+        sys.stdout.flush()
+        return code
     except EvalError as error:
         if parsed.debug:
             traceback.print_exc()

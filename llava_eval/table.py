@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from llava_eval.leaderboard import next_step, number_text, samples_text, spread_text, words
@@ -14,9 +15,17 @@ from llava_eval.spec import TaskSpec
 _LOG_WIDTH = 200
 
 
+class Output(Console):
+    """Standard output; that its reader has left is for `cli` to deal with, as of other writers."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises the error again, where rich itself would leave with exit code 1."""
+        raise BrokenPipeError
+
+
 def print_whole(table: Table) -> None:
     """Prints a table; in a log, which has no width, without cutting off what a terminal must."""
-    console = Console()
+    console = Output()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
     console.print(table)
@@ -30,17 +39,18 @@ def summary_table(
     Args:
         warning: what must be said beside these numbers.
     """
-    table = Table("task", "metric", caption=warning, caption_style="bold red")
+    caption = None if warning is None else escape(warning)
+    table = Table("task", "metric", caption=caption, caption_style="bold red")
     for column in ("value", "samples", "unscored"):
         table.add_column(column, justify="right")
     for summary in summaries:
         unscored = ", ".join(f"{n} {words(why)}" for why, n in summary.counts.unscored.items())
         table.add_row(
             summary.task,
-            _metric(summary, tasks.get(summary.task)),
+            escape(_metric(summary, tasks.get(summary.task))),
             _cell(summary.metrics[summary.headline]),
             samples_text(summary.counts.samples, tasks.get(summary.task)),
-            unscored or "0",
+            escape(unscored) or "0",
         )
     return table
 
@@ -53,7 +63,7 @@ def parts_table(summary: Summary) -> Table | None:
         return None
     table = Table("part", *(Column(words(name), justify="right") for name in names))
     for part, metrics in parts.items():
-        table.add_row(words(part), *(_cell(metrics.get(name)) for name in names))
+        table.add_row(escape(words(part)), *(_cell(metrics.get(name)) for name in names))
     return table
 
 

@@ -327,9 +327,9 @@ LLAVA_EVAL = {
     "table errors",
     "commands/check": "commands/arguments baseline ci compare compare_text gate leaderboard pages "
     "policy quick registry spec store table errors",
-    "commands/tasks": "commands/arguments leaderboard prompts registry sources/open spec",
+    "commands/tasks": "commands/arguments leaderboard prompts registry sources/open spec table",
     "commands/data": "commands/arguments fetch/catalogue fetch/download fetch/plan fetch/verify "
-    "fetch/watch mini/write errors",
+    "fetch/watch mini/write table errors",
     "commands/gpt_review": "answers commands/arguments commands/judging errors manifest "
     "review/ledger review/price review/questions review/requests review/session "
     "review/summary review/tables sources/open",

@@ -17,6 +17,7 @@ from llava_eval.fetch.plan import Plan, carry_out, make_plan, size_of
 from llava_eval.fetch.verify import Finding, State, check_task, how_to_get
 from llava_eval.fetch.watch import watching
 from llava_eval.mini.write import write_mini
+from llava_eval.table import Output
 
 HELP = "list, fetch and verify benchmark files, or write the mini data"
 
@@ -58,7 +59,7 @@ def execute(arguments: Namespace) -> int:
         return 0
     catalogue = load_catalogue()
     if arguments.action == "list":
-        Console().print(_table(catalogue))
+        Output().print(_table(catalogue))
         return 0
     tasks = catalogue.select(arguments.names)
     if arguments.action == "verify":

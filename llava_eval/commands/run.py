@@ -39,7 +39,7 @@ from llava_eval.run import TaskRun, run_task
 from llava_eval.score import score_task, write_scores
 from llava_eval.spec import TaskSpec
 from llava_eval.store import TaskStore, locked, read_responses, set_aside
-from llava_eval.table import next_steps, summary_table
+from llava_eval.table import Output, next_steps, summary_table
 
 HELP = "ask a model the questions of some tasks, score its answers, write the report"
 
@@ -117,7 +117,7 @@ def execute(arguments: Namespace) -> int:
                 plans, folder, summaries, judge=judge, model_id=backend.model_id
             )
         page = write_report([folder], output=folder, tasks=tasks)
-    Console().print(summary_table(summaries, tasks, warning=backend.warning))
+    Output().print(summary_table(summaries, tasks, warning=backend.warning))
     sys.stdout.write(f"{next_steps(summaries, folder)}report: {page}\n")
     told = [*_failures(runs), *faults]
     for fault in told:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from llava_eval.commands.arguments import one_task
@@ -15,6 +14,7 @@ from llava_eval.prompts import build_prompt
 from llava_eval.registry import load_tasks, select_tasks
 from llava_eval.sources.open import load_samples
 from llava_eval.spec import PAPER_TASKS, TaskSpec
+from llava_eval.table import Output
 
 HELP = "list what can be measured, or show one task in full"
 
@@ -32,7 +32,7 @@ def execute(arguments: Namespace) -> int:
     """
     tasks = load_tasks()
     if arguments.name is None:
-        Console().print(_table(tasks.values()))
+        Output().print(_table(tasks.values()))
     else:
         (spec,) = select_tasks(arguments.name, tasks)
         sys.stdout.write(

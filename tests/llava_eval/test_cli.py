@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,17 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     finished = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
     assert finished.stderr == ""
     assert len(finished.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["tasks"], ["tasks", "textvqa"]], ids=["rich", "written"])
+def test_a_reader_that_has_left_already_gives_141(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With it nothing waits to be written at Python's end.
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    source, sink = os.pipe()
+    os.close(source)
+    command = [sys.executable, "-m", "llava_eval", *arguments]
+    finished = subprocess.run(command, stdout=sink, stderr=subprocess.PIPE, text=True)
+    os.close(sink)
+    assert (finished.returncode, finished.stderr) == (141, "")

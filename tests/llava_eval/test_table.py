@@ -37,6 +37,20 @@ def test_the_models_warning_stands_below() -> None:
     assert text.rstrip().splitlines()[-1].strip() == "random weights"
 
 
+def test_texts_that_others_wrote_are_no_markup() -> None:
+    counts = Counts(samples=2, scored=1, unscored={"[/why]": 1})
+    alien = summary("gqa", 0.5, 0.1, counts=counts, protocol="[/how]", groups={"[/part]": {}})
+    text = shown(alien, warning="served at http://[fe80::1]:8000/v1 [/x]")
+    assert "served at http://[fe80::1]:8000/v1 [/x]" in text
+    assert "1 [/why]" in text
+    assert "by [/how]" in text
+    parts = parts_table(alien)
+    assert parts is not None
+    console = Console(file=io.StringIO(), width=100)
+    console.print(parts)
+    assert "[/part]" in console.file.getvalue()
+
+
 def test_next_steps_are_those_of_tasks_that_wait_for_a_judge() -> None:
     waiting = Counts(samples=4, scored=0, unscored={"not_judged": 4})
     summaries = [summary("gqa", 0.5), summary("mm_vet", None, counts=waiting)]
