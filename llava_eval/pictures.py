@@ -4,6 +4,7 @@ They show what a model sees: as there, the EXIF orientation is not applied.
 """
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +23,8 @@ _SHOWN = ("JPEG", "PNG", "GIF", "WEBP")
 _QUALITY = 80
 # Pillow's decoders report broken files by all of these, as in `llava_core.images`.
 _FAULTS = (AttributeError, IndexError, OSError, RuntimeError, SyntaxError, TypeError, ValueError)
+# By these a broken EXIF block, which no pixel depends on.
+_EXIF_FAULTS = (SyntaxError, ValueError, struct.error)
 # Of a large file so much at its beginning, at its middle and at its end is hashed.
 _HASHED_BLOCK = 2**14
 _HASH_DIGITS = 16
@@ -98,10 +101,19 @@ def make_shown(data: bytes) -> Encoded:
     picture = decode(data)
     with Image.open(BytesIO(data)) as original:
         kind = original.format
-        is_upright = original.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT
+        is_upright = _is_upright(original)
     if kind in _SHOWN and is_upright:
         return Encoded(data, Image.MIME[kind])
     return _jpeg(picture)
+
+
+def _is_upright(picture: "Image") -> bool:
+    """Whether it surely says that it lies as its pixels do."""
+    try:
+        return bool(picture.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT)
+    except _EXIF_FAULTS:
+        # A browser may make something of it.
+        return False
 
 
 def decode(data: bytes) -> "Image":

@@ -32,7 +32,7 @@ _FINISHED = "responses.jsonl"
 _TIMING = "timing.jsonl"
 _PARTS = ("responses.part-*.jsonl", "timing.part-*.jsonl")
 _SCORES = ("scores.jsonl", "summary.json")
-_REPORT = ("leaderboard.*", "report.json", "samples")
+_REPORT = ("leaderboard.*", "history.*", "report.json", "samples")
 _ASIDE, _MOVING = "old-", ".old"
 _FIELDS = ("sample_id", "question_id", "prompt", "text", "answer_id", "model_id", "metadata")
 
@@ -242,8 +242,10 @@ class TaskStore:
         # A run that was killed right after this left every time twice.
         times = dict.fromkeys(chain.from_iterable(map(_lines, timings)))
         write_atomically(self._timing, (line + b"\n" for line in times))
-        for path in {*paths, *timings} - {self.finished, self._timing}:
-            path.unlink(missing_ok=True)
+        # The oldest first: one that outlived a newer one would be taken for the latest word.
+        for path in [*paths, *timings]:
+            if path not in (self.finished, self._timing):
+                path.unlink(missing_ok=True)
 
 
 def _written(whole: Path) -> list[Path]:

@@ -5,6 +5,7 @@ or is a link, makes the whole archive be refused before anything is written. A f
 already is never replaced.
 """
 
+import lzma
 import os
 import shutil
 import stat
@@ -20,7 +21,15 @@ from typing import IO
 from llava_eval.errors import DataError
 from llava_eval.fetch.catalogue import Archive, is_safe
 
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    # A zip file of a version that Python does not know.
+    NotImplementedError,
+)
 
 
 class BrokenArchive(DataError):
@@ -98,7 +107,15 @@ def _members(path: Path) -> Iterator[list[_Member]]:
 def _zip_member(path: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     if stat.S_ISLNK(info.external_attr >> 16):
         raise DataError(f"{path}: {info.filename!r} is a link; this archive is not unpacked")
-    return _Member(name=info.filename, size=info.file_size, open=lambda: file.open(info))
+    return _Member(name=info.filename, size=info.file_size, open=lambda: _opened(file, info))
+
+
+def _opened(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    """What `zipfile` cannot open counts as damaged: with a password, or compressed otherwise."""
+    try:
+        return file.open(info)
+    except RuntimeError as error:
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _tar_member(path: Path, file: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:

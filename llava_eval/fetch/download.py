@@ -253,7 +253,8 @@ def _check(response: httpx2.Response, job: Job) -> int | None:
     if response.status_code not in (200, 206, 416):
         raise _Refused(status)
     # Log-in and confirmation pages come with the status of a success.
-    if response.headers.get("Content-Type", "").startswith("text/html"):
+    is_page = response.headers.get("Content-Type", "").startswith("text/html")
+    if response.is_success and is_page:
         raise _Refused("a web page instead of the file")
     if response.status_code == 206:
         total = _number(response.headers.get("Content-Range", "").rpartition("/")[2])

@@ -3,6 +3,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from llava_eval.errors import SampleError
 from llava_eval.pictures import hash_pictures, make_shown, make_small, read_picture
@@ -52,6 +53,25 @@ def test_a_picture_lies_as_the_model_sees_it(make):
         assert picture.size == (60, 40)
         assert picture.getexif().get(0x0112, 1) == 1
         assert picture.convert("L").getpixel((5, 5)) < 20
+
+
+def unreadable_profile() -> bytes:
+    text = PngInfo()
+    text.add_text("Raw profile type exif", "\nexif\n4\nno hex digits")
+    return encoded("PNG", pnginfo=text)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded("PNG", exif=b"junkjunk"),
+        encoded("WEBP", exif=b"II*\0"),
+        unreadable_profile(),
+    ],
+    ids=["header", "cut off", "text"],
+)
+def test_a_picture_whose_exif_cannot_be_read_becomes_a_jpeg(data):
+    assert make_shown(data).media_type == "image/jpeg"
 
 
 @pytest.mark.parametrize(

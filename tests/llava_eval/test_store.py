@@ -307,10 +307,24 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
+def test_of_the_parts_the_oldest_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = TaskStore(tmp_path)
+    for number in range(9):
+        append(store, respond("1", f"answer {number}"))
+    parts = [path.name for path in sorted(tmp_path.glob("responses.part-*.jsonl"))]
+    gone: list[str] = []
+    monkeypatch.setattr(Path, "unlink", lambda path, **_: gone.append(path.name))
+    store.finish(["1"])
+    assert [name for name in gone if name.startswith("responses")] == parts
+
+
 def test_a_run_that_is_set_aside_keeps_every_byte(tmp_path: Path) -> None:
     append(TaskStore(tmp_path / "gqa"), respond("1"))
     (tmp_path / "samples").mkdir()
-    for name in ("manifest.json", "gqa/summary.json", "leaderboard.md", "samples/gqa.html"):
+    reports = ("leaderboard.md", "history.csv", "samples/gqa.html")
+    for name in ("manifest.json", "gqa/summary.json", *reports):
         (tmp_path / name).write_text(name)
     run = files_of(tmp_path)
     for name in ("notes.txt", "gqa/notes.txt", "gqa/reviews.jsonl"):

@@ -67,7 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(302, {"Location": page.redirect})
         start, total = self._start(page, given), len(page.content)
         if start and start >= total:
-            return self._answer(416, {"Content-Range": f"bytes */{total}"})
+            # As of nginx and Apache: what tells of the error is a page.
+            told = {"Content-Range": f"bytes */{total}", "Content-Type": "text/html"}
+            return self._answer(416, told)
         headers = {"Content-Type": page.content_type} | ({"ETag": page.etag} if page.etag else {})
         if start:
             headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"

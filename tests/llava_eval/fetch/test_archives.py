@@ -151,6 +151,32 @@ def test_a_damaged_member_is_told_and_nothing_comes_to_its_place(tmp_path):
     assert tree(tmp_path / "toy") == {}
 
 
+@pytest.mark.parametrize(
+    ("offset", "value", "fault"),
+    [(8, 1, "is encrypted"), (10, 9, "method is not supported"), (6, 99, "zip file version 9.9")],
+)
+def test_a_zip_that_python_cannot_open_is_told(offset, value, fault, tmp_path):
+    path = write_zip(tmp_path / "file", {"a.txt": b"hello"})
+    content = bytearray(path.read_bytes())
+    # The last entry of the directory at the end: flags, method and version stand there.
+    content[content.rindex(b"PK\1\2") + offset] = value
+    path.write_bytes(content)
+    with pytest.raises(BrokenArchive, match=f"a damaged archive: .*{fault}"):
+        unpack(path, archive(), tmp_path)
+
+
+def test_damage_within_lzma_is_told(tmp_path):
+    with tarfile.open(tmp_path / "file", "w:xz") as file:
+        info = tarfile.TarInfo("a")
+        info.size = 300_000
+        file.addfile(info, io.BytesIO(os.urandom(info.size)))
+    content = bytearray((tmp_path / "file").read_bytes())
+    content[200_000:200_400] = bytes(400)
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(BrokenArchive, match="a damaged archive"):
+        unpack(tmp_path / "file", archive(), tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>not an archive</html>" * 99])
 def test_what_is_no_archive_is_told(content, tmp_path):
     (tmp_path / "file").write_bytes(content)
