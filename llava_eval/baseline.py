@@ -265,6 +265,8 @@ def _open_stored(path: Path, tasks: Mapping[str, TaskSpec]) -> StoredSide:
     way_out = "expected a run folder, or a file that `check --save-baseline` wrote"
     try:
         file = _File.model_validate(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValidationError, ValueError) as error:
         raise RunError(f"{path}: not a baseline; {way_out}") from error
     if file.format != FORMAT:
@@ -349,7 +351,8 @@ def _unpacked(kept: _Task, path: Path) -> list[float | None]:
     except (ValueError, zlib.error, IndexError) as error:
         raise RunError(f"{path}: its values are broken; make a new baseline") from error
     if len(values) != kept.samples:
-        raise RunError(f"{path}: {len(values)} values of {kept.samples} samples; make a new one")
+        counts = f"{len(values)} values of {kept.samples} samples"
+        raise RunError(f"{path}: {counts}; make a new baseline")
     return values
 
 

@@ -1,6 +1,6 @@
 """What a gate allows: limits for all tasks, and for single ones, from flags and a YAML file."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class _Limits(BaseModel):
 
     def over(self, limits: Limits) -> Limits:
         """The limits with what is given here."""
-        return replace(limits, **self.model_dump(exclude={"ignore"}, exclude_none=True))
+        return replace(limits, **self.model_dump(exclude_none=True))
 
 
 class _TaskLimits(_Limits):
@@ -90,27 +90,42 @@ def read_policy(
         RunError: the file is no policy; all faults are named.
     """
     given = _Policy.model_validate({}) if path is None else _read(path)
-    if path is not None and (unknown := sorted(given.tasks.keys() - set(known_tasks))):
-        name = unknown[0]
-        raise RunError(f"{path}: tasks.{name}: unknown task{did_you_mean(name, known_tasks)}")
     flags = _Limits(max_drop=max_drop, max_unscored=max_unscored, strict=strict)
     whole = _Limits(max_drop=given.max_drop, max_unscored=given.max_unscored, strict=given.strict)
     default = flags.over(whole.over(Limits()))
-    tasks = {
-        name: replace(own.over(default), ignore=own.ignore) for name, own in given.tasks.items()
-    }
-    for name, limits in {"all tasks": default, **tasks}.items():
-        if limits.strict and limits.max_drop == 0:
-            raise RunError(
-                f"{name}: strict needs max_drop above 0: that nothing at all was lost can never be "
-                "shown"
-            )
-    return Policy(
+    policy = Policy(
         alpha=alpha or given.alpha or Policy().alpha,
         default=default,
-        tasks=tasks,
+        tasks={name: own.over(default) for name, own in given.tasks.items()},
         overall_max_drop=given.overall.max_drop if given.overall else None,
     )
+    known = list(known_tasks)
+    unknown = sorted(given.tasks.keys() - set(known))
+    faults = [f"{path}: tasks.{name}: unknown task{did_you_mean(name, known)}" for name in unknown]
+    faults += [
+        f"{where}: strict needs max_drop above 0: that nothing at all was lost can never be shown"
+        for where in _never_shown(policy, given, flags, path)
+    ]
+    if faults:
+        raise RunError("\n".join(faults))
+    return policy
+
+
+def _never_shown(
+    policy: Policy, given: _Policy, flags: _Limits, path: Path | None
+) -> Iterator[str]:
+    """The flag, or the place in the file, that asks for a proof that nothing at all was lost."""
+    if _is_never_shown(policy.default):
+        flag = "--strict" if flags.strict else "--max-drop" if flags.max_drop is not None else None
+        yield flag or str(path)
+    for name, own in given.tasks.items():
+        # What all tasks have is told once.
+        if (own.strict or own.max_drop is not None) and _is_never_shown(policy.tasks[name]):
+            yield f"{path}: tasks.{name}"
+
+
+def _is_never_shown(limits: Limits) -> bool:
+    return limits.strict and limits.max_drop == 0
 
 
 def _read(path: Path) -> _Policy:

@@ -5,7 +5,7 @@ one of its metrics. Names and schema are checked for all files at once, so that 
 message is enough to put everything right.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,14 @@ from llava_eval.sources.hub_rows import HUB_READERS
 from llava_eval.sources.llava_layout import READERS
 from llava_eval.sources.tsv_rows import TSV_READERS
 from llava_eval.spec import (
-    PAPER_TASKS,
     TaskSpec,
-    did_you_mean,
     expand_variants,
+    named_tasks,
     parse_task,
     read_fields,
+    suggestion,
 )
 from llava_eval.submit import FORMS
-
-ALL = "all"
 
 # Key of a task file -> what its value must be a name of.
 _TABLES: Mapping[str, Mapping[str, Any]] = {
@@ -67,21 +65,12 @@ def select_tasks(names: str, tasks: Mapping[str, TaskSpec]) -> list[TaskSpec]:
     """The tasks that a user names, in that order, each once.
 
     Args:
-        names: separated by commas, or `all` for the twelve of LLaVA-1.5.
+        names: separated by commas; `all` stands for the twelve of LLaVA-1.5.
 
     Raises:
         TaskError: no name, or unknown ones.
     """
-    if names == ALL:
-        return [tasks[name] for name in PAPER_TASKS if name in tasks]
-    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    if not wanted:
-        raise TaskError(f"no task named; known are {', '.join(tasks)}")
-    if unknown := [name for name in wanted if name not in tasks]:
-        raise TaskError(
-            "\n".join(f"unknown task {name!r}{_suggestion(name, tasks)}" for name in unknown)
-        )
-    return [tasks[name] for name in wanted]
+    return [tasks[name] for name in named_tasks(names, tasks)]
 
 
 def _read_tasks(path: Path) -> tuple[list[TaskSpec], list[str]]:
@@ -111,7 +100,7 @@ def _name_faults(fields: Mapping[str, Any]) -> Iterator[str]:
     for key, table in _TABLES.items():
         name = reduce(_value, key.split("."), fields)
         if isinstance(name, str) and name not in table:
-            yield f"{key}: unknown name {name!r}{_suggestion(name, table)}"
+            yield f"{key}: unknown name {name!r}{suggestion(name, table)}"
     metric = fields.get("metric")
     if isinstance(metric, str) and metric in FAMILIES:
         yield from _metric_faults(fields, metric)
@@ -121,15 +110,11 @@ def _metric_faults(fields: Mapping[str, Any], metric: str) -> Iterator[str]:
     metrics = FAMILIES[metric].metrics
     headline, published = fields.get("headline"), fields.get("published")
     if isinstance(headline, str) and headline not in metrics:
-        yield f"headline: {metric} has no {headline!r}{_suggestion(headline, metrics)}"
+        yield f"headline: {metric} has no {headline!r}{suggestion(headline, metrics)}"
     for name in published if isinstance(published, dict) else ():
         if name not in metrics:
-            yield f"published: {metric} has no {name!r}{_suggestion(str(name), metrics)}"
+            yield f"published: {metric} has no {name!r}{suggestion(str(name), metrics)}"
 
 
 def _value(node: Any, key: str) -> Any:
     return node.get(key) if isinstance(node, dict) else None
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    return did_you_mean(name, known) or f"; known are {', '.join(known)}"

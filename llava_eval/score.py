@@ -61,10 +61,11 @@ def score_task(
         seed: of the bootstrap.
     """
     family = FAMILIES[spec.metric]
+    answered = responses or {}
     scores = [
         _score(
             each,
-            (responses or {}).get(each.sample_id),
+            answered.get(each.sample_id),
             family,
             verdicts=(verdicts or {}).get(each.sample_id, ()),
             missing=missing,
@@ -85,7 +86,10 @@ def score_task(
             scored=len(scores) - unscored.total(),
             unscored=dict(sorted(unscored.items())),
         ),
-        unparsed=sum(score.extracted is None and score.reason is None for score in scores),
+        unparsed=sum(
+            score.extracted is None and score.reason is None and score.sample_id in answered
+            for score in scores
+        ),
         missing=missing if family.score else "unscored",
         groups={name: _told(group, family) for name, group in groups.items()},
     )

@@ -9,10 +9,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llava_eval.errors import TaskError
+
+ALL = "all"
+"""Stands for the tasks of the paper where tasks are named."""
 
 PAPER_TASKS = (
     "vqav2",
@@ -314,6 +320,33 @@ def parse_task(
         submission=task.submission,
         variant_of=task.name if variant else None,
     ), []
+
+
+def named_tasks(names: str, known: Iterable[str]) -> list[str]:
+    """The names of tasks that a user gives, in that order, each once.
+
+    Args:
+        names: separated by commas; `all` stands for the twelve of LLaVA-1.5.
+        known: those that there are.
+
+    Raises:
+        TaskError: no name, or unknown ones.
+    """
+    known = list(known)
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    if not given:
+        raise TaskError(f"no task named; known are {', '.join(known)}")
+    if unknown := [name for name in dict.fromkeys(given) if name not in (*known, ALL)]:
+        raise TaskError(
+            "\n".join(f"unknown task {name!r}{suggestion(name, known)}" for name in unknown)
+        )
+    paper = [name for name in PAPER_TASKS if name in known]
+    return list(dict.fromkeys(chain.from_iterable(paper if n == ALL else [n] for n in given)))
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What an unknown name may have meant, or else all that is known, to end a message with."""
+    return did_you_mean(name, known) or f"; known are {', '.join(known)}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

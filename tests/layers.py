@@ -173,7 +173,7 @@ LLAVA_EVAL = {
     "locks": "",
     "records": "",
     "resources": "errors",
-    "spec": "",
+    "spec": "errors",
     "registry": "spec submit prompts metrics/__init__ sources/llava_layout sources/hub_rows "
     "sources/tsv_rows resources errors",
     "sources/files": "spec errors",

@@ -37,7 +37,7 @@ def one_task(text: str) -> str:
     Raises:
         ArgumentTypeError: a list of names, or `all`.
     """
-    if text == "all" or "," in text:
+    if text.strip() == "all" or "," in text:
         raise ArgumentTypeError(f"expected the name of one task, got {text!r}")
     return text
 

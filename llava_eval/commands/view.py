@@ -1,5 +1,6 @@
 """`view`: a report in the browser, with pictures, from a small server on this machine."""
 
+import errno
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ HELP = "show runs or a report in the browser: samples with their pictures, compa
 
 PORT = 8765
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_FAULTS_OF_A_PORT = (errno.EADDRINUSE, errno.EACCES)
 # As a browser spells them.
 _OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
@@ -85,10 +87,12 @@ def _listen(host: str, number: int) -> socket.socket:
     except OSError as error:
         # What Python adds to the system's words says the address again.
         reason = str(error.strerror).partition(" (")[0]
-        raise FlagsError(
-            f"--host {host} --port {number}: {reason}; give another --port, or 0 for any that is "
-            "free"
-        ) from error
+        way_out = (
+            "give another --port, or 0 for any that is free"
+            if error.errno in _FAULTS_OF_A_PORT
+            else "give an address of this machine as --host"
+        )
+        raise FlagsError(f"--host {host} --port {number}: {reason}; {way_out}") from error
 
 
 def _address(listener: socket.socket) -> str:

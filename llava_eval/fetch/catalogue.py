@@ -13,10 +13,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llava_eval.errors import DataError, TaskError
-from llava_eval.spec import PAPER_TASKS, did_you_mean
-
-ALL = "all"
+from llava_eval.errors import DataError
+from llava_eval.spec import ALL, did_you_mean, named_tasks
 
 _FILE = Path(__file__).with_name("catalogue.yaml")
 
@@ -112,25 +110,13 @@ class Catalogue:
         """The tasks that a user names, each once, in that order.
 
         Args:
-            names: names, also several joined by commas; none or `all` for those of the paper.
+            names: names, also several joined by commas; none at all, like `all`, for those of the
+                paper.
 
         Raises:
             TaskError: unknown names, or empty ones.
         """
-        wanted = [name for text in names or [ALL] for name in text.split(",") if name]
-        if not wanted:
-            raise TaskError(f"no task named; known are {', '.join(self.tasks)}")
-        if ALL in wanted:
-            wanted = list(PAPER_TASKS)
-        if unknown := [name for name in wanted if name not in self.tasks]:
-            known = f"; known are {', '.join(self.tasks)}"
-            raise TaskError(
-                "\n".join(
-                    f"unknown task {name!r}{did_you_mean(name, self.tasks) or known}"
-                    for name in unknown
-                )
-            )
-        return [self.tasks[name] for name in dict.fromkeys(wanted)]
+        return [self.tasks[name] for name in named_tasks(",".join(names or [ALL]), self.tasks)]
 
 
 class _Strict(BaseModel):

@@ -189,6 +189,7 @@ def test_a_folder_without_task_files_is_refused(tmp_path):
         ("pope,gqa", ["pope", "gqa"]),
         (" gqa , gqa,pope,gqa", ["gqa", "pope"]),
         ("all", [name for name in PAPER_TASKS if name in SHIPPED]),
+        ("all, gqa,qbench", [*PAPER_TASKS, "qbench"]),
     ],
 )
 def test_tasks_come_once_and_in_the_order_named(names, expected):

@@ -139,6 +139,7 @@ def test_missing_answers_are_wrong_only_where_that_is_asked_for():
 def test_a_missing_answer_is_wrong_where_the_published_rule_reads_a_yes_in_nothing():
     pope, asked = TASKS["pope"], [sample(0, answers=("yes",)), sample(1, answers=("no",))]
     counted = score_task(pope, asked, {}, missing="wrong")
+    assert counted.summary.unparsed == 0
     assert counted.summary.metrics["accuracy"].value == 0.0
     assert counted.summary.metrics["recall"].value == 0.0
     assert score_task(pope, asked, {"0": response(0, "")}, missing="wrong").scores[0].metrics == {

@@ -191,6 +191,19 @@ def test_a_faulty_policy_is_refused(small, tmp_path, capsys, text, message):
     assert message in capsys.readouterr().err
 
 
+def test_all_faults_of_a_policy_are_named_with_their_place(small, tmp_path, capsys):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("strict: true\ntasks: {popee: {max_drop: 0}, gqaa: {max_drop: 1}, gqa: {}}\n")
+    assert check(small, "same", "--policy", str(policy)) == 2
+    faults = [line.partition("error: ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert faults[0].startswith(f"{policy}: tasks.gqaa: unknown task; did you mean gqa")
+    assert faults[1].startswith(f"{policy}: tasks.popee: unknown task; did you mean pope")
+    places = [fault.partition(": strict needs max_drop above 0")[0] for fault in faults[2:]]
+    assert places == [f"{policy}", f"{policy}: tasks.popee"]
+    assert check(small, "same", "--strict") == 2
+    assert "error: --strict: strict needs max_drop above 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -239,6 +252,20 @@ def test_what_is_no_baseline_is_refused(small, tmp_path, capsys, text):
     flags = ["check", "--baseline", str(stored), "--candidate", str(small / "same")]
     assert cli.main(flags) == 2
     assert "not a baseline; expected a run folder, or a file that" in capsys.readouterr().err
+
+
+def test_a_stored_baseline_that_cannot_be_read_is_told(small, tmp_path, monkeypatch, capsys):
+    stored = tmp_path / "b.json"
+    stored.write_text("{}")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    # Root may read it whatever its permissions.
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    flags = ["check", "--baseline", str(stored), "--candidate", str(small / "same")]
+    assert cli.main(flags) == 2
+    assert f"error: {stored}: cannot be read: Permission denied\n" in capsys.readouterr().err
 
 
 def test_a_stored_baseline_with_a_broken_summary_is_refused(small, tmp_path, capsys):

@@ -51,9 +51,14 @@ def test_a_port_that_is_taken_is_told_in_one_line(run, capsys):
     assert told in capsys.readouterr().err
 
 
-def test_a_host_that_is_not_this_machines_is_told(run, capsys):
-    assert cli.main(["view", str(run), "--host", "192.0.2.1", "--port", "0"]) == 2
-    assert "--host 192.0.2.1 --port 0: Cannot assign" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("host", "reason"), [("192.0.2.1", "Cannot assign requested address"), ("no host", "")]
+)
+def test_a_host_that_is_not_this_machines_is_told(run, capsys, host, reason):
+    assert cli.main(["view", str(run), "--host", host, "--port", "0"]) == 2
+    told = capsys.readouterr().err
+    assert f"--host {host} --port 0: {reason}" in told
+    assert told.endswith("; give an address of this machine as --host\n")
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,8 @@ def test_every_address_names_a_host(shipped):
         (["pope,gqa", "pope"], ["pope", "gqa"]),
         ([], PAPER_TASKS),
         (["all"], PAPER_TASKS),
+        (["pope, gqa "], ["pope", "gqa"]),
+        (["qbench", "all", "qa90"], ["qbench", *PAPER_TASKS, "qa90"]),
     ],
 )
 def test_tasks_come_once_and_in_the_order_named(names, expected, shipped):
@@ -149,7 +151,7 @@ def test_an_empty_name_does_not_mean_all(names, shipped):
 
 def test_unknown_tasks_are_all_named(shipped):
     with pytest.raises(TaskError) as caught:
-        shipped.select(["popee", "mmvet", "gqa", "xyz"])
+        shipped.select(["popee", "mmvet", "gqa", "all", "xyz"])
     first, second, third = str(caught.value).splitlines()
     assert first == "unknown task 'popee'; did you mean pope?"
     assert second == "unknown task 'mmvet'; did you mean mm_vet or mme?"
