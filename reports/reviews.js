@@ -2,12 +2,19 @@
 
 const questions = JSON.parse(document.getElementById("data").textContent);
 const pictures = JSON.parse(document.getElementById("pictures").textContent);
-const told = questions.map((question) => JSON.stringify(question).toLowerCase());
+const told = questions.map((question) => textsOf(question).join("\n").toLowerCase());
 const list = document.getElementById("reviews");
 const filter = document.getElementById("filter");
 const kinds = ["category", "winner"];
 const chosen = { category: "", winner: "" };
 const buttonsOf = (kind) => [...document.querySelectorAll(`[data-${kind}]`)];
+
+/** What a search looks through: the texts of a card, without the names of their fields. */
+function textsOf({ id, category, image, question, context, sides, reviews }) {
+  const answers = sides.flatMap(({ name, text }) => [name, text]);
+  const judgements = reviews.flatMap(({ by, said, flags }) => [by, said, flags]);
+  return [id, category, image, question, context, ...answers, ...judgements];
+}
 
 /** A text behind a line that opens it. */
 function folded(title, ...children) {

@@ -172,6 +172,15 @@ def test_the_page_filters_by_category_and_by_who_won(tmp_path, page):
 
 
 @pytest.mark.browser
+def test_the_filter_looks_through_texts_and_not_through_their_names(tmp_path, page):
+    path = written(tmp_path, review(0, (8, 6), text='he said "no"'), review(1, (6, 8), text="yes"))
+    page.goto(path.as_uri())
+    for words, number in (("sides", 0), ("context", 0), ('"no"', 1), ("yes", 1), ("ours", 2)):
+        page.fill("#filter", words)
+        assert page.inner_text("#shown") == f"{number} of 2 questions", words
+
+
+@pytest.mark.browser
 def test_a_word_without_end_stays_in_its_place(tmp_path, page):
     word = "w" * 1000
     endless = review(0, (8, 6), text=word, reference=word, image=word, flags=[word])
