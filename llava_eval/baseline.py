@@ -273,7 +273,8 @@ def _open_stored(path: Path, tasks: Mapping[str, TaskSpec]) -> StoredSide:
         raise RunError(f"{path}: a baseline of format {file.format}, not {FORMAT}; make a new one")
     families = {name: tasks[name].metric for name in file.tasks if name in tasks}
     if unknown := sorted(file.tasks.keys() - families.keys()):
-        raise RunError(f"{path}: no task file describes {', '.join(unknown)} any more")
+        names = ", ".join(unknown)
+        raise RunError(f"{path}: no task file describes {names} any more; make a new baseline")
     return StoredSide(path, file, families)
 
 
@@ -300,7 +301,7 @@ def write_baseline(
     kept = {}
     for name in names:
         if name not in tasks:
-            raise RunError(f"{name}: no task file describes it any more")
+            raise RunError(f"{name}: no task file describes it any more; leave it out of --tasks")
         result = side.read(name)
         metric = FAMILIES[tasks[name].metric].sample_metric
         kept[name] = _packed(result, metric, last_ranks.get(name, _LAST))

@@ -309,7 +309,6 @@ _NOT_COMPARED = (
     "command",
     "tasks",
     "model.launch",
-    "settings.output",
     "settings.limit",
 )
 

@@ -71,11 +71,6 @@ class Leases:
         """Whether nothing is open or lent."""
         return not self._open and not any(self._lent.values())
 
-    @property
-    def num_open(self) -> int:
-        """Prompts that nobody works on."""
-        return self._num_open
-
     def claim(self, worker: int) -> list[Prompt]:
         """Lends a worker the next prompts; empty where none are open.
 

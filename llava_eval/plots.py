@@ -40,10 +40,12 @@ _LONGEST_NAME = 36
 class _Point(NamedTuple):
     """A model's value, in the unit that is printed."""
 
-    name: str
     value: float
     below: float
     above: float
+
+
+_Named = tuple[str, _Point]
 
 
 def task_plot(board: Leaderboard, column: Column) -> Markup | None:
@@ -55,9 +57,9 @@ def task_plot(board: Leaderboard, column: Column) -> Markup | None:
     place = board.columns.index(column)
     measured, published = (
         [
-            point
+            (shown_name(row.name), point)
             for row in rows
-            if (cell := row.cells[place]) and (point := _point(row.name, cell.estimate))
+            if (cell := row.cells[place]) and (point := _point(cell.estimate))
         ]
         for rows in (board.measured, board.published)
     )
@@ -75,13 +77,12 @@ def task_plot(board: Leaderboard, column: Column) -> Markup | None:
         return svg.to_svg(figure, name=column.task, description=told)
 
 
-def _point(name: str, estimate: Estimate) -> _Point | None:
+def _point(estimate: Estimate) -> _Point | None:
     if estimate.value is None:
         return None
     scale = 100 if estimate.unit == "fraction" else 1
     low, high = estimate.ci95 or (estimate.value, estimate.value)
     return _Point(
-        name=shown_name(name),
         value=scale * estimate.value,
         # A bootstrap's interval need not have the value in it.
         below=max(0.0, scale * (estimate.value - low)),
@@ -89,13 +90,14 @@ def _point(name: str, estimate: Estimate) -> _Point | None:
     )
 
 
-def _draw_points(axes: "Axes", measured: Sequence[_Point], published: Sequence[_Point]) -> None:
-    points = [*measured, *published]
-    heights = range(len(points))
+def _draw_points(axes: "Axes", measured: Sequence[_Named], published: Sequence[_Named]) -> None:
+    names = [name for name, _ in (*measured, *published)]
+    heights = range(len(names))
+    points = [point for _, point in measured]
     axes.errorbar(
-        [point.value for point in measured],
-        heights[: len(measured)],
-        xerr=[[point.below for point in measured], [point.above for point in measured]],
+        [point.value for point in points],
+        heights[: len(points)],
+        xerr=[[point.below for point in points], [point.above for point in points]],
         fmt="o",
         color=svg.ACCENT,
         markersize=4.5,
@@ -103,18 +105,18 @@ def _draw_points(axes: "Axes", measured: Sequence[_Point], published: Sequence[_
         capsize=2.5,
     )
     axes.plot(
-        [point.value for point in published],
+        [point.value for _, point in published],
         heights[len(measured) :],
         "D",
         color=svg.MUTED,
         markerfacecolor=svg.GROUND,
         markersize=4.5,
     )
-    axes.set_yticks(heights, [point.name for point in points])
+    axes.set_yticks(heights, names)
     for label in axes.get_yticklabels()[len(measured) :]:
         label.set_color(svg.MUTED)
         label.set_fontstyle("italic")
-    axes.set_ylim(len(points) - 0.4, -0.6)
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
@@ -150,11 +152,7 @@ def trend_plot(column: Column, moments: Iterable[Moment], *, axis: str) -> Marku
     Returns:
         The element, or None where there are not two values.
     """
-    known = [
-        (moment, point)
-        for moment in moments
-        if (point := _point(str(moment.place), moment.estimate))
-    ]
+    known = [(moment, point) for moment in moments if (point := _point(moment.estimate))]
     if len(known) < 2:
         return None
     with svg.drawing(width=7.5, height=2.6) as figure:

@@ -41,6 +41,7 @@ class _Manifest(BaseModel):
 _MANIFEST = TypeAdapter(_Manifest)
 _SUMMARY = TypeAdapter(Summary)
 _SCORE = TypeAdapter(Score)
+_SCORE_AGAIN = "run `score` again to write it"
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:
@@ -58,7 +59,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     except ValueError as error:
         raise RunError(f"{path}: not JSON ({error}); {way_out}") from error
     if not isinstance(manifest, dict):
-        raise RunError(f"{path}: expected an object, got {type(manifest).__name__}")
+        raise RunError(f"{path}: expected an object, got {type(manifest).__name__}; {way_out}")
     _validated(_MANIFEST, manifest, f"{path}", way_out)
     return manifest
 
@@ -86,8 +87,10 @@ def is_scored(path: Path) -> bool:
 def scored_runs(paths: Sequence[Path]) -> list[Path]:
     """Those in which a task is scored; what else `runs/*` names is passed over with a warning.
 
+    What is not there is passed on, to be named by who reads it.
+
     Raises:
-        RunError: there is none, or one is not there.
+        RunError: all are there, and none is scored.
     """
     scored = [path for path in paths if is_scored(path) or not path.exists()]
     if not scored:
@@ -121,9 +124,12 @@ def read_summary(path: Path) -> Summary:
     """
     summary = _parse(_SUMMARY, _read(path), str(path))
     if summary.task != path.parent.name:
-        raise RunError(f"{path}: is about {summary.task!r}; expected {path.parent.name!r}")
+        raise RunError(
+            f"{path}: is about {summary.task!r}; expected {path.parent.name!r}; {_SCORE_AGAIN}"
+        )
     if summary.headline not in summary.metrics:
-        raise RunError(f"{path}: headline {summary.headline!r} is none of its metrics")
+        fault = f"headline {summary.headline!r} is none of its metrics"
+        raise RunError(f"{path}: {fault}; {_SCORE_AGAIN}")
     return summary
 
 
@@ -174,12 +180,11 @@ def _parse(adapter: TypeAdapter[Record], data: bytes, where: str) -> Record:
 
 
 def _parse_slowly(adapter: TypeAdapter[Record], data: bytes, where: str) -> Record:
-    way_out = "run `score` again to write it"
     try:
         record = json.loads(data)
     except ValueError as error:
-        raise RunError(f"{where}: not JSON ({error}); {way_out}") from error
-    return _validated(adapter, record, where, way_out)
+        raise RunError(f"{where}: not JSON ({error}); {_SCORE_AGAIN}") from error
+    return _validated(adapter, record, where, _SCORE_AGAIN)
 
 
 def _validated(adapter: TypeAdapter[Record], record: Any, where: str, way_out: str) -> Record:

@@ -84,7 +84,8 @@ def run_task(
                 failures.append(f"{answer.sample_id}: {answer.error}")
     if waiting:
         raise BackendError(
-            f"{len(waiting)} samples got no answer, the first is {next(iter(waiting))}"
+            f"{len(waiting)} samples got no answer, the first is {next(iter(waiting))}; the same "
+            "command asks them again"
         )
     store.finish(order)
     return TaskRun(

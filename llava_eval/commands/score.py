@@ -130,9 +130,10 @@ def _refuse_other_data(
     Raises:
         RunError: they are others.
     """
-    for _, fault in data_faults(asked, found):
+    if faults := [fault for _, fault in data_faults(asked, found)]:
+        others = " and from another ".join(faults)
         raise RunError(
-            f"{arguments.output} was asked {arguments.task} from another {fault}; choose another "
+            f"{arguments.output} was asked {arguments.task} from another {others}; choose another "
             "--output, or the --data that it was asked from"
         )
 

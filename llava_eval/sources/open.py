@@ -58,7 +58,7 @@ def open_task(spec: TaskSpec, data: str) -> Opened:
     if repeated := [sample_id for sample_id, number in times.items() if number > 1]:
         raise DataError(
             f"{_name(spec, origin)}: {len(repeated)} ids stand there more than once, "
-            f"the first is {repeated[0]}"
+            f"the first is {repeated[0]}; get the published data anew, or leave out what is doubled"
         )
     if data != MINI and len(samples) != spec.num_samples:
         _logger.warning(

@@ -71,7 +71,10 @@ def read_shelf(report: Path) -> dict[str, ViewedRun]:
         RunError: the folder holds no report, or what it says of its runs is broken.
     """
     if not (report / "leaderboard.html").is_file():
-        raise RunError(f"{report}: neither a run, for no task in it is scored, nor a report")
+        raise RunError(
+            f"{report}: neither a run, for no task in it is scored, nor a report; run `score`, or "
+            "give the folder that `report` wrote"
+        )
     path = report / INDEX
     if not path.is_file():
         _logger.warning("%s: no %s; make the report again to see pictures", report, INDEX)

@@ -51,7 +51,7 @@ def test_a_folder_without_manifest_has_an_empty_one(tmp_path):
     ("text", "said"),
     [
         ("{", "not JSON"),
-        ("[]", "expected an object, got list"),
+        ("[]", "expected an object, got list; run the command again to write it"),
         ('{"warning": 5}', "warning: Input should be a valid string; run the command again"),
         ('{"settings": []}', "settings: Input should be a valid dict"),
         ('{"tasks": []}', "tasks: Input should be a valid dict"),
@@ -91,8 +91,8 @@ def test_a_folder_without_scores_is_told_what_to_do(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"metrics": {}}, "headline 'accuracy' is none of its metrics"),
-        ({"task": "pope"}, "is about 'pope'; expected 'gqa'"),
+        ({"metrics": {}}, "headline 'accuracy' is none of its metrics; run `score` again"),
+        ({"task": "pope"}, "is about 'pope'; expected 'gqa'; run `score` again"),
         ({"counts": {"samples": "many", "scored": 1, "unscored": {}}}, "counts.samples: Input"),
         ({"version": None}, "version: Input should be a valid integer; run `score` again"),
     ],

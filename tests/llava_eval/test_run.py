@@ -160,7 +160,8 @@ def test_a_backend_that_leaves_prompts_unanswered_is_reported(tmp_path: Path) ->
         def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
             return super().generate(prompts[:1])
 
-    with pytest.raises(BackendError, match="2 samples got no answer, the first is 1"):
+    told = "2 samples got no answer, the first is 1; the same command asks"
+    with pytest.raises(BackendError, match=told):
         run(tmp_path, make_prompts(3), Lazy())
 
 

@@ -68,11 +68,14 @@ def test_answers_that_fit_nothing_are_counted(caplog) -> None:
 def test_a_run_is_not_scored_by_other_files_than_it_was_asked_from(capsys) -> None:
     write_answers(Path("a.jsonl"))
     Path("out").mkdir()
-    asked = {"data": "mini", "files": {"gqa/llava_gqa_testdev_balanced.jsonl": "0123"}}
+    names = ("gqa/data/testdev_balanced_questions.json", "gqa/llava_gqa_testdev_balanced.jsonl")
+    asked = {"data": "mini", "files": dict.fromkeys(names, "0123")}
     Path("out/manifest.json").write_text(json.dumps({"tasks": {"gqa": asked}}))
     assert score("--output", "out") == 2
     said = capsys.readouterr().err
-    assert "out was asked gqa from another gqa/llava_gqa_testdev_balanced.jsonl" in said
+    first, second = (f"from another {name} 0123 and " for name in names)
+    assert f"out was asked gqa {first}" in said
+    assert f" and {second}" in said
     assert not Path("out/gqa").exists()
 
 

@@ -43,5 +43,5 @@ def test_ids_must_not_repeat(own_mini):
         load_samples(TASKS["gqa"], str(own_mini))
     assert str(caught.value) == (
         "gqa/llava_gqa_testdev_balanced.jsonl: 1 ids stand there more than once, "
-        "the first is 2001003"
+        "the first is 2001003; get the published data anew, or leave out what is doubled"
     )

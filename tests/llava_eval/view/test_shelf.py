@@ -52,7 +52,8 @@ def test_a_key_that_would_lead_elsewhere_is_refused(tmp_path, key):
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):
-    with pytest.raises(RunError, match="neither a run, for no task in it is scored, nor a report"):
+    told = "neither a run, for no task in it is scored, nor a report; run `score`"
+    with pytest.raises(RunError, match=told):
         read_shelf(tmp_path)
 
 
