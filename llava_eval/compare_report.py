@@ -15,7 +15,7 @@ from llava_eval.compare_text import compared_lines
 from llava_eval.errors import RunError
 from llava_eval.records import Response
 from llava_eval.spec import TaskSpec
-from llava_eval.store import read_responses, write_atomically
+from llava_eval.store import finished_responses, write_atomically
 
 FLIPS_SHOWN = 500
 """Of each task and direction: a page of twelve tasks stays below some MB."""
@@ -192,12 +192,11 @@ def _told(
 ) -> Mapping[str, str]:
     first, second = (responses.get(flip.sample_id) for responses in answers)
     asked = second or first
-    image = asked.metadata.get("image") if asked else None
     told = {
         "task": pair.task,
         "id": flip.sample_id,
         "direction": direction,
-        "image": ", ".join(map(str, image)) if isinstance(image, list) else image,
+        "image": asked.image if asked else None,
         "prompt": asked.prompt if asked else None,
         "first": first.text if first else None,
         "second": second.text if second else None,
@@ -208,6 +207,4 @@ def _told(
 
 
 def _answers(side: Side, task: str) -> Mapping[str, Response]:
-    path = side.folder / task / "responses.jsonl" if isinstance(side, RunSide) else None
-    responses = read_responses(path) if path and path.exists() else []
-    return {response.sample_id: response for response in responses}
+    return finished_responses(side.folder / task) if isinstance(side, RunSide) else {}

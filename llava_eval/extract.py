@@ -11,7 +11,8 @@ from string import ascii_uppercase
 from typing import Literal
 
 _OCR_QUESTION = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
-_OCR_LABEL = "Reference OCR token:"
+OCR_LABEL = "Reference OCR token:"
+"""Begins TextVQA's line of machine-read words."""
 
 
 def gqa_answer(text: str) -> str:
@@ -132,8 +133,8 @@ def textvqa_question(prompt: str) -> str:
             return found.group(1).lower()
         raise ValueError(f"no 'Question: ... Short answer:' in the prompt {prompt!r}")
     lines = prompt.split("\n")
-    if f"{_OCR_LABEL} " in prompt and len(lines) == 3:
-        return lines[1 if prompt.startswith(_OCR_LABEL) else 0].lower()
+    if f"{OCR_LABEL} " in prompt and len(lines) == 3:
+        return lines[1 if prompt.startswith(OCR_LABEL) else 0].lower()
     if len(lines) == 2:
         return lines[0].lower()
     raise ValueError(f"expected a question, OCR tokens and an instruction a line, got {prompt!r}")

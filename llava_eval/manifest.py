@@ -53,9 +53,9 @@ def describe_task(spec: TaskSpec, origin: Origin) -> dict[str, Any]:
     for name in origin.files:
         path = origin.root / name
         if path.is_file():
-            files[name] = _sha256(path)
+            files[name] = sha256_of(path)
         for inside in sorted(path.rglob("*.txt")):
-            files[f"{name}/{inside.relative_to(path)}"] = _sha256(inside)
+            files[f"{name}/{inside.relative_to(path)}"] = sha256_of(inside)
     return {
         "version": spec.version,
         "protocol": spec.protocol,
@@ -66,7 +66,12 @@ def describe_task(spec: TaskSpec, origin: Origin) -> dict[str, Any]:
     }
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hash of a file's bytes, in hexadecimal.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:

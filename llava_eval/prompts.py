@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from string import ascii_uppercase
 
+from llava_eval.extract import OCR_LABEL
 from llava_eval.records import Prompt, Sample
 from llava_eval.spec import TaskSpec
 
@@ -49,7 +50,7 @@ def _without_ocr(sample: Sample) -> str:
     Source: haotian-liu/LLaVA issue 1326.
     """
     lines = sample.question.split("\n")
-    return "\n".join(line for line in lines if not line.startswith("Reference OCR token:"))
+    return "\n".join(line for line in lines if not line.startswith(OCR_LABEL))
 
 
 def _marked(sample: Sample, text: str) -> str:

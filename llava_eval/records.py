@@ -129,6 +129,12 @@ class Response:
         reason = self.metadata.get("error")
         return None if reason is None else str(reason)
 
+    @property
+    def image(self) -> str | None:
+        """Name of its picture, or of all of them; None where nothing tells."""
+        image = self.metadata.get("image")
+        return ", ".join(map(str, image)) if isinstance(image, list) else image
+
 
 NOT_JUDGED = "not_judged"
 """Why an answer has no value that no judge has read yet."""

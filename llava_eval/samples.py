@@ -49,9 +49,7 @@ def read_rows(folder: Path, summary: Summary) -> list[Row]:
         RunError: scores or answers are broken.
     """
     scores = results.read_scores(folder / "scores.jsonl")
-    path = folder / "responses.jsonl"
-    answers = store.read_responses(path) if path.exists() else []
-    responses = {response.sample_id: response for response in answers}
+    responses = store.finished_responses(folder)
     return [_row(score, responses.get(score.sample_id), summary) for score in scores]
 
 
@@ -80,10 +78,9 @@ def _row(score: Score, response: Response | None, summary: Summary) -> Row:
 
 
 def _answer(response: Response) -> dict[str, str | None]:
-    image = response.metadata.get("image")
     return {
         "prompt": response.prompt,
-        "image": ", ".join(map(str, image)) if isinstance(image, list) else image,
+        "image": response.image,
         "text": response.text,
         "error": response.error,
     }

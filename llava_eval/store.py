@@ -248,6 +248,16 @@ class TaskStore:
                 path.unlink(missing_ok=True)
 
 
+def finished_responses(folder: Path) -> dict[str, Response]:
+    """What `finish` left in a task's folder, by sample id; empty where nothing is finished.
+
+    Raises:
+        RunError: the file is broken.
+    """
+    path = folder / _FINISHED
+    return _latest([path] if path.exists() else [])
+
+
 def _written(whole: Path) -> list[Path]:
     """What there is of a file: what was finished, then the parts."""
     return [*([whole] if whole.exists() else []), *_parts(whole)]

@@ -178,7 +178,7 @@ LLAVA_EVAL = {
     "sources/tsv_rows resources errors",
     "sources/files": "spec errors",
     "sources/mmbench": "sources/files spec records errors",
-    "sources/vqa": "sources/files sources/questions spec records",
+    "sources/vqa": "sources/files sources/questions extract spec records",
     "sources/llava_layout": "sources/vqa sources/files sources/mmbench sources/questions extract "
     "spec records errors sources/scienceqa sources/seed sources/mme "
     "sources/open_ended sources/qbench",
@@ -186,7 +186,7 @@ LLAVA_EVAL = {
     "sources/qbench": "sources/files spec records errors",
     "sources/scienceqa": "sources/files spec records errors",
     "sources/seed": "sources/files sources/questions spec records errors",
-    "sources/mme": "sources/files sources/questions spec records errors",
+    "sources/mme": "sources/files sources/questions sources/vqa spec records errors",
     "sources/questions": "sources/files records",
     "sources/parquet": "errors",
     "sources/hub_rows": "sources/parquet sources/vqa sources/mmbench sources/scienceqa "
@@ -200,8 +200,8 @@ LLAVA_EVAL = {
     "records errors",
     "mini/scenes": "",
     "mini/files": "",
-    "mini/vqa": "mini/files mini/scenes",
-    "mini/yes_no": "mini/files mini/scenes",
+    "mini/vqa": "mini/files mini/scenes sources/vqa",
+    "mini/yes_no": "mini/files mini/scenes sources/vqa",
     "mini/choice": "mini/files mini/scenes sources/mmbench",
     "mini/letter": "mini/files mini/scenes sources/scienceqa sources/seed",
     "mini/mme": "mini/files mini/scenes sources/mme",
@@ -216,7 +216,7 @@ LLAVA_EVAL = {
     "fetch/download": "fetch/archives fetch/verify errors",
     "fetch/watch": "fetch/download",
     "fetch/plan": "fetch/archives fetch/catalogue fetch/download fetch/verify locks errors",
-    "prompts": "spec records errors",
+    "prompts": "extract spec records errors",
     "store": "locks records errors",
     "leases": "records",
     "threads": "",

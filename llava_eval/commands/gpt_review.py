@@ -1,6 +1,5 @@
 """`gpt-review`: a judge compares a model's answers with reference answers, as LLaVA's scripts."""
 
-import hashlib
 import logging
 import re
 import sys
@@ -30,7 +29,7 @@ from llava_eval.commands.judging import (
     write_judging,
 )
 from llava_eval.errors import DataError
-from llava_eval.manifest import describe_environment
+from llava_eval.manifest import describe_environment, sha256_of
 from llava_eval.review.ledger import Ledger, ReviewRequest
 from llava_eval.review.price import estimate_tokens
 from llava_eval.review.questions import (
@@ -252,7 +251,7 @@ def _made_with(arguments: Namespace, asked: QuestionSet) -> dict[str, Any]:
         "votes": arguments.votes,
         "both_orders": arguments.both_orders,
         "files": {
-            name: {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            name: {"path": str(path), "sha256": sha256_of(path)}
             for name, path in paths.items()
             if path is not None
         },

@@ -38,7 +38,7 @@ from llava_eval.review.tasks import Answered
 from llava_eval.run import TaskRun, run_task
 from llava_eval.score import score_task, write_scores
 from llava_eval.spec import TaskSpec
-from llava_eval.store import TaskStore, locked, read_responses, set_aside
+from llava_eval.store import TaskStore, finished_responses, locked, set_aside
 from llava_eval.table import Output, next_steps, summary_table
 
 HELP = "ask a model the questions of some tasks, score its answers, write the report"
@@ -234,8 +234,9 @@ def _measure(
 def _judged_responses(plan: TaskPlan, folder: Path) -> dict[str, Response]:
     """The answers that a judge may have read; empty where none is needed, or nothing is scored."""
     needs_judge = FAMILIES[plan.spec.metric].grade is not None
-    files = (folder / plan.spec.name / name for name in _SCORED)
-    return _responses(plan, folder) if needs_judge and all(map(Path.exists, files)) else {}
+    own = folder / plan.spec.name
+    is_scored = all((own / name).exists() for name in _SCORED)
+    return finished_responses(own) if needs_judge and is_scored else {}
 
 
 def _ask(plan: TaskPlan, folder: Path, *, backend: Backend, screen: Screen) -> TaskRun:
@@ -261,27 +262,23 @@ def _score(plan: TaskPlan, folder: Path, *, before: Mapping[str, Response]) -> S
     """
     if not before:
         return _score_with(plan, folder, verdicts={}, judge=None)
-    old, now = folder / plan.spec.name, _responses(plan, folder)
+    own = folder / plan.spec.name
+    now = finished_responses(own)
     verdicts = {
         score.sample_id: score.verdicts
-        for score in read_scores(old / "scores.jsonl")
+        for score in read_scores(own / "scores.jsonl")
         if score.verdicts and now.get(score.sample_id) == before.get(score.sample_id)
     }
-    judge = read_summary(old / "summary.json").judge if verdicts else None
+    judge = read_summary(own / "summary.json").judge if verdicts else None
     return _score_with(plan, folder, verdicts=verdicts, judge=judge)
 
 
 def _score_with(plan: TaskPlan, folder: Path, *, verdicts: Verdicts, judge: str | None) -> Summary:
-    responses = _responses(plan, folder)
+    responses = finished_responses(folder / plan.spec.name)
     scores, unnamed = score_task(plan.spec, plan.samples, responses, verdicts=verdicts)
     summary = replace(unnamed, judge=judge)
     write_scores(folder / plan.spec.name, scores, summary)
     return summary
-
-
-def _responses(plan: TaskPlan, folder: Path) -> dict[str, Response]:
-    finished = TaskStore(folder / plan.spec.name).finished
-    return {response.sample_id: response for response in read_responses(finished)}
 
 
 def _have_judged(
@@ -300,9 +297,8 @@ def _have_judged(
         if name not in judge.askers:
             told.append(summary)
             continue
-        answered = Answered(
-            samples=plan.samples, responses=_responses(plan, folder), model_id=model_id
-        )
+        responses = finished_responses(folder / name)
+        answered = Answered(samples=plan.samples, responses=responses, model_id=model_id)
         judged = judge.review(name, answered, folder / name)
         told.append(_score_with(plan, folder, verdicts=judged.verdicts, judge=judged.judge))
         faults += judged.faults

@@ -10,7 +10,6 @@ Files = dict[str, bytes]
 Record = Mapping[str, Any]
 
 NUM_PICTURES = 16
-INSTRUCTION = "Answer the question using a single word or phrase."
 
 
 def question_record(

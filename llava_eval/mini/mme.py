@@ -18,7 +18,7 @@ from llava_eval.mini.scenes import (
     jpeg,
     random_scene,
 )
-from llava_eval.sources.mme import IN_SUBFOLDER, mme_question
+from llava_eval.sources.mme import ENDING, IN_SUBFOLDER, mme_question
 
 _NUM_PICTURES = 2
 # Category -> what its questions are about.
@@ -38,7 +38,6 @@ _CATEGORIES = {
     "text_translation": "word",
     "code_reasoning": "sum",
 }
-_ENDING = "Please answer yes or no."
 _WORDS = ("bank", "cafe", "exit", "hotel", "milk", "park", "stop", "taxi")
 
 
@@ -57,7 +56,7 @@ def mme() -> Files:
             files[f"MME/MME_Benchmark_release_version/{image}"] = jpeg(picture)
             blanks = "  " if (category, number) == ("OCR", 1) else " "
             for claim, answer in zip(claims, ("Yes", "No"), strict=True):
-                lines.append(f"{name}\t{claim}{blanks}{_ENDING}\t{answer}\n")
+                lines.append(f"{name}\t{claim}{blanks}{ENDING}\t{answer}\n")
                 questions.append(question_record(image, image, mme_question(claim), category))
         files[f"MME/eval_tool/Your_Results/{category}.txt"] = "".join(lines).encode()
     files["MME/llava_mme.jsonl"] = json_lines(questions)

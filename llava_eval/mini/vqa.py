@@ -11,7 +11,6 @@ from dataclasses import replace
 from random import Random
 
 from llava_eval.mini.files import (
-    INSTRUCTION,
     NUM_PICTURES,
     Files,
     Record,
@@ -27,6 +26,7 @@ from llava_eval.mini.scenes import (
     questions_about,
     random_scene,
 )
+from llava_eval.sources.vqa import short_answer_text, textvqa_text, vizwiz_text
 
 _FIRST_TEXTVQA_ID = 34602
 # fmt: off
@@ -51,9 +51,9 @@ def textvqa() -> Files:
         tokens = [word.upper() for word in words]
         files[f"textvqa/train_images/{image_id}.jpg"] = jpeg(draw_sign(tokens, color))
         # Every eighth sign is one that the OCR did not read, as happens in the real file.
-        read = "" if number % 8 == 7 else ", ".join(tokens)
+        read = [] if number % 8 == 7 else tokens
         for text, answer in _sign_questions(words, color):
-            prompt = f"{text}\nReference OCR token: {read}\n{INSTRUCTION}"
+            prompt = textvqa_text(text, read)
             questions.append(question_record(image_id, f"{image_id}.jpg", prompt))
             annotations.append(
                 {
@@ -105,7 +105,7 @@ def gqa() -> Files:
             question_id = f"20{number:02}{place:03}"
             annotations[question_id] = _gqa_annotation(question, image_id)
             if place < _NUM_GQA_ASKED:
-                prompt = f"{question.text}\n{INSTRUCTION}"
+                prompt = short_answer_text(question.text)
                 questions.append(question_record(question_id, f"{image_id}.jpg", prompt))
     files["gqa/llava_gqa_testdev_balanced.jsonl"] = json_lines(questions)
     files["gqa/data/testdev_balanced_questions.json"] = json.dumps(annotations).encode()
@@ -136,8 +136,7 @@ def vqav2() -> Files:
     for question_id, image_id, question, picture in _vqa_questions(Random("vqav2")):
         name = f"COCO_test2015_{image_id:012}.jpg"
         files[f"vqav2/test2015/{name}"] = picture
-        text = f"{question.text}\n{INSTRUCTION}"
-        questions.append(question_record(question_id, name, text))
+        questions.append(question_record(question_id, name, short_answer_text(question.text)))
     asked = questions[: len(questions) * 2 // 3]
     files["vqav2/llava_vqav2_mscoco_test-dev2015.jsonl"] = json_lines(asked)
     files["vqav2/llava_vqav2_mscoco_test2015.jsonl"] = json_lines(questions)
@@ -193,11 +192,6 @@ def _answer_type(question: Question) -> str:
     return "number" if question.topic == "count" else "other"
 
 
-_UNANSWERABLE_INSTRUCTION = (
-    "When the provided information is insufficient, respond with 'Unanswerable'."
-)
-
-
 def vizwiz() -> Files:
     """The test set in LLaVA's question file; the place of a picture is its question's id."""
     files: Files = {}
@@ -205,8 +199,7 @@ def vizwiz() -> Files:
     for number, (question, picture) in enumerate(_vizwiz_questions(Random("vizwiz"))):
         name = f"VizWiz_test_{number:08}.jpg"
         files[f"vizwiz/test/{name}"] = picture
-        text = f"{question.text}\n{_UNANSWERABLE_INSTRUCTION}\n{INSTRUCTION}"
-        questions.append(question_record(number, name, text))
+        questions.append(question_record(number, name, vizwiz_text(question.text)))
     files["vizwiz/llava_test.jsonl"] = json_lines(questions)
     return files
 

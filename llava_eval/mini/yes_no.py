@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
-from llava_eval.mini.files import INSTRUCTION, Files, Record, json_lines, question_record
+from llava_eval.mini.files import Files, Record, json_lines, question_record
 from llava_eval.mini.scenes import COLORS, SHAPES, Thing, draw_scene, jpeg, random_scene
+from llava_eval.sources.vqa import short_answer_text
 
 _NUM_POPE_PICTURES = 10
 # In the order of the question file; the annotations count from 1 in every category.
@@ -26,7 +27,7 @@ def pope() -> Files:
         rows = _pope_rows(category, scenes, random)
         files[f"pope/coco/coco_pope_{category}.json"] = json_lines(rows)
         questions.extend(
-            question_record(first_id + n, row["image"], f"{row['text']}\n{INSTRUCTION}", category)
+            question_record(first_id + n, row["image"], short_answer_text(row["text"]), category)
             for n, row in enumerate(rows)
         )
     files["pope/llava_pope_test.jsonl"] = json_lines(questions)

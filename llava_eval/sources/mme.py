@@ -15,13 +15,14 @@ from llava_eval.errors import DataError
 from llava_eval.records import ImageRef, Sample
 from llava_eval.sources.files import refuse, require_files
 from llava_eval.sources.questions import read_questions
+from llava_eval.sources.vqa import SHORT_ANSWER, short_answer_text
 from llava_eval.spec import LayoutSource
 
-WORD_INSTRUCTION = "Answer the question using a single word or phrase."
+ENDING = "Please answer yes or no."
+"""Of every question as the benchmark asks it."""
 IN_SUBFOLDER = ("artwork", "celebrity", "landmark", "posters", "scene")
 """Categories whose pictures lie one level deeper, in `images/`."""
 
-_ENDING = "Please answer yes or no."
 _ANSWERS = ("yes", "no")
 _PAIR_FOLDER = "questions_answers_YN"
 _PICTURE_FOLDER = "images"
@@ -76,7 +77,7 @@ def read_mme(source: LayoutSource, root: Path) -> list[Sample]:
 
 def mme_question(question: str) -> str:
     """An official question in the words of LLaVA's question file."""
-    return f"{_bare(question)}\n{WORD_INSTRUCTION}"
+    return short_answer_text(_bare(question))
 
 
 def mme_sample_id(question_id: str, question: str) -> str:
@@ -119,7 +120,7 @@ def read_table(path: Path, *, columns: int) -> Iterator[list[str]]:
 
 
 def _bare(question: str) -> str:
-    for ending in (WORD_INSTRUCTION, _ENDING):
+    for ending in (SHORT_ANSWER, ENDING):
         question = question.strip().removesuffix(ending)
     return question.strip()
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llava_eval.extract import OCR_LABEL
 from llava_eval.records import ImageRef, Sample
 from llava_eval.sources.files import Fields, check_records, read_json, refuse, require_files
 from llava_eval.sources.questions import read_questions
@@ -44,7 +45,7 @@ def textvqa_text(question: str, ocr_tokens: Sequence[str] | None) -> str:
     question = question.capitalize()
     if ocr_tokens is None:
         return short_answer_text(question)
-    return f"{question}\nReference OCR token: {', '.join(ocr_tokens)}\n{SHORT_ANSWER}"
+    return f"{question}\n{OCR_LABEL} {', '.join(ocr_tokens)}\n{SHORT_ANSWER}"
 
 
 _SEMANTIC_TYPES = {
