@@ -16,13 +16,11 @@ from typing import Any
 
 from llava_eval.errors import AnswersError
 from llava_eval.extract import textvqa_question
+from llava_eval.faults import shortened, type_fault
 from llava_eval.records import Prompt, Response, Sample
 
 _logger = logging.getLogger(__name__)
 
-MAX_FAULTS_SHOWN = 5
-
-_NAMES = {int: "an integer", str: "a string", dict: "an object"}
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "question_id": (int, str),
     "text": (str,),
@@ -76,19 +74,12 @@ def read_answers(path: Path) -> list[Response]:
         except ValueError as error:
             faults.append(f"{path}:{number}: {error}")
     if faults:
-        raise AnswersError("\n".join(_shortened(faults)))
+        raise AnswersError(shortened(faults))
     if not answers:
         raise AnswersError(f"{path}: empty; expected an answer record a line")
     if num_commas:
         _logger.warning("%s: a comma at the end of %d lines was passed over", path, num_commas)
     return answers
-
-
-def _shortened(faults: Sequence[str]) -> list[str]:
-    shown = list(faults[:MAX_FAULTS_SHOWN])
-    if hidden := len(faults) - len(shown):
-        shown.append(f"and {hidden} more lines")
-    return shown
 
 
 def _apart(line: bytes) -> list[bytes]:
@@ -149,9 +140,9 @@ def _missing(record: Mapping[str, Any]) -> list[str]:
 
 def _mistyped(record: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name}: expected {' or '.join(_NAMES[kind] for kind in kinds)}, got {record[name]!r}"
+        fault
         for name, kinds in _TYPES.items()
-        if record.get(name) is not None and type(record[name]) not in kinds
+        if (value := record.get(name)) is not None and (fault := type_fault(name, value, kinds))
     ]
 
 

@@ -1,6 +1,6 @@
 """What a gate allows: limits for all tasks, and for single ones, from flags and a YAML file."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llava_eval.errors import RunError
-from llava_eval.spec import did_you_mean
+from llava_eval.spec import did_you_mean, schema_fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,13 +137,11 @@ def _read(path: Path) -> _Policy:
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise RunError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
-        faults = [_fault(detail["loc"], detail["type"], detail["msg"]) for detail in error.errors()]
+        faults = [schema_fault(detail, _keys) for detail in error.errors()]
         raise RunError("\n".join(f"{path}: {fault}" for fault in faults)) from error
 
 
-def _fault(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    where = ".".join(map(str, location)) or "the whole"
-    if kind != "extra_forbidden":
-        return f"{where}: {message}"
-    keys = _TaskLimits.model_fields if location[0] == "tasks" else _Policy.model_fields
-    return f"{where}: unknown key{did_you_mean(str(location[-1]), keys)}"
+def _keys(location: Sequence[str]) -> Iterable[str]:
+    """The keys that may stand where an unknown one was found."""
+    parts: Mapping[str, type[BaseModel]] = {"tasks": _TaskLimits, "overall": _Overall}
+    return parts.get(location[0] if len(location) > 1 else "", _Policy).model_fields

@@ -6,7 +6,7 @@ styles, metric families) are checked by `registry`, which knows the tables.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import chain
@@ -289,7 +289,7 @@ def parse_task(
     try:
         task = _Task.model_validate(fields)
     except ValidationError as error:
-        return None, [_fault(detail) for detail in error.errors()]
+        return None, [schema_fault(detail, _keys) for detail in error.errors()]
     layout, hub, tsv = task.sources.llava_layout, task.sources.hub, task.sources.tsv
     return TaskSpec(
         name=f"{task.name}-{variant}" if variant else task.name,
@@ -355,10 +355,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def _fault(detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
+def schema_fault(
+    detail: Any, keys_at: Callable[[Sequence[str]], Iterable[str]] = lambda location: ()
+) -> str:
+    """What pydantic found wrong at one place, in a line.
+
+    Args:
+        detail: one of the `errors()` of a `ValidationError`.
+        keys_at: location of an unknown key -> keys that may stand there.
+    """
+    where = ".".join(str(part) for part in detail["loc"]) or "the whole"
     if detail["type"] == "extra_forbidden":
-        return f"{where}: unknown key{did_you_mean(str(detail['loc'][-1]), _keys(detail['loc']))}"
+        key, known = str(detail["loc"][-1]), keys_at(detail["loc"])
+        return f"{where}: unknown key{did_you_mean(key, known)}"
     if detail["type"] == "missing":
         return f"{where}: missing"
     return f"{where}: {detail['msg']} (got {detail['input']!r})"

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from llava_eval.errors import VerdictsError
+from llava_eval.faults import shortened, type_fault
 from llava_eval.records import Sample, Verdict
-
-MAX_FAULTS_SHOWN = 5
 
 # Under which a review keeps its scores; older ones call them `score`.
 _SCORES = ("tuple", "scores", "score")
@@ -40,7 +39,6 @@ _METADATA_TYPES: Mapping[str, tuple[type, ...]] = {
     "flags": (list,),
     "shown": (dict,),
 }
-_NAMES = {int: "an integer", str: "a string", list: "a list", dict: "an object"}
 # MM-Vet's evaluator calls the question 17 `v1_17`.
 _GRADED_PREFIX = "v1_"
 
@@ -268,9 +266,9 @@ def _mistyped(record: Mapping[str, Any]) -> str | None:
     """The first field of another type than it must have; None where there is none."""
     for part, types in ((record, _TYPES), (review_metadata(record), _METADATA_TYPES)):
         for name, kinds in types.items():
-            if (value := part.get(name)) is not None and type(value) not in kinds:
-                expected = " or ".join(_NAMES[kind] for kind in kinds)
-                return f"{name}: expected {expected}, got {json.dumps(value)[:40]}"
+            value = part.get(name)
+            if value is not None and (fault := type_fault(name, value, kinds)):
+                return fault
     return None
 
 
@@ -370,11 +368,8 @@ def _grades(given: Any) -> list[Verdict | None]:
 
 
 def _refuse(faults: Sequence[str]) -> None:
-    shown = list(faults[:MAX_FAULTS_SHOWN])
-    if hidden := len(faults) - len(shown):
-        shown.append(f"and {hidden} more faults like these")
-    if shown:
-        raise VerdictsError("\n".join(shown))
+    if faults:
+        raise VerdictsError(shortened(faults))
 
 
 def match_verdicts(samples: Sequence[Sample], runs: Sequence[Run]) -> MatchedVerdicts:

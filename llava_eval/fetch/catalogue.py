@@ -8,13 +8,13 @@ path leads out of the root) is checked here as well.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llava_eval.errors import DataError
-from llava_eval.spec import ALL, did_you_mean, named_tasks
+from llava_eval.spec import ALL, did_you_mean, named_tasks, schema_fault
 
 _FILE = Path(__file__).with_name("catalogue.yaml")
 
@@ -180,7 +180,7 @@ def load_catalogue(path: Path = _FILE) -> Catalogue:
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise DataError(
-            "\n".join(f"{path.name}: {_fault(detail)}" for detail in error.errors())
+            "\n".join(f"{path.name}: {schema_fault(detail)}" for detail in error.errors())
         ) from error
     if faults := list(_faults(given)):
         raise DataError("\n".join(f"{path.name}: {fault}" for fault in faults))
@@ -227,15 +227,6 @@ def _file(file: _File) -> DataFile:
 
 def _form(file: _File) -> Form | None:
     return file.form or _FORMS.get(PurePosixPath(file.path).suffix)
-
-
-def _fault(detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"{where}: unknown key"
-    if detail["type"] == "missing":
-        return f"{where}: missing"
-    return f"{where}: {detail['msg']} (got {detail['input']!r})"
 
 
 def _faults(catalogue: _Catalogue) -> Iterator[str]:

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from llava_eval.errors import DataError
+from llava_eval.faults import shortened, type_fault
 from llava_eval.spec import LayoutSource
 
 Fields = Mapping[str, tuple[type, ...]]
 """Key of a record -> types that its value may have."""
 
-MAX_FAULTS_SHOWN = 5
-
 _NO_FIELDS: Fields = {}
-_TYPE_NAMES = {int: "an integer", str: "a string", list: "a list", dict: "an object"}
 
 
 def located(source: LayoutSource, root: Path) -> LayoutSource:
@@ -134,11 +132,8 @@ def refuse(faults: Sequence[str]) -> None:
     Raises:
         DataError: names the first few and counts the rest.
     """
-    shown = list(faults[:MAX_FAULTS_SHOWN])
-    if hidden := len(faults) - len(shown):
-        shown.append(f"and {hidden} more faults like these")
-    if shown:
-        raise DataError("\n".join(shown))
+    if faults:
+        raise DataError(shortened(faults))
 
 
 def _read(path: Path) -> bytes:
@@ -164,6 +159,5 @@ def _check(record: Any, fields: Fields, optional: Fields) -> None:
         raise ValueError(f"no {' and no '.join(missing)}")
     given = {name: kinds for name, kinds in optional.items() if record.get(name) is not None}
     for name, kinds in {**fields, **given}.items():
-        if type(record[name]) not in kinds:
-            expected = " or ".join(_TYPE_NAMES[kind] for kind in kinds)
-            raise ValueError(f"{name}: expected {expected}, got {json.dumps(record[name])[:40]}")
+        if fault := type_fault(name, record[name], kinds):
+            raise ValueError(fault)

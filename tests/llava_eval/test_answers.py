@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_eval.answers import MAX_FAULTS_SHOWN, match_answers, read_answers
+from llava_eval.answers import match_answers, read_answers
 from llava_eval.errors import AnswersError
+from llava_eval.faults import MAX_FAULTS_SHOWN
 from llava_eval.records import Prompt, Sample
 
 SUFFIX = "Answer the question using a single word or phrase."
@@ -120,7 +121,7 @@ def test_text_wins_over_a_prediction(tmp_path):
         ('{"question_id": 1, "text": 3}', ":2: text: expected a string, got 3"),
         (
             '{"question_id": true, "text": ""}',
-            ":2: question_id: expected an integer or a string, got True",
+            ":2: question_id: expected an integer or a string, got true",
         ),
     ],
 )
@@ -137,7 +138,7 @@ def test_all_broken_lines_are_named_up_to_a_limit(tmp_path):
         read_answers(path)
     lines = str(caught.value).splitlines()
     assert len(lines) == MAX_FAULTS_SHOWN + 1
-    assert lines[-1] == "and 3 more lines"
+    assert lines[-1] == "and 3 more faults like these"
 
 
 def test_a_missing_or_empty_file_is_refused(tmp_path):

@@ -175,10 +175,12 @@ def test_the_documented_policy_is_one(small, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max_drop: -1", "max_drop: Input should be greater than or equal to 0"),
+        ("max_drop: -1", "max_drop: Input should be greater than or equal to 0 (got -1)"),
         ("max_dropp: 1", "max_dropp: unknown key; did you mean max_drop?"),
         ("tasks: {gqaa: {max_drop: 1}}", "tasks.gqaa: unknown task; did you mean gqa?"),
         ("tasks: {gqa: {alpha: 0.1}}", "tasks.gqa.alpha: unknown key"),
+        # That alpha is a key stands elsewhere.
+        ("overall: {max_drop: 1, alpa: 1}", "overall.alpa: unknown key\n"),
         ("strict: true", "strict needs max_drop above 0"),
         ("- 1", "the whole: "),
         ("{", "not YAML"),
