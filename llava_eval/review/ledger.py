@@ -9,7 +9,7 @@ it.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,12 +118,7 @@ class Ledger:
         Raises:
             VerdictsError: the file cannot be read, or holds reviews of something else.
         """
-        return {
-            key: line
-            for path in (self.replaced, self.path)
-            if path.exists()
-            for key, line in _read_lines(path, candidate)
-        }
+        return _lines_of([self.replaced, self.path], candidate)
 
     @contextmanager
     def appending(self) -> Iterator[Callable[[bytes], None]]:
@@ -168,11 +163,24 @@ class Ledger:
         """
         lines = self.lines(candidate=candidate)
         kept = {review.request.key for review in reviews}
-        if others := [line for key, line in lines.items() if key not in kept]:
-            write_atomically(self.replaced, others)
+        others = {key: line for key, line in lines.items() if key not in kept}
+        # A review that comes back is taken from beside only once it stands in the file.
+        self._keep_beside(_lines_of([self.replaced], candidate) | others)
+        write_atomically(self.path, [_read_anew(lines[each.request.key], each) for each in reviews])
+        self._keep_beside(others)
+
+    def _keep_beside(self, lines: Mapping[str, bytes]) -> None:
+        if lines:
+            write_atomically(self.replaced, lines.values())
         else:
             self.replaced.unlink(missing_ok=True)
-        write_atomically(self.path, [_read_anew(lines[each.request.key], each) for each in reviews])
+
+
+def _lines_of(paths: Iterable[Path], candidate: str) -> dict[str, bytes]:
+    """Key -> line; those of a later file win."""
+    return {
+        key: line for path in paths if path.exists() for key, line in _read_lines(path, candidate)
+    }
 
 
 def _read_lines(path: Path, candidate: str) -> Iterator[tuple[str, bytes]]:

@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from llava_eval.errors import VerdictsError
+from llava_eval.errors import RunError, VerdictsError
+from llava_eval.review import ledger as ledger_module
 from llava_eval.review.ledger import Ledger, Review, review_line
 from llava_eval.store import write_atomically
 from tests.llava_eval.review.builders import grade_request, request
@@ -110,6 +111,23 @@ def test_what_no_longer_belongs_waits_beside_and_comes_back(tmp_path):
     assert set(ledger.lines(candidate="ours")) == set(keys)
     ledger.finish([review_of(request(n)) for n in range(2)], candidate="ours")
     assert not ledger.replaced.exists()
+
+
+def test_what_comes_back_is_kept_where_the_file_cannot_be_written(tmp_path, monkeypatch):
+    ledger = filled(tmp_path / "r.jsonl", *map(request, range(3)))
+    ledger.finish([review_of(request(0))], candidate="ours")
+    before = ledger.lines(candidate="ours")
+
+    def fail(path, lines):
+        if path == ledger.path:
+            raise RunError("full")
+        write_atomically(path, lines)
+
+    monkeypatch.setattr(ledger_module, "write_atomically", fail)
+    for kept in (range(2), range(3)):
+        with pytest.raises(RunError):
+            ledger.finish([review_of(request(n)) for n in kept], candidate="ours")
+        assert ledger.lines(candidate="ours") == before
 
 
 def test_stored_reviews_get_the_scores_that_the_rule_of_now_reads(tmp_path):
