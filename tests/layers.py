@@ -308,7 +308,7 @@ LLAVA_EVAL = {
     "plan": "baseline manifest metrics/__init__ prompts sources/open spec records errors",
     "progress": "backends/base",
     "table": "leaderboard spec records",
-    "commands/arguments": "",
+    "commands/arguments": "errors",
     "commands/backend": "commands/arguments backends/base backends/launched backends/local "
     "backends/openai backends/processes backends/ray_crew backends/team backends/worker "
     "threads records errors",

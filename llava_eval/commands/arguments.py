@@ -1,8 +1,18 @@
 """Flags that several commands share."""
 
 import math
+import os
+import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from llava_eval.errors import FlagsError
+
+KEY_NAME, KEY_FLAG = "OPENAI_API_KEY", "--api-key-env"
+OPENAI_HOST = "api.openai.com"
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 # Where LLaVA's own scripts look.
 LLAVA_DATA = "playground/data/eval"
@@ -40,6 +50,61 @@ def one_task(text: str) -> str:
     if text.strip() == "all" or "," in text:
         raise ArgumentTypeError(f"expected the name of one task, got {text!r}")
     return text
+
+
+def base_url(text: str, *, key_flag: str = KEY_FLAG) -> str:
+    """An address that may be shown: without a password or query, where keys are put at times.
+
+    Args:
+        key_flag: names the variable with the key, for messages.
+
+    Raises:
+        ArgumentTypeError: it is no address, or holds more than one.
+    """
+    from httpx2 import URL, InvalidURL
+
+    # The text itself is not repeated: what is wrong with it may be a key.
+    try:
+        parts, _ = urlsplit(text), URL(text)
+        host, port = (parts.hostname or "").encode("idna"), parts.port
+    except (ValueError, InvalidURL):
+        raise ArgumentTypeError("expected an address as http://host:port/v1") from None
+    if parts.scheme not in ("http", "https") or not host or port == 0 or not text.isprintable():
+        raise ArgumentTypeError("expected an address as http://host:port/v1")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ArgumentTypeError(
+            "an address with a name, password or query; keys go into the variable that "
+            f"{key_flag} names"
+        )
+    return text
+
+
+def read_key(name: str | None, *, url: str | None, key_flag: str = KEY_FLAG) -> str | None:
+    """The key out of the environment; no message ever holds what might be one.
+
+    Args:
+        name: the variable; None for OpenAI's, whose key is sent to nobody but OpenAI.
+        url: who is asked; None for OpenAI.
+        key_flag: with which the name was given, for messages.
+
+    Raises:
+        FlagsError: the name cannot be one, or the variable is empty.
+    """
+    if name is not None and not _VARIABLE.fullmatch(name):
+        raise FlagsError(
+            f"{key_flag} takes the name of an environment variable (capitals, digits and _), "
+            f"such as {KEY_NAME}, not the key itself"
+        )
+    host = OPENAI_HOST if url is None else urlsplit(url).hostname
+    if name is None and host != OPENAI_HOST:
+        return None
+    key = os.environ.get(name or KEY_NAME, "").strip()
+    if not key:
+        raise FlagsError(
+            f"the environment variable {name or KEY_NAME} is empty; put the key of {host} into "
+            f"it, or name another one with {key_flag}"
+        )
+    return key
 
 
 def positive(text: str) -> int:

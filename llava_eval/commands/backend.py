@@ -8,7 +8,6 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from urllib.parse import urlsplit
 
 from llava_eval.backends.base import Backend
 from llava_eval.backends.launched import (
@@ -23,7 +22,14 @@ from llava_eval.backends.openai import OpenAIBackend
 from llava_eval.backends.processes import ProcessCrew
 from llava_eval.backends.team import Crew, TeamBackend
 from llava_eval.backends.worker import Factory
-from llava_eval.commands.arguments import positive
+from llava_eval.commands.arguments import (
+    KEY_FLAG,
+    KEY_NAME,
+    OPENAI_HOST,
+    base_url,
+    positive,
+    read_key,
+)
 from llava_eval.errors import FlagsError
 from llava_eval.records import Prompt
 from llava_eval.threads import threads_per_process
@@ -57,8 +63,6 @@ SETTINGS = (
 # Flags without meaning for an endpoint.
 _LOCAL = {**_MODEL_SETTINGS, "batch_tokens": None, "num_beams": 1, "processes": 1, "ray": None}
 _BACKENDS = ("local", "openai")
-# A key is sent to nobody but whom it is for.
-_KEY_VARIABLE, _OPENAI = "OPENAI_API_KEY", "api.openai.com"
 
 
 def add_backend(parser: ArgumentParser) -> None:
@@ -111,12 +115,14 @@ def add_backend(parser: ArgumentParser) -> None:
         help="share the work among the GPUs of a Ray cluster, or N of them with --processes N",
     )
     add("--backend", choices=_BACKENDS, default="local", help="openai: ask an endpoint")
-    add("--base-url", metavar="URL", help="the endpoint, up to /v1 (vLLM, SGLang, …)")
     add(
-        "--api-key-env",
+        "--base-url", type=base_url, metavar="URL", help="the endpoint, up to /v1 (vLLM, SGLang, …)"
+    )
+    add(
+        KEY_FLAG,
         metavar="NAME",
         help="environment variable that holds the endpoint's key "
-        f"(default: none, and {_KEY_VARIABLE} for {_OPENAI})",
+        f"(default: none, and {KEY_NAME} for {OPENAI_HOST})",
     )
     add(
         "--concurrency",
@@ -235,22 +241,11 @@ def _factory(arguments: Namespace) -> Factory:
 def _endpoint(arguments: Namespace) -> OpenAIBackend:
     if arguments.base_url is None:
         raise FlagsError("--backend openai needs --base-url, such as http://localhost:8000/v1")
-    address = urlsplit(arguments.base_url)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise FlagsError(f"--base-url {arguments.base_url}: expected http://HOST:PORT/v1")
-    if address.password is not None:
-        raise FlagsError("--base-url holds a password; put it into a variable, --api-key-env NAME")
     given = [name for name in _LOCAL if getattr(arguments, name) != _LOCAL[name]]
     if given:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise FlagsError(f"{flags}: an endpoint decides that itself; drop it")
-    variable = arguments.api_key_env or (_KEY_VARIABLE if address.hostname == _OPENAI else None)
-    key = variable and os.environ.get(variable)
-    if variable and key is None:
-        raise FlagsError(
-            f"the variable {variable} is not set; put the key of {address.hostname} "
-            "into it, or name another one with --api-key-env"
-        )
+    key = read_key(arguments.api_key_env, url=arguments.base_url)
     return OpenAIBackend(
         arguments.model, base_url=arguments.base_url, key=key, concurrency=arguments.concurrency
     )

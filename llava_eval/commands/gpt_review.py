@@ -12,18 +12,23 @@ from typing import Any
 from rich.console import Console
 
 from llava_eval.answers import read_answers
-from llava_eval.commands.arguments import add_data, fraction, positive
+from llava_eval.commands.arguments import (
+    KEY_FLAG,
+    KEY_NAME,
+    add_data,
+    base_url,
+    fraction,
+    positive,
+    read_key,
+)
 from llava_eval.commands.judging import (
     CONCURRENCY,
     DEFAULT_JUDGE,
-    KEY_NAME,
     MAX_UNREAD,
     add_price,
-    base_url,
     faults_of,
     open_judges,
     progress,
-    read_key,
     read_limits,
     temperature,
     write_judging,
@@ -78,7 +83,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--judge", nargs="+", default=[DEFAULT_JUDGE], metavar="MODEL", help="who judges")
     add("--base-url", type=base_url, metavar="URL", help="an endpoint with OpenAI's interface")
-    add("--api-key-env", metavar="NAME", help=f"variable with the key (for OpenAI: {KEY_NAME})")
+    add(KEY_FLAG, metavar="NAME", help=f"variable with the key (for OpenAI: {KEY_NAME})")
     add("--concurrency", type=positive, default=CONCURRENCY, metavar="N", help="reviews at a time")
     add_price(parser)
     add("--dry-run", action="store_true", help="show messages, tokens and price; ask nobody")
@@ -131,7 +136,7 @@ def execute(arguments: Namespace) -> int:
     if arguments.dry_run:
         _show(requests, limits)
         return 0
-    key = read_key(arguments.api_key_env, is_needed=arguments.base_url is None)
+    key = read_key(arguments.api_key_env, url=arguments.base_url)
     output = arguments.output or _default_output(names, judges, asked)
     made_with = _made_with(arguments, asked)
     with progress("reviews", requests, Console(stderr=True)) as told:

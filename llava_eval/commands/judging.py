@@ -1,16 +1,13 @@
-"""The flags that say who judges, at what address and cost; the judges, and what became of it."""
+"""The flags that say who judges and at what cost; the judges, and what became of it."""
 
 import json
 import logging
 import math
-import os
-import re
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -23,7 +20,6 @@ from llava_eval.review.session import Limits, Outcome, Told
 from llava_eval.store import write_atomically
 from llava_eval.verdicts import is_on_scale
 
-KEY_NAME = "OPENAI_API_KEY"
 DEFAULT_JUDGE = "gpt-4-0613"
 """The oldest GPT-4 that is left; `gpt-4-0314`, which LLaVA's numbers were made with, is retired."""
 CONCURRENCY = 16
@@ -33,32 +29,6 @@ MAX_UNREAD = 0.05
 _logger = logging.getLogger(__name__)
 
 _MAX_IDS_TOLD = 10
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
-
-
-def base_url(text: str, *, flags: JudgeFlags = FLAGS) -> str:
-    """An address that may be shown: without a password or query, where keys are put at times.
-
-    Args:
-        flags: of the command, for messages.
-
-    Raises:
-        ArgumentTypeError: it is no address, or holds more than one.
-    """
-    # The text itself is not repeated: what is wrong with it may be a key.
-    try:
-        parts = urlsplit(text)
-        host, port = (parts.hostname or "").encode("idna"), parts.port
-    except ValueError:
-        raise ArgumentTypeError("expected an address as http://host:port/v1") from None
-    if parts.scheme not in ("http", "https") or not host or port == 0 or not text.isprintable():
-        raise ArgumentTypeError("expected an address as http://host:port/v1")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ArgumentTypeError(
-            "an address with a name, password or query; keys go into the variable that "
-            f"{flags.key} names"
-        )
-    return text
 
 
 def dollars(text: str) -> float:
@@ -118,33 +88,6 @@ def add_price(parser: ArgumentParser) -> None:
         metavar="PROMPT,REPLY",
         help="US dollars a million tokens, for judges whose price is not known",
     )
-
-
-def read_key(name: str | None, *, is_needed: bool, flags: JudgeFlags = FLAGS) -> str | None:
-    """The key out of the environment; no message ever holds what might be one.
-
-    Args:
-        name: the variable; None for the usual one, which is OpenAI's.
-        is_needed: whether it is OpenAI that is asked; another judge gets a named key only.
-        flags: of the command, for messages.
-
-    Raises:
-        FlagsError: the name cannot be one, or the variable is empty.
-    """
-    if name is not None and not _VARIABLE.fullmatch(name):
-        raise FlagsError(
-            f"{flags.key} takes the name of an environment variable (capitals, digits and _), "
-            f"such as {KEY_NAME}, not the key itself"
-        )
-    if name is None and not is_needed:
-        return None
-    key = os.environ.get(name or KEY_NAME, "").strip()
-    if not key:
-        raise FlagsError(
-            f"the environment variable {name or KEY_NAME} is empty; put the judge's key into it, "
-            f"or name another one with {flags.key}"
-        )
-    return key
 
 
 def open_judges(

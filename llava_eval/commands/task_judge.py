@@ -10,16 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from llava_eval.commands.arguments import positive
+from llava_eval.commands.arguments import KEY_NAME, base_url, positive, read_key
 from llava_eval.commands.judging import (
-    KEY_NAME,
     MAX_UNREAD,
     add_price,
-    base_url,
     faults_of,
     open_judges,
     progress,
-    read_key,
     read_limits,
     temperature,
     write_judging,
@@ -121,7 +118,7 @@ def add_task_judge(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
     add("--judge", metavar="MODEL", help="who judges the tasks that need a judge")
-    url = partial(base_url, flags=_FLAGS)
+    url = partial(base_url, key_flag=_FLAGS.key)
     add("--judge-url", type=url, metavar="URL", help="its endpoint (default: OpenAI's)")
     add("--judge-key-env", metavar="NAME", help=f"variable with its key (default: {KEY_NAME})")
     add(
@@ -160,7 +157,7 @@ def open_task_judge(arguments: Namespace, plans: Sequence[TaskPlan]) -> TaskJudg
         raise FlagsError(f"--judge {arguments.judge}: none of the tasks needs a judge; drop it")
     judges = (arguments.judge,)
     url = arguments.judge_url
-    key = read_key(arguments.judge_key_env, is_needed=url is None, flags=_FLAGS)
+    key = read_key(arguments.judge_key_env, url=url, key_flag=_FLAGS.key)
     return TaskJudge(
         settings=_settings(arguments),
         open=partial(open_judges, judges, url=url, key=key, flags=_FLAGS),

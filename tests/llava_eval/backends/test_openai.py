@@ -422,16 +422,18 @@ def test_the_key_of_openai_is_sent_to_nobody_else(here: Path, monkeypatch) -> No
     [
         (["--backend", "openai"], "needs --base-url"),
         (["--base-url", "http://h/v1"], "--base-url is for --backend openai"),
-        (["--backend", "openai", "--base-url", "h:80"], "expected http://HOST:PORT/v1"),
-        (["--backend", "openai", "--base-url", "http://u:p@h/v1"], "holds a password"),
         (
             ["--backend", "openai", "--base-url", "http://h", "--dtype", "float16"],
             "--dtype: an end",
         ),
-        (["--backend", "openai", "--base-url", "http://h", "--api-key-env", "NO"], "NO is not set"),
+        (["--backend", "openai", "--base-url", "http://h", "--api-key-env", "NO"], "NO is empty"),
+        (
+            ["--backend", "openai", "--base-url", "http://h", "--api-key-env", SECRET],
+            "not the key itself",
+        ),
         (
             ["--backend", "openai", "--base-url", "https://api.openai.com/v1"],
-            "OPENAI_API_KEY is not",
+            "OPENAI_API_KEY is empty",
         ),
     ],
 )
@@ -441,4 +443,23 @@ def test_flags_that_do_not_fit_are_refused(here: Path, monkeypatch, capsys, flag
     assert cli.main(["run", *shared, *flags]) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert "u:p" not in error
+    assert SECRET not in error
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("h:80", "expected an address as http://host:port/v1"),
+        ("http://h:abc/v1", "expected an address"),
+        ("http://[::1:8000/v1", "expected an address"),
+        (f"http://u:{SECRET}@h/v1", "keys go into the variable that --api-key-env names"),
+        (f"http://{SECRET}@h/v1", "keys go into the variable"),
+        (f"http://h/v1?api-key={SECRET}", "keys go into the variable"),
+    ],
+)
+def test_an_address_is_checked_and_a_key_in_it_not_shown(here: Path, capsys, url, message) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(url)
+    error = capsys.readouterr().err
+    assert message in error
+    assert SECRET not in error

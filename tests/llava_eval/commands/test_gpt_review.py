@@ -143,6 +143,8 @@ def test_a_dry_run_needs_no_key(monkeypatch, capsys):
     assert command("--dry-run") == 0
     assert command() == 2
     assert "OPENAI_API_KEY is empty" in capsys.readouterr().err
+    assert command("--base-url", "https://api.openai.com/v1") == 2
+    assert "OPENAI_API_KEY is empty; put the key of api.openai" in capsys.readouterr().err
 
 
 def test_both_orders_and_votes_are_asked(server, capsys):
@@ -253,6 +255,7 @@ def test_a_model_with_a_temperature_of_its_own_is_left_it(server):
         (["--temperature", "3"], "expected a temperature from 0 to 2 or none, got '3'"),
         (["--max-unread", "2"], "expected a share from 0 to 1, got '2'"),
         (["--votes", "0"], "expected a whole number of at least 1"),
+        (["--base-url", "http://h:abc/v1"], "expected an address as http://host:port/v1"),
     ],
 )
 def test_values_out_of_range_are_refused(flags, fault, capsys):

@@ -203,6 +203,11 @@ def test_a_judge_that_refuses_the_key_leaves_the_answers(server, monkeypatch, ca
     [
         (["--judge", "m"], "gqa", "--judge m: none of the tasks needs a judge; drop it"),
         (["--judge", "m"], "mm_vet", "OPENAI_API_KEY is empty"),
+        (
+            ["--judge", "m", "--judge-url", "https://api.openai.com/v1"],
+            "mm_vet",
+            "OPENAI_API_KEY is empty",
+        ),
         (["--judge", "m"], "mm_vet", "or name another one with --judge-key-env"),
         (["--judge", "m", "--judge-key-env", "k"], "mm_vet", "--judge-key-env takes the name of"),
         (["--judge", "m", "--judge-url", "http://h/v1", "--max-cost", "1"], "mm_vet", "price of m"),
