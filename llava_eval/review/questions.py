@@ -94,7 +94,7 @@ def open_question_set(
     if questions is None:
         found_questions, found_context = _find_set(root, candidate, reference)
         questions, context = found_questions, context or found_context
-    rule = rule or _first(root, _RULE_FILES)
+    rule = rule or find_rule_file(root)
     records = read_json_lines(questions, _QUESTION)
     contexts = {} if context is None else _read_contexts(context)
     with_boxes = any("captions" in record for record in contexts.values())
@@ -110,6 +110,11 @@ def open_question_set(
         rules=OWN_RULES if rule is None else read_rules(rule),
         files={"questions": questions, "context": context, "rule": rule},
     )
+
+
+def find_rule_file(root: Path) -> Path | None:
+    """LLaVA's `rule.json` in a data folder; None where there is none."""
+    return _first(root, _RULE_FILES)
 
 
 def _find_set(

@@ -16,12 +16,13 @@ from llava_eval.review.ledger import Review, ReviewRequest
 from llava_eval.review.questions import (
     Question,
     QuestionSet,
+    find_rule_file,
     model_name,
     open_question_set,
     pair_answers,
 )
 from llava_eval.review.requests import GradePrompt, Settings, grade_requests, pair_requests
-from llava_eval.review.rules import OWN_RULES
+from llava_eval.review.rules import OWN_RULES, Rules, read_rules
 
 _PAIR_LENGTH = 2
 _CONTEXT = "context.jsonl"
@@ -58,7 +59,7 @@ def open_asker(samples: Sequence[Sample], origin: Origin, *, verdict_length: int
     if verdict_length != _PAIR_LENGTH:
         return partial(_ask_for_grades, prompt=find_grade_prompt(origin.root))
     if origin.source != "llava_layout":
-        return _open_table(samples)
+        return _open_table(samples, _rules_beside(origin))
     questions, path = (origin.root / name for name in origin.files)
     reference = read_answers(path)
     asked = open_question_set(
@@ -71,7 +72,13 @@ def open_asker(samples: Sequence[Sample], origin: Origin, *, verdict_length: int
     return partial(_ask_for_pairs, asked=asked, reference=reference, name=name)
 
 
-def _open_table(samples: Sequence[Sample]) -> Asker:
+def _rules_beside(origin: Origin) -> Rules:
+    """Those in the folder of a table; the Hub has none."""
+    path = find_rule_file(origin.root) if origin.source == "tsv" else None
+    return OWN_RULES if path is None else read_rules(path)
+
+
+def _open_table(samples: Sequence[Sample], rules: Rules) -> Asker:
     """Of samples that bring their descriptions and GPT-4's answers with them.
 
     Raises:
@@ -103,7 +110,7 @@ def _open_table(samples: Sequence[Sample]) -> Asker:
                 model_id=_TABLE_REFERENCE,
             )
         )
-    asked = QuestionSet(variant="wild", questions=questions, rules=OWN_RULES, files={})
+    asked = QuestionSet(variant="wild", questions=questions, rules=rules, files={})
     return partial(_ask_for_pairs, asked=asked, reference=reference, name=_TABLE_REFERENCE)
 
 

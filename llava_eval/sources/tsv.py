@@ -113,7 +113,10 @@ def _owner(line: _Line, by_index: Mapping[str | None, _Line]) -> _Line:
 
 
 def _images(line: _Line, pictures: Sequence[CellPicture]) -> tuple[ImageRef, ...]:
+    """The pictures of a row; where it has none, one that is not there: no table asks without."""
     index = line.row[_INDEX] or ""
+    if not pictures:
+        return (ImageRef(key=index),)
     return tuple(
         ImageRef(key=index if len(pictures) == 1 else f"{index}-{picture.place}", load=picture)
         for picture in pictures

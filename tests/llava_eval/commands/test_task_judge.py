@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -265,6 +266,26 @@ def test_a_table_brings_what_the_judge_is_told(server, monkeypatch, mini) -> Non
     (summary,) = Path("runs/scripted-tables-limit4").glob("*/summary.json")
     values = json.loads(summary.read_bytes())["metrics"]
     assert values["relative"]["value"] == pytest.approx(75)
+
+
+def test_a_table_is_judged_by_the_rules_in_its_folder(
+    server, monkeypatch, mini, reference, caplog
+) -> None:
+    use_backend(monkeypatch)
+    write_tsv(Path("tables/LLaVABench.tsv"), tsv_rows("llava_bench_wild", mini))
+    shutil.copy(reference / "data/eval/rule.json", "tables")
+    assert judged_run(server, tasks="llava_bench_wild", data="tables") == 0
+    (manifest,) = Path("runs/scripted-tables-limit4").glob("*/reviews.manifest.json")
+    assert json.loads(manifest.read_bytes())["wordings"] == ["llava"]
+    assert "not the published one" not in caplog.text
+
+
+def test_a_row_of_a_table_without_picture_stops_no_judging(server, monkeypatch, mini) -> None:
+    use_backend(monkeypatch)
+    rows = tsv_rows("llava_bench_wild", mini)
+    write_tsv(Path("tables/LLaVABench.tsv"), [{**rows[0], "image": ""}, *rows[1:]])
+    assert judged_run(server, tasks="llava_bench_wild", data="tables") == 0
+    assert len(server.messages) == 4
 
 
 def test_a_table_without_descriptions_is_refused_before_the_model_loads(

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llava_eval.errors import DataError, SampleError
+from llava_eval.pictures import read_picture
 from llava_eval.plan import plan_tasks
 from llava_eval.prompts import build_prompt
-from llava_eval.records import Sample
+from llava_eval.records import ImageRef, Sample
 from llava_eval.registry import load_tasks
 from llava_eval.sources.llava_layout import READERS
 from llava_eval.sources.open import load_samples
@@ -170,8 +171,11 @@ def test_a_list_that_is_none_is_told(tmp_path):
 def test_a_row_without_picture_can_be_scored_but_not_asked(tmp_path):
     write_rows(tmp_path / "T.tsv", {"image": ""})
     (sample,) = read(tmp_path / "T.tsv")
-    assert sample.images == ()
     assert sample.answers == ("yes",)
+    (image,) = sample.images
+    assert image == ImageRef(key="0")
+    with pytest.raises(SampleError, match="files hold no picture for it"):
+        read_picture(image)
 
 
 def test_a_question_or_answer_may_be_a_word_that_pandas_takes_for_nothing(tmp_path):
