@@ -18,6 +18,7 @@ from llava_eval.backends.refusal import (
     NEW_LIMIT,
     OLD_LIMIT,
     is_own_fault,
+    message_of,
     wants_new_limit,
     wants_no_temperature,
 )
@@ -36,7 +37,7 @@ _MAX_STARVED_S = 1200.0
 # That an endpoint may ask to wait.
 _MAX_WAIT_S = 900.0
 
-_BUSY, _TOO_LARGE, _TOO_MANY, _SERVER_ERROR = (408, 409, 425), 413, 429, 500
+_BUSY, _TOO_MANY, _SERVER_ERROR = (408, 409, 425), 429, 500
 _HOPELESS = {
     401: "the key is not accepted; put the right one into the variable that --api-key-env names",
     403: "the key may not use this model",
@@ -121,8 +122,8 @@ class Endpoint:
             if completion.is_final:
                 self._give_up(completion.reason, about=about)
             num_failed += 0 if completion.too_many else 1
+            self._give_up_if_hopeless(completion, num_failed=num_failed)
             wait_s = backoff_s(max(num_failed, 1), asked_s=completion.wait_s)
-            self._give_up_if_hopeless(completion, num_failed=num_failed, wait_s=wait_s)
             if completion.too_many:
                 self.pace.refused(started=started, wait_s=wait_s)
             elif stopped.wait(wait_s):
@@ -155,13 +156,13 @@ class Endpoint:
             return False
         # Of all threads that were refused the first tells it.
         if self._sampling.pop("temperature", None) is not None:
-            told = self._told(f"{error.status_code} {_message(error)}")
+            told = self._told(f"{error.status_code} {message_of(error)}")
             _logger.warning("%s: it samples as it likes, so the answers are not greedy", told)
         return True
 
     def _refusal(self, error: "APIStatusError") -> _Refusal:
         """What to make of a status; raises where waiting would not help."""
-        code, reason = error.status_code, self._told(f"{error.status_code} {_message(error)}")
+        code, reason = error.status_code, self._told(f"{error.status_code} {message_of(error)}")
         if code in _HOPELESS:
             raise ModelError(f"{reason}: {_HOPELESS[code]}")
         if code == _TOO_MANY and error.code == "insufficient_quota":
@@ -172,12 +173,12 @@ class Endpoint:
             )
         if code in _BUSY or code >= _SERVER_ERROR:
             return _Refusal(reason=reason, wait_s=retry_after_s(error.response.headers))
-        if code == _TOO_LARGE or is_own_fault(error):
+        if is_own_fault(error):
             raise SampleError(reason)
         return _Refusal(reason=reason, is_final=True)
 
-    def _give_up_if_hopeless(self, refusal: _Refusal, *, num_failed: int, wait_s: float) -> None:
-        if (refusal.wait_s or 0) > _MAX_WAIT_S:
+    def _give_up_if_hopeless(self, refusal: _Refusal, *, num_failed: int) -> None:
+        if (wait_s := refusal.wait_s or 0) > _MAX_WAIT_S:
             raise BackendError(f"{refusal.reason}: it asks to wait {wait_s:.0f} s; {_GO_ON}")
         if refusal.too_many and self.pace.starved_s > _MAX_STARVED_S:
             raise BackendError(
@@ -198,10 +199,3 @@ class Endpoint:
         """One line that says whose it is; never with the key, which some servers repeat."""
         line = " ".join(f"{self._base_url}: {reason}".split())
         return line.replace(self._key, "***") if self._key else line
-
-
-def _message(error: "APIStatusError") -> str:
-    """What the endpoint says, without what the library puts around it."""
-    if isinstance(error.body, dict) and "message" in error.body:
-        return str(error.body["message"])
-    return str(error.message)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 """What the most tokens of an answer are called; newer models refuse the old name."""
 
+_TOO_LARGE = 413
 # What is wrong with one prompt only. Azure calls a refusal `content_filter`.
 _OWN_FAULTS = ("context_length_exceeded", "content_filter", "content_policy_violation")
 _TOO_LONG = ("context length", "context window", "too many tokens", "maximum model length")
@@ -18,10 +19,18 @@ _TEMPERATURE = re.compile(
 )
 
 
+def message_of(error: "APIStatusError") -> str:
+    """What the endpoint says, without what the library puts around it."""
+    if isinstance(error.body, dict) and "message" in error.body:
+        return str(error.body["message"])
+    return str(error.message)
+
+
 def is_own_fault(error: "APIStatusError") -> bool:
     """Whether only this prompt is refused, as one that is too long is."""
     message = error.message.lower()
-    return error.code in _OWN_FAULTS or any(words in message for words in _TOO_LONG)
+    is_named = error.code in _OWN_FAULTS or any(words in message for words in _TOO_LONG)
+    return is_named or error.status_code == _TOO_LARGE
 
 
 def wants_new_limit(error: "APIStatusError") -> bool:

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llava_eval.backends.completion import Completion, read_completion
 from llava_eval.backends.pace import backoff_s, retry_after_s
-from llava_eval.backends.refusal import NEW_LIMIT, OLD_LIMIT, is_own_fault, wants_new_limit
+from llava_eval.backends.refusal import (
+    NEW_LIMIT,
+    OLD_LIMIT,
+    is_own_fault,
+    message_of,
+    wants_new_limit,
+)
 from llava_eval.errors import JudgeError, ReviewError
 
 if TYPE_CHECKING:
@@ -182,7 +188,7 @@ class Judge:
 
     def _refusal(self, error: "APIStatusError", settings: Mapping[str, Any]) -> "_Failure":
         """What to make of a status; raises where waiting would not help."""
-        status, reason = error.status_code, self._told(f"{error.status_code} {error.message}")
+        status, reason = error.status_code, self._told(f"{error.status_code} {message_of(error)}")
         if status in _HOPELESS:
             advice = _HOPELESS[status].format(flags=self._flags)
             raise JudgeError(f"{self._told(str(status))}: {advice}") from None
@@ -198,7 +204,7 @@ class Judge:
         if wants_new_limit(error) and OLD_LIMIT in settings:
             self._limit = NEW_LIMIT
             return _Failure(reason, is_settled=True)
-        advice = f"; try {self._flags.temperature} none" if "temperature" in reason else ""
+        advice = f"; try {self._flags.temperature} none" if "temperature" in error.message else ""
         raise JudgeError(f"{reason}{advice}") from None
 
     def _told(self, reason: str) -> str:

@@ -341,7 +341,7 @@ def test_everybody_waits_as_long_as_the_endpoint_asks() -> None:
 
 
 def test_a_wait_of_hours_ends_the_run() -> None:
-    with pytest.raises(BackendError, match="it asks to wait"):
+    with pytest.raises(BackendError, match="it asks to wait 7200 s; the same"):
         answers(then(refusal(429, retry_after="7200")))
 
 

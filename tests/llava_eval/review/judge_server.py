@@ -135,6 +135,7 @@ def application(by_number: dict[int, Judged]) -> FastAPI:
             "too long": refusal(
                 400, "context_length_exceeded", "This model's maximum context length is 8192 tokens"
             ),
+            "too large": refusal(413, "x", "request entity too large"),
             "old limit": refusal(
                 400, "unsupported_parameter", "Use 'max_completion_tokens' instead of 'max_tokens'"
             ),
