@@ -291,12 +291,14 @@ def _original(scores: Sequence[Verdict]) -> Original:
 def pooled(series: Sequence[Series]) -> list[Series]:
     """Series of the same answers by the same judge taken together, each a run of the judge's.
 
-    Answers are the same where their ids are; files that do not give all are not taken together.
+    Answers are the same where their ids are; files that do not give all are not taken together, nor
+    are those in which the judge was told its rules in other words.
     """
     same: dict[Any, list[Series]] = {}
     for each in series:
         if len(each.answers) == len(each.scores):
-            same.setdefault((each.judge, tuple(sorted(each.answers.items()))), []).append(each)
+            told = each.judge, frozenset(each.wordings)
+            same.setdefault((told, tuple(sorted(each.answers.items()))), []).append(each)
     return [_joined(parts) for parts in same.values() if len(parts) > 1]
 
 
@@ -332,8 +334,18 @@ def agreement_of_runs(series: Series) -> float | None:
 
 
 def agreement_of_judges(series: Sequence[Series]) -> float | None:
-    """Krippendorff's alpha between judges of the same answers, each with the mean of its runs."""
-    means = [{score.sample_id: _means(score.verdicts) for score in each.scores} for each in series]
+    """Krippendorff's alpha between judges of the same answers, each with the mean of its runs.
+
+    Args:
+        series: a judge may have several; those that name no judge are left out.
+    """
+    by_judge: dict[str, dict[str, list[Verdict | None]]] = {}
+    for each in series:
+        if each.judge is not None:
+            runs = by_judge.setdefault(each.judge, {})
+            for score in each.scores:
+                runs.setdefault(score.sample_id, []).extend(score.verdicts)
+    means = [{name: _means(own) for name, own in runs.items()} for runs in by_judge.values()]
     ids = dict.fromkeys(name for known in means for name in known)
     return krippendorff_alpha(
         [

@@ -66,18 +66,22 @@ def tell(series: Sequence[Series], *, is_compared: bool) -> Told:
     """
     names = labels([each.label for each in series], [each.file for each in series])
     series = [replace(each, label=name) for each, name in zip(series, names, strict=True)]
-    judges = {each.judge for each in series if each.judge is not None}
-    same = {tuple(sorted(each.answers.items())) for each in series}
     first, *others = series
     return Told(
         series=[*series, *pooled(series)],
         comparisons=[(first, other, compare(first, other)) for other in others]
         if is_compared
         else [],
-        judges_alpha=agreement_of_judges(series)
-        if len(judges) > 1 and len(same) == 1 and first.answers
-        else None,
+        judges_alpha=_judges_alpha(series),
     )
+
+
+def _judges_alpha(series: Sequence[Series]) -> float | None:
+    named = [each for each in series if each.judge is not None]
+    judges = {each.judge for each in named}
+    same = {tuple(sorted(each.answers.items())) for each in named}
+    is_known = len(judges) > 1 and len(same) == 1 and named[0].answers
+    return agreement_of_judges(named) if is_known else None
 
 
 def as_text(told: Told, *, is_exact: bool = False) -> str:

@@ -182,11 +182,19 @@ def test_one_order_says_nothing_about_standing_first(tmp_path):
     assert first_place(read(tmp_path, *TOY)) is None
 
 
-def judged_by(folder, judge, *pairs):
-    reviews = [
-        review(n, pair, judge=judge, answers=f"d{n}", candidate="c") for n, pair in enumerate(pairs)
+def judged_by(folder, judge, *pairs, name=None, **metadata):
+    told = {"answers": "d", "candidate": "c"} | metadata
+    reviews = [review(n, pair, judge=judge, **told) for n, pair in enumerate(pairs)]
+    return read(folder, *reviews, name=name or judge)
+
+
+def test_reviews_in_other_wordings_are_not_taken_together(tmp_path):
+    files = [
+        judged_by(tmp_path, "a", (8, 4), name=name, wording=wording)
+        for name, wording in (("x", "llava"), ("y", "own"), ("z", "own"))
     ]
-    return read(folder, *reviews, name=judge)
+    (mean,) = pooled(files)
+    assert (mean.name, mean.wordings) == ("mean of y, z", ("own",))
 
 
 def test_judges_that_agree_have_alpha_1(tmp_path):
@@ -195,6 +203,15 @@ def test_judges_that_agree_have_alpha_1(tmp_path):
     assert agreement_of_judges([first, second]) == 1
     third = judged_by(tmp_path, "c", (4, 8), (3, 2), (9, 9))
     assert agreement_of_judges([first, third]) < 0.5
+
+
+def test_a_judge_that_judged_often_is_one_judge(tmp_path):
+    first = judged_by(tmp_path, "a", (8, 4), (9, 9), name="a1")
+    again = judged_by(tmp_path, "a", (6, 4), (7, 9), name="a2")
+    mean = judged_by(tmp_path, "a", (7, 4), (8, 9), name="mean")
+    other, nobody = (judged_by(tmp_path, who, (9, 3), (5, 5), name="b") for who in ("b", None))
+    alpha = agreement_of_judges([mean, other])
+    assert agreement_of_judges([first, again, other, nobody]) == pytest.approx(alpha)
 
 
 def test_two_candidates_are_compared_question_by_question(tmp_path):
