@@ -101,7 +101,7 @@ def _environment() -> Environment:
         "samples": leaderboard.samples_text,
         "words": leaderboard.words,
         "next_step": leaderboard.next_step,
-        "markdown": _literal_markdown,
+        "markdown": literal_markdown,
         "latex": _literal_latex,
         "digest": _digest,
         "island": _island,
@@ -135,7 +135,7 @@ def _spelt_out(character: str) -> str:
     return f"[U+{ord(character):04X}]"
 
 
-def _literal_markdown(text: str) -> str:
+def literal_markdown(text: str) -> str:
     """Text as a cell of a Markdown table shows it literally."""
     return re.sub(r"([\\`*_\[\]<>&|~#$])", r"\\\1", visible(text))
 

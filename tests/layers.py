@@ -285,7 +285,7 @@ LLAVA_EVAL = {
     "review/session": "errors records review/judge review/ledger review/price review/prompt",
     "review/summary": "errors metrics/paired metrics/relative metrics/statistics records "
     "review/agreement verdicts",
-    "review/tables": "metrics/paired records review/labels review/summary",
+    "review/tables": "metrics/paired pages records review/labels review/summary",
     "review/page": "errors metrics/statistics pages pictures records review/labels review/summary "
     "store verdicts",
     "review/tasks": "answers errors records review/grader review/ledger review/questions "
@@ -336,7 +336,7 @@ LLAVA_EVAL = {
     "review/summary review/tables sources/open",
     "commands/judging": "errors progress review/judge review/ledger review/price review/session "
     "store verdicts",
-    "commands/summarize": "errors review/page review/summary review/tables sources/files",
+    "commands/summarize": "errors pages review/page review/summary review/tables sources/files",
     "cli": "commands/arguments commands/check commands/compare commands/run commands/score "
     "commands/report commands/submit commands/tasks commands/data commands/gpt_review "
     "commands/summarize commands/view errors",

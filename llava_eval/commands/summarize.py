@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llava_eval.errors import FlagsError
+from llava_eval.pages import visible
 from llava_eval.review.page import write_page
 from llava_eval.review.summary import read_series
 from llava_eval.review.tables import ORIGINAL_FORMATS, in_format, tell, wording_remark
@@ -65,7 +66,7 @@ def execute(arguments: Namespace) -> int:
         # The original's table has no place for it.
         for each in series:
             if remark := wording_remark(each):
-                _logger.warning("%s: %s", each.name, remark)
+                _logger.warning("%s: %s", visible(each.name), remark)
         sys.stdout.write(ORIGINAL_FORMATS[arguments.format](series))
     else:
         told = tell(series, is_compared=arguments.compare)

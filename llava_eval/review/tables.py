@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llava_eval.metrics.paired import Difference
+from llava_eval.pages import literal_markdown, visible
 from llava_eval.records import Estimate
 from llava_eval.review.labels import labels
 from llava_eval.review.summary import (
@@ -65,7 +66,8 @@ def tell(series: Sequence[Series], *, is_compared: bool) -> Told:
         VerdictsError: two that are to be compared share no question.
     """
     names = labels([each.label for each in series], [each.file for each in series])
-    series = [replace(each, label=name) for each, name in zip(series, names, strict=True)]
+    # Names out of stored reviews were written by anybody.
+    series = [replace(each, label=visible(name)) for each, name in zip(series, names, strict=True)]
     first, *others = series
     return Told(
         series=[*series, *pooled(series)],
@@ -108,16 +110,32 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def as_markdown(told: Told, *, is_exact: bool = False) -> str:
     """The same as a table."""
-    cells = _all_cells(told, is_exact)
-    remarks = [f"- {remark}" for remark in _remarks(told)]
-    return _lines(*_markdown(_COLUMNS, cells), *([""] if remarks else []), *remarks)
+    remarks = [f"- {remark}" for remark in _remarks(_with_literal_labels(told))]
+    table = _markdown(_COLUMNS, _all_cells(told, is_exact))
+    return _lines(*table, *([""] if remarks else []), *remarks)
+
+
+def _with_literal_labels(told: Told) -> Told:
+    """For remarks, whose other words may hold Markdown."""
+    return replace(
+        told,
+        series=[_with_literal_label(each) for each in told.series],
+        comparisons=[
+            (_with_literal_label(first), _with_literal_label(second), comparison)
+            for first, second, comparison in told.comparisons
+        ],
+    )
+
+
+def _with_literal_label(series: Series) -> Series:
+    return replace(series, label=literal_markdown(series.label))
 
 
 def _markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
     """A table whose first two columns are names."""
     marks = ["---", "---", *["---:"] * (len(columns) - 2)]
-    escaped = ([cell.replace("|", "\\|") for cell in line] for line in (columns, marks, *lines))
-    return [f"| {' | '.join(line)} |" for line in escaped]
+    literal = ([*map(literal_markdown, line[:2]), *line[2:]] for line in lines)
+    return [f"| {' | '.join(line)} |" for line in (columns, marks, *literal)]
 
 
 def as_csv(told: Told, *, is_exact: bool = True) -> str:
@@ -181,7 +199,10 @@ def original_text(series: Sequence[Series]) -> str:
     """What LLaVA's summary prints: a name, then group, relative score, reference and candidate."""
     lines = []
     for each in series:
-        lines += [each.name, *(" ".join(line[1:]) for line in _original_lines([each]))]
+        lines += [
+            visible(each.name),
+            *(" ".join(map(visible, line[1:])) for line in _original_lines([each])),
+        ]
     return _lines(*lines)
 
 
@@ -229,7 +250,7 @@ def _cells(series: Series, row: Row, is_exact: bool) -> list[str]:
     values = _values(row, is_exact)
     return [
         series.label,
-        row.group,
+        visible(row.group),
         _number(values[0]),
         _interval(row.relative),
         _number(values[1]),
@@ -267,10 +288,8 @@ def wording_remark(series: Series) -> str | None:
     others = [wording for wording in series.wordings if wording != "llava"]
     if not others:
         return None
-    return (
-        f"rules in the wording `{', '.join(others)}`, not LLaVA's; not comparable with published "
-        "values"
-    )
+    named = visible(", ".join(others)).replace("`", "'")
+    return f"rules in the wording `{named}`, not LLaVA's; not comparable with published values"
 
 
 def _remarks_on(series: Series) -> list[str]:

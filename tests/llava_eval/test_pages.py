@@ -10,7 +10,7 @@ from pylatexenc.latex2text import LatexNodes2Text
 from pylatexenc.latexwalker import LatexCharsNode, LatexGroupNode, LatexMacroNode, LatexWalker
 
 from llava_eval import resources
-from llava_eval.pages import LONGEST, _island, _literal_latex, _literal_markdown, visible
+from llava_eval.pages import LONGEST, _island, _literal_latex, literal_markdown, visible
 
 THEMES = re.findall(
     r":root \{(.*?)\}", (resources.reports_folder() / "report.css").read_text(), re.S
@@ -30,13 +30,13 @@ def test_an_island_holds_any_text_and_no_tag(text):
 
 @given(st.text())
 def test_a_markdown_cell_stays_in_its_cell(text):
-    literal = _literal_markdown(text)
+    literal = literal_markdown(text)
     assert "\n" not in literal
     assert not re.search(r"(?<!\\)(\\\\)*[|<`*$]", literal)
 
 
 def test_markdown_text_without_marks_is_left_alone():
-    assert _literal_markdown("llava-v1.5-13b (runs/main)") == "llava-v1.5-13b (runs/main)"
+    assert literal_markdown("llava-v1.5-13b (runs/main)") == "llava-v1.5-13b (runs/main)"
 
 
 @given(st.text())

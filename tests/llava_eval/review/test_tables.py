@@ -74,6 +74,23 @@ def test_markdown_escapes_and_is_a_table(tmp_path):
     assert lines[2].startswith("| a\\|b | all | 76.0 |")
 
 
+def test_names_out_of_stored_reviews_break_neither_table_nor_screen(tmp_path):
+    told = {"candidate": "a\n\x1b[2Jb<img>`", "wording": "own`\x1b<b>", "flags": ["marks"]}
+    reviews = [review(0, (8, 4), "c\x1b|\nd", judge="j\x1b", **told)]
+    series = series_of(tmp_path, *reviews)
+    for write in (lambda name: written(name, series), lambda name: ORIGINAL_FORMATS[name](series)):
+        assert "\x1b" not in write("table") + write("markdown")
+        assert "c[U+001B]| d" in write("table")
+        assert "| c\\[U+001B\\]\\| d |" in write("markdown")
+    name, (_, _, row, _, remark, *_) = "a \\[U+001B\\]\\[2Jb\\<img\\>\\`", lines_of(series)
+    assert row.startswith(f"| {name} | all |")
+    assert remark.startswith(f"- {name}: rules in the wording `own'[U+001B]<b>`, not")
+
+
+def lines_of(series):
+    return [line for line in written("markdown", series).splitlines() if line]
+
+
 def test_csv_has_a_line_for_every_group(tmp_path):
     rows = list(csv.DictReader(io.StringIO(written("csv", series_of(tmp_path, *TOY)))))
     assert [row["group"] for row in rows] == ["all", "complex", "conv", "detail"]
