@@ -283,8 +283,8 @@ LLAVA_EVAL = {
     "review/verdict",
     "review/rules": "errors sources/files",
     "review/session": "errors records review/judge review/ledger review/price review/prompt",
-    "review/summary": "errors metrics/paired metrics/relative metrics/statistics records "
-    "review/agreement verdicts",
+    "review/summary": "errors metrics/base metrics/paired metrics/relative metrics/statistics "
+    "records review/agreement verdicts",
     "review/tables": "metrics/paired pages records review/labels review/summary",
     "review/page": "errors metrics/statistics pages pictures records review/labels review/summary "
     "store verdicts",

@@ -9,6 +9,7 @@ Source: haotian-liu/LLaVA at c121f04, llava/eval/eval_gpt_review{,_visual,_bench
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from llava_eval.review.rules import Rule
@@ -17,13 +18,6 @@ Messages = tuple[Mapping[str, str], ...]
 
 SYSTEM = "You are a helpful and precise assistant for checking the quality of the answer."
 
-# `[System]`, `[Assistant 2]`, `[End of Assistant 1]` and the like open a part of the message.
-_MARK = re.compile(
-    r"\[(\s*(?:system|context|question|(?:end\s+of\s+)?(?:assistant|{role})\s*\d)\s*)\]".replace(
-        "{role}", "answer"
-    ),
-    re.IGNORECASE,
-)
 _TO_THE_JUDGE = re.compile(
     r"\b(?:ignore|disregard|forget)\b[^.\n]{0,40}\b(?:instruction|rule|criteri|above|previous)"
     r"|\b(?:dear|note to(?: the)?|attention,?|hey|hello,?)\s+(?:judge|grader|evaluator|reviewer)\b"
@@ -62,15 +56,16 @@ def review_messages(
         context: the picture in words; None for a question about text alone.
         is_guarded: whether hostile answers are made harmless; all others stay as they are.
     """
+    marks = _marks(rule.role)
     flags = tuple(
         f"{kind} in answer {number}"
         for number, answer in enumerate(answers, start=1)
-        for kind, pattern in (("marks", _MARK), ("instructions", _TO_THE_JUDGE))
+        for kind, pattern in (("marks", marks), ("instructions", _TO_THE_JUDGE))
         if pattern.search(answer)
     )
     warning = ""
     if flags and is_guarded:
-        answers = [_MARK.sub(r"(\1)", answer) for answer in answers]
+        answers = [marks.sub(r"(\1)", answer) for answer in answers]
         warning = _WARNING
     parts = [] if context is None else [f"[Context]\n{context}\n\n"]
     parts.append(f"[Question]\n{question}\n\n")
@@ -84,6 +79,19 @@ def review_messages(
             {"role": "user", "content": "".join(parts)},
         ),
         flags=flags,
+    )
+
+
+@cache
+def _marks(role: str) -> re.Pattern[str]:
+    """`[System]`, `[Assistant 2]`, `[End of Assistant 1]` and the like open a part of the message.
+
+    Args:
+        role: what the message calls the answers, beside what judges know them by.
+    """
+    roles = rf"(?:assistant|answer|{re.escape(role)})"
+    return re.compile(
+        rf"\[(\s*(?:system|context|question|(?:end\s+of\s+)?{roles}\s*\d)\s*)\]", re.IGNORECASE
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from llava_eval.errors import VerdictsError
 from llava_eval.metrics import relative
+from llava_eval.metrics.base import UNPARSED_VERDICT
 from llava_eval.metrics.paired import Difference, paired_difference
 from llava_eval.metrics.statistics import clustered_mean, deviation, mean
 from llava_eval.records import Estimate, Score, Verdict
@@ -34,7 +35,6 @@ WILD_PREFIX = "llava_bench_"
 """Of a category in reviews of LLaVA-Bench (in the wild)."""
 _NAME_PREFIX = "gpt4_text_"
 _SEED = 0
-_UNSCORED = "unparsed_verdict"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +173,7 @@ def _score(
 
 def _with_verdicts(score: Score, verdicts: tuple[Verdict | None, ...]) -> Score:
     value = _relative(verdicts)
-    reason = _UNSCORED if value is None else None
+    reason = UNPARSED_VERDICT if value is None else None
     return replace(score, metrics={"relative": value}, reason=reason, verdicts=verdicts)
 
 

@@ -77,14 +77,14 @@ def _at_the_beginning(lines: list[str]) -> Pair | None:
 
 def _at_the_end(lines: list[str]) -> Pair | None:
     text = "\n".join(lines)
-    alone = (match for line in _line_matches(text) if (match := line))
-    found = [*alone, *_NAMED_PAIR.finditer(text), *_SAID_PAIR.finditer(text)]
+    found = [*_matching_lines(text), *_NAMED_PAIR.finditer(text), *_SAID_PAIR.finditer(text)]
     return _scores(max(found, key=lambda match: match.end())) if found else None
 
 
-def _line_matches(text: str) -> list[re.Match[str] | None]:
-    ends = [match.span() for match in re.finditer(r"[^\n]+", text)]
-    return [_ALONE.fullmatch(text, start, end) for start, end in ends]
+def _matching_lines(text: str) -> list[re.Match[str]]:
+    """Those that are a pair and nothing else; they know where in the text they stand."""
+    spans = [match.span() for match in re.finditer(r"[^\n]+", text)]
+    return [match for start, end in spans if (match := _ALONE.fullmatch(text, start, end))]
 
 
 def _scores(match: re.Match[str]) -> Pair:
