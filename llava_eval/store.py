@@ -295,7 +295,7 @@ def _json_line(record: dict[str, Any]) -> bytes:
 
 
 def read_responses(path: Path) -> list[Response]:
-    """Reads a responses file; a last line without its newline was torn by a crash and is dropped.
+    """Reads a responses file; half a last line, which a crash leaves, is dropped.
 
     Raises:
         RunError: the file is missing, or another line is no response (named as `file:line`).
@@ -305,11 +305,20 @@ def read_responses(path: Path) -> list[Response]:
 
 
 def _lines(path: Path) -> list[bytes]:
-    """Those that end."""
+    """All but a last one that was torn."""
     try:
-        return path.read_bytes().split(b"\n")[:-1]
+        *lines, last = path.read_bytes().split(b"\n")
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+    return [*lines, last] if _is_object(last) else lines
+
+
+def _is_object(last: bytes) -> bool:
+    """Whether a last line lacks its newline only, as an editor leaves it: a part of one is none."""
+    try:
+        return isinstance(json.loads(last), dict)
+    except ValueError:
+        return False
 
 
 def _parse(line: bytes, where: str) -> Response:

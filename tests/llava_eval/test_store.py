@@ -81,9 +81,14 @@ def test_any_text_comes_back_from_its_line(text: str, question_id: int | str) ->
     assert known["text"] == text
 
 
+LINE = response_line(respond("1"))
+
+
 @given(
     texts=st.lists(st.text(st.characters())),
-    tail=st.binary(max_size=20).filter(lambda b: b"\n" not in b),
+    # The whole line ends with `}` and a newline.
+    tail=st.binary(max_size=20).filter(lambda tail: not set(b"}\n") & set(tail))
+    | st.integers(0, len(LINE) - 2).map(lambda end: LINE[:end]),
 )
 def test_whole_lines_are_read_back_and_a_torn_one_is_dropped(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], tail: bytes
@@ -102,6 +107,19 @@ def test_a_torn_line_is_left_behind_in_its_part(tmp_path: Path) -> None:
     append(store, respond("3"))
     store.finish(["1", "2", "3"])
     assert store.finished.read_bytes() == response_line(respond("1")) + response_line(respond("3"))
+
+
+def test_a_last_line_that_only_lacks_its_newline_is_kept(tmp_path: Path) -> None:
+    store = TaskStore(tmp_path)
+    append(store, respond("1"), respond("2"))
+    for path in (part_of(tmp_path), part_of(tmp_path, "timing")):
+        path.write_bytes(path.read_bytes().rstrip())
+    append(store, respond("3"))
+    store.finish(["1", "2", "3"])
+    assert store.finished.read_bytes() == b"".join(response_line(respond(n)) for n in "123")
+    assert len((tmp_path / "timing.jsonl").read_text().splitlines()) == 3
+    store.finished.write_bytes(store.finished.read_bytes().rstrip())
+    assert set(store.responses()) == set("123")
 
 
 @pytest.mark.parametrize(
