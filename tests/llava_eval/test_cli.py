@@ -106,11 +106,12 @@ def test_the_module_is_a_program() -> None:
 
 def test_what_cannot_be_encoded_is_shown_all_the_same(tmp_path: Path) -> None:
     reviews = tmp_path / "r.jsonl"
-    reviews.write_text(r'{"question_id": 1, "tuple": [8, 6], "category": "half \ud83d"}')
+    reviews.write_text(r'{"question_id": 1, "tuple": [8, 6], "category": "half \ud83d \u00e4"}')
     command = [sys.executable, "-m", "llava_eval", "summarize", str(reviews)]
-    finished = subprocess.run(command, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert finished.returncode == 0
-    assert r"half \ud83d" in finished.stdout
+    assert r"half [U+D83D] \xe4" in finished.stdout
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
