@@ -65,11 +65,10 @@ class Request:
         if (self.prompt is None) == (self.messages is None):
             raise DataError("a request has either a prompt or messages")
         self._check_messages()
-        if len(set(self.options)) < len(self.options) or "" in self.options:
-            raise DataError(
-                f"options are {list(self.options)}, expected texts that are all different and not "
-                "empty"
-            )
+        if len(set(self.options)) < len(self.options):
+            raise DataError(f"options are {list(self.options)}, expected all to be different")
+        if "" in self.options:
+            raise DataError("the option '' adds no tokens of its own to the prompt")
         if self.max_new_tokens < 1:
             raise DataError(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
         if not 0 <= self.temperature < math.inf:
