@@ -53,15 +53,20 @@ def _number_pictures(examples: Sequence[Example], places: Sequence[int]) -> list
 
 
 def _trees(members: list[int], examples: Sequence[Example], rows: Sequence[Tensor]) -> list[Tree]:
-    """Finds how far members are alike: at most to the token from which one learns the next."""
+    """One of all members, or one of each where they differ before their picture."""
+    count = _num_alike(members, examples, rows) if len(members) > 1 else 0
+    if not (rows[members[0]][:count] < 0).any():
+        return [Tree([member], 0) for member in members]
+    # All that is behind a longest sequence was cut.
+    spliced = int(examples[members[0]].ends[count - 1])
+    return [Tree(members, min(spliced, *(examples[member].length for member in members)))]
+
+
+def _num_alike(members: list[int], examples: Sequence[Example], rows: Sequence[Tensor]) -> int:
+    """Tokens with which all members begin: at most to that from which one learns the next."""
     shortest = min(len(rows[member]) for member in members)
     ids = torch.stack([rows[member][:shortest] for member in members])
     labels = torch.stack([examples[member].labels[:shortest] for member in members])
     ends_there = (ids != ids[0])[:, :-1] | (labels[:, 1:] != IGNORE_INDEX)
     stops = ends_there.any(dim=0).nonzero()
-    count = int(stops[0]) if len(stops) else shortest - 1
-    if len(members) == 1 or not (ids[0, :count] < 0).any():
-        return [Tree([member], 0) for member in members]
-    # All that is behind a longest sequence was cut.
-    spliced = int(examples[members[0]].ends[count - 1])
-    return [Tree(members, min(spliced, *(examples[member].length for member in members)))]
+    return int(stops[0]) if len(stops) else shortest - 1

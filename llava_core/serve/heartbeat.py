@@ -64,7 +64,8 @@ async def _beat(client: httpx2.AsyncClient, address: str, status: Callable[[], S
 async def _still_known(client: httpx2.AsyncClient, address: str, queue_length: int) -> bool:
     body = {"worker_name": address, "queue_length": queue_length}
     reply = (await client.post("/receive_heart_beat", json=body)).raise_for_status()
-    exist = answer.get("exist") if isinstance(answer := reply.json(), dict) else None
+    answer = reply.json()
+    exist = answer.get("exist") if isinstance(answer, dict) else None
     if not isinstance(exist, bool):
         raise ValueError(f"it answers {reply.text[:80]!r} to a heart beat; is it a controller?")
     return exist

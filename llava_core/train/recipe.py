@@ -333,8 +333,7 @@ def load_recipe(
     for name in ("data", "validation_data", "tune", "report_to", "eval_tasks"):
         if isinstance(settings.get(name), str):
             settings[name] = [part for part in settings[name].split(",") if part]
-    for name in _PATHS:
-        settings |= {name: _expanded(settings[name])} if name in settings else {}
+    settings |= {name: _expanded(settings[name]) for name in _PATHS if name in settings}
     try:
         return TypeAdapter(Recipe).validate_python({"stage": stage, **settings})
     except ValidationError as error:

@@ -3,9 +3,8 @@
 Questions about videos are asked about one frame, a file that LLaVA's extraction script names by
 type and question. Later revisions of the annotations lack videos (about 2,000, a report to LLaVA
 says) and with them 1,252 of the 19,242 questions, which then have no answer, or, where there is no
-question file, are not there. Ids are numbers for images and
-text for videos in one file, and always text in the other; one of them, 49914, is that of two
-questions.
+question file, are not there. Ids are numbers for images and text for videos in one file, and always
+text in the other; one of them, 49914, is that of two questions.
 """
 
 from collections import defaultdict
