@@ -276,23 +276,6 @@ def unpadded_size(map_size: Size, image_size: Size) -> Size:
     return Size(map_size.width - 2 * ((map_size.width - width) // 2), map_size.height)
 
 
-def num_image_tokens(
-    size: Size, pinpoints: Sequence[Size], *, tile_size: int, tile_patches: int
-) -> int:
-    """Length of a picture in the sequence under anyres and `spatial_unpad`, newlines included.
-
-    Args:
-        tile_size: side of a tile in pixels.
-        tile_patches: side of a tile in patches.
-
-    Raises:
-        ConfigError: the list of resolutions is empty.
-    """
-    columns, rows = grid_shape(size, pinpoints, tile_size=tile_size)
-    kept = unpadded_size(Size(columns * tile_patches, rows * tile_patches), size)
-    return tile_patches**2 + kept.height * (kept.width + 1)
-
-
 def parse_pinpoints(value: Any, *, patch_size: int) -> tuple[Size, ...]:
     """Reads `image_grid_pinpoints` in any of its three spellings.
 

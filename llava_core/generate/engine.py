@@ -258,9 +258,9 @@ class Engine:
         _logger.warning(
             "a prompt of over %d tokens is cut on the right, as the original does", limit
         )
-        room = max(limit - len(prefix), 1)
-        whole = torch.cat([prefix, suffixes[0]])
-        if len(prefix) >= limit:
+        room = limit - len(prefix)
+        if room <= 0:
+            whole = torch.cat([prefix, suffixes[0]])
             return prefix[: limit - 1], [whole[limit - 1 : limit]] * len(suffixes)
         return prefix, [suffix[:room] for suffix in suffixes]
 

@@ -61,10 +61,6 @@ class FeatureCache(Generic[Shown]):
         self._features: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = Lock()
 
-    def __contains__(self, key: str) -> bool:
-        """Whether a picture's features are there now; others may push them out."""
-        return key in self._features
-
     def get(self, pictures: Mapping[str, Shown]) -> Found:
         """Features of pictures given by their keys; one that has none does not cost the others."""
         with self._lock:

@@ -53,8 +53,6 @@ class Output(NamedTuple):
     """float[B, T, V]."""
     loss: Tensor | None
     """Mean cross-entropy over the labelled tokens; None without labels."""
-    mask: Tensor
-    """bool[B, T], true on real tokens."""
 
 
 class LlavaModel(nn.Module):
@@ -201,7 +199,7 @@ class LlavaModel(nn.Module):
             inputs_embeds=batch.embeds, attention_mask=batch.mask.long()
         ).logits
         loss = None if labels is None else causal_loss(logits, batch.labels)
-        return Output(logits=logits, loss=loss, mask=batch.mask)
+        return Output(logits=logits, loss=loss)
 
     def _merge(self, features: Tensor, size: Size) -> Tensor:
         grid = Grid(0, 0)

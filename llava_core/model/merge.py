@@ -28,7 +28,7 @@ def merge_tiles(  # noqa: PLR0913 - what the config says about merging is flat t
 
     Args:
         features: float[N, P, D]; the whole view first, then the tiles row by row.
-        grid: columns and rows of tiles; (0, 0) where there is the whole view only.
+        grid: columns and rows of tiles; (0, 0) where there is the whole view only, under flat.
         image_size: the picture's own size in pixels.
         merge_type: flat (tile after tile), spatial (the tiles put together to one raster) or
             spatial_unpad (that raster without the rows or columns that only hold padding).
@@ -53,8 +53,6 @@ def merge_tiles(  # noqa: PLR0913 - what the config says about merging is flat t
         )
     if merge_type == "flat":
         return features.flatten(0, 1)
-    if num_tiles == 0:
-        return features[0] if newline is None else torch.cat([features[0], newline[None]])
     side = int(features.shape[1] ** 0.5)
     raster = features[1:].unflatten(0, (grid.rows, grid.columns)).unflatten(2, (side, side))
     raster = raster.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)

@@ -80,10 +80,6 @@ def test_columns_of_padding_are_dropped():
     assert merged[4:] == [11, 20, -1, 13, 22, -1, 31, 40, -1, 33, 42, -1]
 
 
-def test_the_whole_view_alone_gets_one_newline():
-    assert merge(numbered(1), (0, 0), (20, 10), "spatial_unpad", NEWLINE) == [0, 1, 2, 3, -1]
-
-
 def test_a_grid_of_another_size_is_refused():
     with pytest.raises(ConfigError, match="3 tiles do not make a whole view and a grid"):
         merge(numbered(3), (2, 2), (20, 20), "flat")
