@@ -29,11 +29,11 @@ IGNORE_INDEX = -100
 """Label of a token that does not count in the loss; the one that torch ignores."""
 
 # How sentencepiece writes a space.
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+SETTINGS_FILE = "tokenizer_config.json"
+SENTENCEPIECE_FILE = "tokenizer.model"
+SERIALIZED_FILE = "tokenizer.json"
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
-_SETTINGS = "tokenizer_config.json"
-_SENTENCEPIECE = "tokenizer.model"
-_SERIALIZED = "tokenizer.json"
 # Where processors of transformers 4 keep the chat template; later ones' is the tokenizer's too.
 _CHAT_TEMPLATE = "chat_template.json"
 
@@ -100,7 +100,7 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
     pieces = filter(None, tokenizer.convert_ids_to_tokens(ids, skip_special_tokens=True))
     runs = groupby(pieces, key=lambda piece: _BYTE.fullmatch(piece) is not None)
     return "".join(
-        _from_bytes(run) if is_byte else "".join(run).replace(_SPACE, " ") for is_byte, run in runs
+        _from_bytes(run) if is_byte else "".join(run).replace(SPACE, " ") for is_byte, run in runs
     ).strip()
 
 
@@ -116,18 +116,18 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         CheckpointError: files are missing or broken.
     """
-    names = (_SENTENCEPIECE, _SERIALIZED)
+    names = (SENTENCEPIECE_FILE, SERIALIZED_FILE)
     found = [name for name in names if (folder / name).is_file()]
     missing = [] if found else [" or ".join(names)]
-    if not (folder / _SETTINGS).is_file():
-        missing.append(_SETTINGS)
+    if not (folder / SETTINGS_FILE).is_file():
+        missing.append(SETTINGS_FILE)
     if missing:
         raise CheckpointError(f"{folder} has no tokenizer: it lacks {' and '.join(missing)}")
-    settings = read_object(folder / _SETTINGS)
+    settings = read_object(folder / SETTINGS_FILE)
     # transformers reads it also where there is a sentencepiece model.
-    serialized = read_object(folder / _SERIALIZED) if _SERIALIZED in found else {}
+    serialized = read_object(folder / SERIALIZED_FILE) if SERIALIZED_FILE in found else {}
     try:
-        if _SENTENCEPIECE in found:
+        if SENTENCEPIECE_FILE in found:
             tokenizer = _load_sentencepiece(folder, settings)
         else:
             tokenizer = _load_serialized(folder, settings, serialized)
@@ -141,7 +141,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _load_sentencepiece(folder: Path, settings: Mapping[str, Any]) -> Any:
-    path = folder / _SENTENCEPIECE
+    path = folder / SENTENCEPIECE_FILE
     try:
         library = SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError) as error:
@@ -149,7 +149,7 @@ def _load_sentencepiece(folder: Path, settings: Mapping[str, Any]) -> Any:
     # Absent or null meant true when the checkpoints were published; it means false today.
     legacy = settings.get("legacy") is not False
     # Most models were trained with a space in front of every text; Yi's, in v1.6-34b, was not.
-    has_prefix = library.encode("x", out_type=str)[0].startswith(_SPACE)
+    has_prefix = library.encode("x", out_type=str)[0].startswith(SPACE)
     return _load_llama(folder, settings, legacy=legacy, has_prefix=has_prefix)
 
 
@@ -216,7 +216,7 @@ def _keep_leading_space(text: str, tokenizer: Any) -> str:
     beginnings = ["^"]
     if splitter.prepend_scheme == "always":
         beginnings += map(re.escape, tokenizer.get_added_vocab())
-    return re.sub(f"({'|'.join(beginnings)})(?=[ {_SPACE}])", r"\1 ", text)
+    return re.sub(f"({'|'.join(beginnings)})(?=[ {SPACE}])", r"\1 ", text)
 
 
 def _from_bytes(pieces: Iterable[str]) -> str:

@@ -30,7 +30,7 @@ LLAVA_CORE = {
     "checkpoint/tables": "checkpoint/keys checkpoint/parts checkpoint/tokenizer_files tokens",
     "checkpoint/adapters": "checkpoint/files checkpoint/hugging_face "
     "checkpoint/hugging_face_keys checkpoint/keys checkpoint/lazy checkpoint/original "
-    "checkpoint/parts checkpoint/tables config json_files errors",
+    "checkpoint/parts checkpoint/tables config json_files tokens errors",
     "checkpoint/delta": "checkpoint/files checkpoint/keys checkpoint/lazy checkpoint/parts "
     "json_files errors",
     "checkpoint/destination": "checkpoint/hub errors",
@@ -39,7 +39,7 @@ LLAVA_CORE = {
     "checkpoint/parts checkpoint/tower images config json_files errors",
     "checkpoint/chat_template": "conversation errors",
     "checkpoint/generation": "checkpoint/parts conversation json_files",
-    "checkpoint/tokenizer_files": "conversation json_files errors",
+    "checkpoint/tokenizer_files": "conversation json_files tokens errors",
     "checkpoint/layouts": "checkpoint/hugging_face checkpoint/parts checkpoint/tower config "
     "conversation images errors",
     "checkpoint/save": "checkpoint/adapters checkpoint/chat_template checkpoint/extra_tokens "
@@ -163,8 +163,8 @@ LLAVA_CORE = {
     "train/start": "checkpoint/adapters checkpoint/files checkpoint/hub checkpoint/keys "
     "checkpoint/open checkpoint/original checkpoint/parts checkpoint/tables checkpoint/tower "
     "config errors json_files model/projector templates train/recipe",
-    "train/trainer": "data/collate data/dataset data/sampler errors json_files memory "
-    "train/checkpoints train/flops train/loss train/recipe train/stages",
+    "train/trainer": "checkpoint/placement data/collate data/dataset data/sampler errors "
+    "json_files memory train/checkpoints train/flops train/loss train/recipe train/stages",
     "train/watch": "errors json_files train/checkpoints train/launch train/recipe",
 }
 

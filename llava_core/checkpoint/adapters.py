@@ -21,23 +21,30 @@ from torch import Tensor
 from llava_core.checkpoint.files import read_file, read_tensors, weight_files
 from llava_core.checkpoint.hugging_face import is_hugging_face, read_hugging_face
 from llava_core.checkpoint.hugging_face_keys import from_hugging_face
-from llava_core.checkpoint.keys import NEWLINE, PROJECTOR, from_original, to_original
+from llava_core.checkpoint.keys import (
+    EMBEDDINGS,
+    HEAD,
+    NEWLINE,
+    PROJECTOR,
+    from_original,
+    to_original,
+)
 from llava_core.checkpoint.lazy import LazyTensors
 from llava_core.checkpoint.original import assemble
 from llava_core.checkpoint.parts import Parts, rename
-from llava_core.checkpoint.tables import in_original_rows
+from llava_core.checkpoint.tables import in_original_rows, with_rows
 from llava_core.config import read_config
 from llava_core.errors import CheckpointError
 from llava_core.json_files import read_object
+from llava_core.tokens import SETTINGS_FILE
 
 LORA_CONFIG = "adapter_config.json"
 PROJECTOR_FILE = "mm_projector.bin"
-_LORA_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-_NON_LORA = "non_lora_trainables.bin"
+ADAPTER_FILE = "adapter_model.safetensors"
+NON_LORA_FILE = "non_lora_trainables.bin"
+_LORA_FILES = (ADAPTER_FILE, "adapter_model.bin")
 # One half of an update; in memory, and in some files, the adapter's name stands behind the half's.
 _UPDATE = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight")
-_EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.transformer.wte.weight")
-_HEAD = "language_model.lm_head.weight"
 # Kinds of adapter that are not read: field of adapter_config.json -> the only value that is.
 _PLAIN = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False,
           "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}  # fmt: skip
@@ -79,10 +86,10 @@ def read_lora(folder: Path, *, base: Path, vision_tower: str | None = None) -> P
     below = _read_base(base)
     tensors = dict(below.tensors)
     files = [*weight_files(base), folder / LORA_CONFIG, adapter]
-    if (folder / _NON_LORA).is_file():
-        trained = read_file(folder / _NON_LORA)
+    if (folder / NON_LORA_FILE).is_file():
+        trained = read_file(folder / NON_LORA_FILE)
         tensors |= rename({_without_peft(name): t for name, t in trained.items()}, from_original)
-        files.append(folder / _NON_LORA)
+        files.append(folder / NON_LORA_FILE)
     updates = _pair(read_file(adapter), rule=from_original, adapter=adapter)
     changes = _changes(tensors, updates, settings=settings, adapter=adapter)
     config = read_config(folder)
@@ -117,14 +124,14 @@ def read_projector_only(folder: Path, *, base: Path, vision_tower: str | None = 
     tensors = dict(below.tensors)
     projector = rename(read_file(folder / PROJECTOR_FILE), from_original)
     config = read_config(folder)
-    for name in tensors.keys() & projector.keys() & set(_EMBEDDINGS):
+    for name in tensors.keys() & projector.keys() & set(EMBEDDINGS):
         rows = projector.pop(name)
         if rows.dim() != tensors[name].dim() or rows.shape[1:] != tensors[name].shape[1:]:
             raise CheckpointError(
                 f"{folder} is for another base: {to_original(name)} is {tuple(rows.shape)} there, "
                 f"{tuple(tensors[name].shape)} in {base}"
             )
-        tensors |= _with_rows(tensors, name, rows, num_rows=config.vocab_size)
+        tensors |= _with_marks(tensors, name, rows, num_rows=config.vocab_size)
     files = [*weight_files(base), folder / PROJECTOR_FILE]
     parts = assemble(folder, config, tensors | projector, files=files, vision_tower=vision_tower)
     return _with_tokenizer(parts, folder, base=below)
@@ -147,7 +154,7 @@ def projector_names(parts: Parts) -> list[str]:
             f"{parts.name} has no projector: its mm_projector_type is {config.projector_type}"
         )
     names += [NEWLINE] if config.has_newline else []
-    return names + [n for n in _EMBEDDINGS if config.use_im_start_end and n in parts.tensors]
+    return names + [n for n in EMBEDDINGS if config.use_im_start_end and n in parts.tensors]
 
 
 def write_projector(parts: Parts, path: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -180,7 +187,7 @@ def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype or tensor.dtype, copy=True).contiguous()
 
 
-def _with_rows(
+def _with_marks(
     base: Mapping[str, Tensor], name: str, rows: Tensor, *, num_rows: int
 ) -> dict[str, Tensor]:
     """The base's tables with the embeddings that came with a projector.
@@ -189,11 +196,10 @@ def _with_rows(
     rows for them gets them; its head's new rows are the mean of the others, as when training began.
     """
     table = torch.cat([base[name][: num_rows - len(rows)], rows])
-    head = base.get(_HEAD)
+    head = base.get(HEAD)
     if head is None or len(head) >= num_rows:
         return {name: table}
-    mean = head.mean(dim=0, keepdim=True, dtype=torch.float32).to(head.dtype)
-    return {name: table, _HEAD: torch.cat([head, mean.expand(num_rows - len(head), -1)])}
+    return {name: table, HEAD: with_rows(head, num_rows)}
 
 
 def _read_settings(path: Path) -> Mapping[str, Any]:
@@ -230,7 +236,7 @@ def _read_base(folder: Path) -> _Base:
 
 
 def _with_tokenizer(parts: Parts, folder: Path, *, base: _Base) -> Parts:
-    if (folder / "tokenizer_config.json").is_file():
+    if (folder / SETTINGS_FILE).is_file():
         return replace(parts, tokenizer=folder)
     return replace(parts, tokenizer=base.tokenizer, image_token_id=base.image_token_id)
 

@@ -19,16 +19,21 @@ import torch
 from torch import Tensor
 
 from llava_core.checkpoint.files import read_tensors, weight_files
-from llava_core.checkpoint.keys import LANGUAGE, TOWER, from_original, to_original
+from llava_core.checkpoint.keys import (
+    EMBEDDINGS,
+    HEAD,
+    LANGUAGE,
+    TOWER,
+    from_original,
+    to_original,
+)
 from llava_core.checkpoint.lazy import LazyTensors, outline
 from llava_core.checkpoint.parts import Parts, rename
 from llava_core.errors import CheckpointError
 from llava_core.json_files import read_object
 
 # Tables that may have more rows in the delta than in the base: marks were added to the vocabulary.
-_GROWN = tuple(
-    f"{LANGUAGE}{name}.weight" for name in ("model.embed_tokens", "transformer.wte", "lm_head")
-)
+_GROWN = (*EMBEDDINGS, HEAD)
 # Our own field of a delta's config.json: which base it was made from. Published deltas lack it.
 _BASE_HASH = "mm_delta_base_hash"
 _FAULTS_SHOWN = 4

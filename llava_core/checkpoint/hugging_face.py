@@ -25,7 +25,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from llava_core.checkpoint.files import read_tensors, weight_files
 from llava_core.checkpoint.hugging_face_keys import from_hugging_face, to_hugging_face
-from llava_core.checkpoint.keys import LANGUAGE
+from llava_core.checkpoint.keys import HEAD
 from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.tower import SIGLIP, is_used, published_tower, shorten
 from llava_core.config import LlavaConfig
@@ -87,7 +87,7 @@ def read_hugging_face(folder: Path, *, vision_tower: str | None = None) -> Parts
             fields,
             folder=folder,
             vision_tower=tower,
-            has_head=f"{LANGUAGE}lm_head.weight" in kept,
+            has_head=HEAD in kept,
         ),
         tower_config=tower_config,
         tensors=kept,

@@ -17,6 +17,9 @@ PROJECTOR = "projector."
 NEWLINE = "image_newline"
 TOWER = "vision_tower.clip."
 LANGUAGE = "language_model."
+EMBEDDINGS = (f"{LANGUAGE}model.embed_tokens.weight", f"{LANGUAGE}transformer.wte.weight")
+"""The table of embeddings; the second name is an MPT's."""
+HEAD = f"{LANGUAGE}lm_head.weight"
 
 _RENAMES = (
     (re.compile(r"^(model|transformer)\.mm_projector\."), PROJECTOR),

@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from llava_core.checkpoint.keys import LANGUAGE, TOWER, to_original
+from llava_core.checkpoint.keys import HEAD, LANGUAGE, TOWER, to_original
 from llava_core.checkpoint.lazy import outline
 from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.placement import Placement
@@ -214,7 +214,7 @@ def _compare(skeleton: LlavaModel, parts: Parts) -> None:
     spell = parts.spell or partial(to_original, backbone=parts.config.backbone)
     wanted = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
     tied = skeleton.language_model.config.tie_word_embeddings
-    optional = {f"{LANGUAGE}lm_head.weight"} if tied else set()
+    optional = {HEAD} if tied else set()
     faults = []
     for title, names in (
         ("missing", sorted(map(spell, wanted.keys() - tensors.keys() - optional))),

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llava_core.checkpoint.keys import LANGUAGE
+from llava_core.checkpoint.keys import EMBEDDINGS, HEAD
 from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.tokenizer_files import last_text_id
 from llava_core.tokens import load_tokenizer
 
-TABLES = frozenset({f"{LANGUAGE}model.embed_tokens.weight", f"{LANGUAGE}lm_head.weight"})
+TABLES = frozenset({EMBEDDINGS[0], HEAD})
 
 
 def with_rows(table: Tensor, num_rows: int) -> Tensor:

@@ -17,21 +17,19 @@ from tokenizers.pre_tokenizers import Metaspace
 from llava_core.conversation import IMAGE_MARK
 from llava_core.errors import CheckpointError
 from llava_core.json_files import read_object
+from llava_core.tokens import SENTENCEPIECE_FILE, SERIALIZED_FILE, SETTINGS_FILE, SPACE
 
 PAD_MARK = "<pad>"
-_SETTINGS = "tokenizer_config.json"
-_SENTENCEPIECE = "tokenizer.model"
-_SERIALIZED = "tokenizer.json"
 # Every file that a tokenizer of transformers may consist of.
-_FILES = (_SETTINGS, _SENTENCEPIECE, _SERIALIZED, "added_tokens.json", "chat_template.jinja",
-          "chat_template.json", "merges.txt", "special_tokens_map.json", "vocab.json")  # fmt: skip
+_FILES = (SETTINGS_FILE, SENTENCEPIECE_FILE, SERIALIZED_FILE, "added_tokens.json",
+          "chat_template.jinja", "chat_template.json", "merges.txt", "special_tokens_map.json",
+          "vocab.json")  # fmt: skip
 # Settings that hold for one folder, one layout or one version of transformers only.
 _PASSING = {
     "add_prefix_space", "added_tokens_decoder", "additional_special_tokens", "backend",
     "chat_template", "extra_special_tokens", "image_token", "is_local", "local_files_only",
     "name_or_path", "processor_class", "special_tokens_map_file", "tokenizer_file",
 }  # fmt: skip
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _PROTO = sentencepiece_model_pb2.ModelProto
 _KINDS = {"normal": 1, "unknown": 2, "control": 3, "byte": 6}
 
@@ -83,22 +81,22 @@ def write_for_hugging_face(
         tokenizer: with the tokens of this layout; see `add_layout_tokens`.
         source: its own folder.
     """
-    if (source / _SENTENCEPIECE).is_file():
-        shutil.copyfile(source / _SENTENCEPIECE, folder / _SENTENCEPIECE)
+    if (source / SENTENCEPIECE_FILE).is_file():
+        shutil.copyfile(source / SENTENCEPIECE_FILE, folder / SENTENCEPIECE_FILE)
     serialized = json.loads(tokenizer.backend_tokenizer.to_str())
     splitter = tokenizer.backend_tokenizer.pre_tokenizer
     if isinstance(splitter, Metaspace):
-        spaces: list[Any] = [{"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}]
+        spaces: list[Any] = [{"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
         if splitter.prepend_scheme != "never":
-            spaces.insert(0, {"type": "Prepend", "prepend": _SPACE})
+            spaces.insert(0, {"type": "Prepend", "prepend": SPACE})
         serialized |= {
             "normalizer": {"type": "Sequence", "normalizers": spaces},
             "pre_tokenizer": None,
         }
-    _write_json(folder / _SERIALIZED, serialized)
+    _write_json(folder / SERIALIZED_FILE, serialized)
     settings = _settings(tokenizer, source, dropped=())
     settings |= {"padding_side": "left", "processor_class": processor_class}
-    _write_json(folder / _SETTINGS, settings)
+    _write_json(folder / SETTINGS_FILE, settings)
     (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
 
 
@@ -109,25 +107,25 @@ def write_for_original(tokenizer: Any, source: Path, folder: Path) -> None:
         CheckpointError: it is of Llama's kind, with merges in an order that sentencepiece lacks.
     """
     dropped = layout_tokens(tokenizer)
-    if (source / _SENTENCEPIECE).is_file():
-        shutil.copyfile(source / _SENTENCEPIECE, folder / _SENTENCEPIECE)
+    if (source / SENTENCEPIECE_FILE).is_file():
+        shutil.copyfile(source / SENTENCEPIECE_FILE, folder / SENTENCEPIECE_FILE)
     else:
-        serialized = read_object(source / _SERIALIZED)
+        serialized = read_object(source / SERIALIZED_FILE)
         if isinstance(tokenizer.backend_tokenizer.pre_tokenizer, Metaspace):
-            model = _to_sentencepiece(serialized["model"], tokenizer, path=source / _SERIALIZED)
-            (folder / _SENTENCEPIECE).write_bytes(model)
+            model = _to_sentencepiece(serialized["model"], tokenizer, path=source / SERIALIZED_FILE)
+            (folder / SENTENCEPIECE_FILE).write_bytes(model)
         else:
             kept = [t for t in serialized["added_tokens"] if t["content"] not in dropped]
-            _write_json(folder / _SERIALIZED, {**serialized, "added_tokens": kept})
+            _write_json(folder / SERIALIZED_FILE, {**serialized, "added_tokens": kept})
     settings = _settings(tokenizer, source, dropped=dropped) | {"padding_side": "right"}
     if settings.get("pad_token") in dropped:
         settings["pad_token"] = tokenizer.unk_token or tokenizer.eos_token
-    _write_json(folder / _SETTINGS, settings)
+    _write_json(folder / SETTINGS_FILE, settings)
 
 
 def _settings(tokenizer: Any, source: Path, *, dropped: Collection[str]) -> dict[str, Any]:
     """What tokenizer_config.json says, spelt so that transformers 4 reads it too."""
-    settings = {k: v for k, v in read_object(source / _SETTINGS).items() if k not in _PASSING}
+    settings = {k: v for k, v in read_object(source / SETTINGS_FILE).items() if k not in _PASSING}
     if isinstance(tokenizer.backend_tokenizer.pre_tokenizer, Metaspace):
         settings |= {
             "add_bos_token": settings.get("add_bos_token", True),
@@ -163,8 +161,8 @@ def _to_sentencepiece(model: Mapping[str, Any], tokenizer: Any, *, path: Path) -
     merged = [model["vocab"]["".join(_pair(merge))] for merge in model["merges"]]
     if ids != list(range(len(ids))) or any(a > b for a, b in pairwise(merged)):
         raise CheckpointError(
-            f"{path} cannot become a {_SENTENCEPIECE}: its merges are not in the order of its "
-            f"vocabulary; put the {_SENTENCEPIECE} of the language model beside it"
+            f"{path} cannot become a {SENTENCEPIECE_FILE}: its merges are not in the order of its "
+            f"vocabulary; put the {SENTENCEPIECE_FILE} of the language model beside it"
         )
     proto = _PROTO()
     for index, piece in enumerate(pieces):

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llava_core.checkpoint.adapters import LORA_CONFIG, PROJECTOR_FILE
+from llava_core.checkpoint.adapters import ADAPTER_FILE, LORA_CONFIG, NON_LORA_FILE, PROJECTOR_FILE
 from llava_core.checkpoint.files import read_file, read_tensors
 from llava_core.checkpoint.keys import (
     LANGUAGE,
@@ -40,8 +40,6 @@ from llava_core.train.stages import ADAPTER
 RECIPE = "recipe.yaml"
 PARTIAL = ".partial"
 _LOCK = ".lock"
-_ADAPTER_FILE = "adapter_model.safetensors"
-_NON_LORA = "non_lora_trainables.bin"
 _PEFT = "base_model.model."
 _ARCHIVE_WRITER = "inline_container"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -121,8 +119,8 @@ class Writer:
         # For its config.json only; the projector goes where the original looks for it with LoRA.
         write_projector_only(replace(self._parts, has_tower=False), folder)
         (folder / PROJECTOR_FILE).unlink()
-        save_file(adapters, folder / _ADAPTER_FILE, metadata={"format": "pt"})
-        with (folder / _NON_LORA).open("wb") as file:
+        save_file(adapters, folder / ADAPTER_FILE, metadata={"format": "pt"})
+        with (folder / NON_LORA_FILE).open("wb") as file:
             torch.save(others, file)
         text = json.dumps(self._adapter_config, indent=2, default=sorted)
         (folder / LORA_CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -135,11 +133,11 @@ def read_trained(folder: Path) -> dict[str, Tensor]:
         CheckpointError: files are missing or broken.
     """
     if (folder / LORA_CONFIG).is_file():
-        others = read_file(folder / _NON_LORA)
+        others = read_file(folder / NON_LORA_FILE)
         found = rename(
             {name.removeprefix(_PEFT): tensor for name, tensor in others.items()}, from_original
         )
-        for name, tensor in read_file(folder / _ADAPTER_FILE).items():
+        for name, tensor in read_file(folder / ADAPTER_FILE).items():
             path, mark, side = name.removeprefix(_PEFT).partition(ADAPTER)
             letter, _, rest = side.partition(".")
             found[f"{LANGUAGE}{path}{mark}{letter}.default.{rest}"] = tensor

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from llava_core.checkpoint.placement import DTYPES
 from llava_core.data.collate import MODEL_INPUTS, Batch, Collator
 from llava_core.data.dataset import Example, Filled, TrainingData
 from llava_core.data.sampler import EpochSampler
@@ -50,7 +51,6 @@ _COUNTS = "counts.json"
 _WRAPPED = "llava."
 # float32 weights and two moments, which the optimizer keeps.
 _BYTES_PER_TRAINED = 12
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 class LlavaTrainer(Trainer):
@@ -353,13 +353,13 @@ class LlavaTrainer(Trainer):
         counts = [
             (getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.model.parameters()
         ]
-        size = _DTYPES[self._recipe.precision].itemsize
+        size = DTYPES[self._recipe.precision].itemsize
         if not self._is_writing_result:
             size = _BYTES_PER_TRAINED
         needed = sum(n * size for n, is_trained in counts if is_trained)
         if self.is_fsdp_enabled and not self._is_writing_result:
             # transformers adds all weights, in float32.
-            needed += sum(n * _DTYPES["float32"].itemsize for n, _ in counts)
+            needed += sum(n * DTYPES["float32"].itemsize for n, _ in counts)
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise CheckpointError(
@@ -381,7 +381,7 @@ class LlavaTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         state = dict(self.model.named_parameters()) if state_dict is None else state_dict
         trained = {name: state[_WRAPPED + name] for name in self._trained}
-        dtype = _DTYPES[self._recipe.precision] if self._is_writing_result else None
+        dtype = DTYPES[self._recipe.precision] if self._is_writing_result else None
         with _whole_models(self.args):
             self._writer.write(trained, folder, dtype=dtype)
         (folder / RECIPE).write_text(self._recipe.to_yaml(), encoding="utf-8")
