@@ -1,4 +1,4 @@
-"""The errors of `llava_core`.
+"""The errors of `llava_core`, and what is shown of those of libraries.
 
 LlavaError
 ├── ConfigError      a config, a template name or a setting that is unknown or contradicts another
@@ -21,3 +21,13 @@ class CheckpointError(LlavaError):
 
 class DataError(LlavaError):
     """A picture, prompt or conversation that the model cannot be given."""
+
+
+def one_line(error: Exception) -> str:
+    """The whole text of a library's error, without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's error, or its type where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,6 +1,7 @@
-"""Reads the JSON files that come with a checkpoint."""
+"""Reads and writes the JSON files that come with a checkpoint."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +23,13 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path} holds a {type(fields).__name__}, expected an object")
     return fields
+
+
+def write_object(path: Path, fields: Mapping[str, Any], *, is_ascii: bool = True) -> None:
+    """Writes a file that holds one JSON object.
+
+    Args:
+        is_ascii: whether other characters are escaped.
+    """
+    text = json.dumps(fields, indent=2, ensure_ascii=is_ascii)
+    path.write_text(text + "\n", encoding="utf-8")

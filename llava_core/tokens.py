@@ -20,7 +20,7 @@ from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from llava_core.conversation import IMAGE_MARK as IMAGE_MARK
 from llava_core.conversation import check_characters
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, one_line
 from llava_core.json_files import read_object
 
 IMAGE_TOKEN_ID = -200
@@ -133,8 +133,9 @@ def load_tokenizer(folder: Path) -> Any:
             tokenizer = _load_serialized(folder, settings, serialized)
     # By these transformers reports settings that it cannot take.
     except (AttributeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
+        raise CheckpointError(
+            f"the tokenizer in {folder} cannot be loaded: {one_line(error)}"
+        ) from error
     if tokenizer.chat_template is None and (folder / _CHAT_TEMPLATE).is_file():
         tokenizer.chat_template = read_object(folder / _CHAT_TEMPLATE).get("chat_template")
     return tokenizer

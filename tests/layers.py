@@ -21,7 +21,7 @@ LLAVA_CORE = {
     "checkpoint/hub": "errors",
     "checkpoint/keys": "",
     "checkpoint/files": "json_files errors",
-    "checkpoint/shards": "checkpoint/files errors",
+    "checkpoint/shards": "checkpoint/files json_files errors",
     "checkpoint/parts": "config",
     "checkpoint/tower": "checkpoint/keys json_files errors",
     "checkpoint/original": "checkpoint/hub checkpoint/keys checkpoint/files checkpoint/parts "
@@ -43,10 +43,10 @@ LLAVA_CORE = {
     "checkpoint/layouts": "checkpoint/hugging_face checkpoint/parts checkpoint/tower config "
     "conversation images errors",
     "checkpoint/save": "checkpoint/adapters checkpoint/chat_template checkpoint/extra_tokens "
-    "checkpoint/generation checkpoint/hugging_face checkpoint/hugging_face_keys checkpoint/keys "
-    "checkpoint/layouts checkpoint/load checkpoint/parts checkpoint/shards checkpoint/tables "
-    "checkpoint/template checkpoint/tokenizer_files checkpoint/tower conversation images templates "
-    "tokens",
+    "checkpoint/generation checkpoint/hub checkpoint/hugging_face checkpoint/hugging_face_keys "
+    "checkpoint/keys checkpoint/layouts checkpoint/load checkpoint/parts checkpoint/shards "
+    "checkpoint/tables checkpoint/template checkpoint/tokenizer_files checkpoint/tower "
+    "conversation images json_files templates tokens",
     "checkpoint/open": "checkpoint/adapters checkpoint/delta checkpoint/files checkpoint/hub "
     "checkpoint/hugging_face checkpoint/original checkpoint/parts errors",
     "checkpoint/placement": "config errors",
@@ -92,8 +92,8 @@ LLAVA_CORE = {
     "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/template "
     "checkpoint/extra_tokens checkpoint/fingerprint model/llava model/transfer "
     "conversation templates images tokens config json_files errors",
-    "tiny/__main__": "checkpoint/hub checkpoint/open checkpoint/save images tokens tiny/language "
-    "tiny/samples tiny/tower tiny/vocabulary errors",
+    "tiny/__main__": "checkpoint/hub checkpoint/open checkpoint/save command images json_files "
+    "tokens tiny/language tiny/samples tiny/tower tiny/vocabulary errors",
     "tiny/conversations": "conversation tiny/drawings tiny/questions",
     "tiny/drawings": "",
     "tiny/language": "tiny/vocabulary",

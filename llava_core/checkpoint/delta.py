@@ -8,7 +8,6 @@ away from the base's.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -30,7 +29,7 @@ from llava_core.checkpoint.keys import (
 from llava_core.checkpoint.lazy import LazyTensors, outline
 from llava_core.checkpoint.parts import Parts, rename
 from llava_core.errors import CheckpointError
-from llava_core.json_files import read_object
+from llava_core.json_files import read_object, write_object
 
 # Tables that may have more rows in the delta than in the base: marks were added to the vocabulary.
 _GROWN = (*EMBEDDINGS, HEAD)
@@ -94,8 +93,7 @@ def make_delta(target: Parts, *, base: Path, dtype: torch.dtype | None = None) -
 def mark_delta(folder: Path, *, base_hash: str) -> None:
     """Notes in a written delta's config.json that it is one, and of which base."""
     path = folder / "config.json"
-    fields = {**read_object(path), _BASE_HASH: base_hash}
-    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    write_object(path, {**read_object(path), _BASE_HASH: base_hash})
 
 
 def _read_base(parts: Parts, base: Path) -> dict[str, Tensor]:

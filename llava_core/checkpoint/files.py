@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, first_line
 from llava_core.json_files import read_object
 
 # In the order in which they are looked for: the first that exists is the checkpoint.
@@ -84,13 +84,9 @@ def read_file(path: Path) -> dict[str, Tensor]:
             "run code"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
     if not isinstance(loaded, dict) or not all(
         isinstance(value, Tensor) for value in loaded.values()
     ):
         raise CheckpointError(f"{path} is not a mapping of names to tensors")
     return loaded
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from llava_core.errors import CheckpointError, ConfigError
+from llava_core.errors import CheckpointError, ConfigError, first_line
 
 TINY = "tiny"
 # What a checkpoint is made of; weights in other frameworks' formats stay where they are.
@@ -56,16 +56,25 @@ def resolve_vision_tower(name: str, *, checkpoint: Path) -> Path:
     Raises:
         CheckpointError: it is in none of these places.
     """
-    beside = checkpoint.resolve().parent / name
-    for path in (checkpoint / name, expanded(name), beside):
-        if path.is_dir():
-            return path
+    if (local := local_tower(name, checkpoint=checkpoint)) is not None:
+        return local
     hub_id = _hub_id(name)
     if hub_id is None:
         raise CheckpointError(
-            f"vision tower {name} is no folder, is not at {beside}, and is no Hub id"
+            f"vision tower {name} is no folder, is not at {_beside(checkpoint, name)}, and is no "
+            "Hub id"
         )
     return _download(hub_id["name"], revision=hub_id["revision"])
+
+
+def local_tower(name: str, *, checkpoint: Path) -> Path | None:
+    """A vision tower's folder: inside the checkpoint, as given, or beside it; None: in no place.
+
+    Raises:
+        CheckpointError: the name begins with the home folder of nobody.
+    """
+    places = (checkpoint / name, expanded(name), _beside(checkpoint, name))
+    return next((path for path in places if path.is_dir()), None)
 
 
 def expanded(name: str | Path) -> Path:
@@ -78,6 +87,10 @@ def expanded(name: str | Path) -> Path:
         return Path(name).expanduser()
     except RuntimeError as error:
         raise CheckpointError(f"{name}: {Path(name).parts[0]} is nobody's home folder") from error
+
+
+def _beside(checkpoint: Path, name: str) -> Path:
+    return checkpoint.resolve().parent / name
 
 
 def _hub_id(name: str) -> re.Match[str] | None:
@@ -125,11 +138,7 @@ def _download(name: str, *, revision: str | None) -> Path:
             f"the Hub has no {name}, or it is private: check the name, or `hf auth login`"
         ) from error
     except HfHubHTTPError as error:
-        raise CheckpointError(f"the Hub does not give {asked}: {_first_line(error)}") from error
+        raise CheckpointError(f"the Hub does not give {asked}: {first_line(error)}") from error
     # A proxy that refuses, a disk that is full.
     except (httpx2.TransportError, OSError) as error:
-        raise CheckpointError(f"{asked} cannot be downloaded: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{asked} cannot be downloaded: {first_line(error)}") from error

@@ -29,7 +29,7 @@ from llava_core.checkpoint.keys import HEAD
 from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.tower import SIGLIP, is_used, published_tower, shorten
 from llava_core.config import LlavaConfig
-from llava_core.errors import CheckpointError, ConfigError
+from llava_core.errors import CheckpointError, ConfigError, one_line
 from llava_core.images import read_processor
 from llava_core.json_files import read_object
 
@@ -138,8 +138,7 @@ def _parse(fields: Mapping[str, Any], *, path: Path) -> Any:
     try:
         theirs = CONFIG_MAPPING[kind].from_dict(dict(fields))
     except (StrictDataclassError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} is no {kind} config: {reason}") from error
+        raise CheckpointError(f"{path} is no {kind} config: {one_line(error)}") from error
     for name, value, supported in (
         ("projector_hidden_act", theirs.projector_hidden_act, "gelu"),
         ("multimodal_projector_bias", theirs.multimodal_projector_bias, True),

@@ -29,7 +29,7 @@ from llava_core.checkpoint.lazy import outline
 from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.placement import Placement
 from llava_core.checkpoint.spread import spread
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, one_line
 from llava_core.memory import free_on, in_gib, is_out_of_memory, keep_freed_memory
 from llava_core.model.compiled import compile_layers
 from llava_core.model.llava import LlavaModel
@@ -166,9 +166,8 @@ def _text_config(parts: Parts) -> Any:
         return CONFIG_MAPPING[kind](**parts.config.text)
     # Of its scaling of positions it reports a missing field by the first.
     except (KeyError, StrictDataclassError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"the config.json of {parts.name} is no {kind}'s: {reason}"
+            f"the config.json of {parts.name} is no {kind}'s: {one_line(error)}"
         ) from error
 
 

@@ -5,7 +5,6 @@ memory. Everything that a user needs beside the weights goes with them: config, 
 processor, generation config.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from math import ceil
@@ -20,6 +19,7 @@ from llava_core.checkpoint.chat_template import chat_template
 from llava_core.checkpoint.extra_tokens import add_extra_tokens
 from llava_core.checkpoint.generation import FILE as GENERATION
 from llava_core.checkpoint.generation import generation_fields
+from llava_core.checkpoint.hub import local_tower
 from llava_core.checkpoint.hugging_face import TOWER_FOLDER, model_fields
 from llava_core.checkpoint.hugging_face_keys import to_hugging_face
 from llava_core.checkpoint.keys import TOWER, to_original
@@ -45,6 +45,7 @@ from llava_core.checkpoint.tokenizer_files import (
 from llava_core.checkpoint.tower import SIGLIP
 from llava_core.conversation import IMAGE_MARK, Template
 from llava_core.images import load_processor
+from llava_core.json_files import write_object
 from llava_core.templates import get_template
 from llava_core.tokens import load_tokenizer
 
@@ -100,15 +101,15 @@ def write_hugging_face(
         dtype=_dtype_name(parts, dtype),
     )
     preprocessor = preprocessor_fields(parts, load_processor(parts.processor))
-    _write_json(folder / "preprocessor_config.json", preprocessor)
-    _write_json(folder / "processor_config.json", processor_fields(parts))
+    write_object(folder / "preprocessor_config.json", preprocessor)
+    write_object(folder / "processor_config.json", processor_fields(parts))
     generation = generation_fields(parts, tokenizer, template, pad_token_id=token_ids["pad"])
-    _write_json(folder / GENERATION, generation)
+    write_object(folder / GENERATION, generation)
     tensors = _tensors(parts, num_rows=num_rows, dtype=dtype)
     renamed = ((to_hugging_face(name), tensor) for name, tensor in tensors)
     write_tensors(folder, renamed, max_shard_bytes=max_shard_bytes)
     # Last, because a folder with a config is a checkpoint.
-    _write_json(folder / "config.json", fields)
+    write_object(folder / "config.json", fields)
 
 
 def write_original(
@@ -150,7 +151,7 @@ def write_original(
     )
     fields |= {"mm_vision_tower": _tower_name(parts, folder), "pad_token_id": pad_token_id}
     generation = generation_fields(parts, tokenizer, template, pad_token_id=pad_token_id)
-    _write_json(folder / GENERATION, generation)
+    write_object(folder / GENERATION, generation)
     if parts.config.vision_tower == TOWER_FOLDER:
         _write_tower(parts, folder / TOWER_FOLDER, dtype=dtype)
     tensors = _tensors(parts, num_rows=num_rows, dtype=dtype, with_tower=parts.has_tower)
@@ -158,7 +159,7 @@ def write_original(
         (to_original(name, backbone=parts.config.backbone), tensor) for name, tensor in tensors
     )
     write_tensors(folder, renamed, max_shard_bytes=max_shard_bytes)
-    _write_json(folder / "config.json", fields)
+    write_object(folder / "config.json", fields)
 
 
 def _speech(parts: Parts) -> tuple[Any, Template]:
@@ -219,7 +220,7 @@ def write_projector_only(parts: Parts, folder: Path, *, dtype: torch.dtype | Non
     if parts.config.vision_tower == TOWER_FOLDER:
         _write_tower(parts, folder / TOWER_FOLDER, dtype=dtype)
     write_projector(parts, folder / PROJECTOR_FILE, dtype=dtype)
-    _write_json(folder / "config.json", fields)
+    write_object(folder / "config.json", fields)
 
 
 def _tensors(
@@ -245,8 +246,8 @@ def _write_tower(parts: Parts, folder: Path, *, dtype: torch.dtype | None) -> No
     if config.model_type in SIGLIP:
         # The original takes the last block off, and whoever reads this does so too.
         fields["num_hidden_layers"] += 1
-    _write_json(folder / "config.json", fields)
-    _write_json(folder / "preprocessor_config.json", load_processor(parts.processor).to_dict())
+    write_object(folder / "config.json", fields)
+    write_object(folder / "preprocessor_config.json", load_processor(parts.processor).to_dict())
     tensors = (
         (f"vision_model.{name.removeprefix(TOWER)}", _cast(parts.tensors[name], dtype))
         for name in parts.tensors
@@ -272,16 +273,9 @@ def _hub_tower(parts: Parts) -> str | None:
 
 def _local_tower(parts: Parts) -> Path | None:
     """Folder of a tower that is neither written with the checkpoint nor on the Hub."""
-    name, checkpoint = parts.config.vision_tower, Path(parts.name)
-    if name == TOWER_FOLDER:
-        return None
-    places = (checkpoint / name, Path(name).expanduser(), checkpoint.resolve().parent / name)
-    return next((path for path in places if path.is_dir()), None)
+    name = parts.config.vision_tower
+    return None if name == TOWER_FOLDER else local_tower(name, checkpoint=Path(parts.name))
 
 
 def _dtype_name(parts: Parts, dtype: torch.dtype | None) -> str | None:
     return parts.config.torch_dtype if dtype is None else str(dtype).removeprefix("torch.")
-
-
-def _write_json(path: Path, fields: dict[str, Any]) -> None:
-    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")

@@ -4,7 +4,6 @@ The names of shards say how many there are, which is known only at the end: unti
 under temporary names, and the index, without which no reader sees a checkpoint, comes last.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from llava_core.checkpoint.files import has_weights
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, first_line
+from llava_core.json_files import write_object
 
 MAX_SHARD_BYTES = 5 * 10**9
 """Size of a shard unless asked otherwise, as published checkpoints have it."""
@@ -57,8 +57,9 @@ def write_tensors(
             del shard
         return _name(folder, parts, names, total)
     except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"weights cannot be written to {folder}: {reason}") from error
+        raise CheckpointError(
+            f"weights cannot be written to {folder}: {first_line(error)}"
+        ) from error
     finally:
         for path in parts:
             path.unlink(missing_ok=True)
@@ -111,5 +112,5 @@ def _name(folder: Path, parts: list[Path], names: list[list[str]], total: int) -
         name: path.name for path, held in zip(shards, names, strict=True) for name in held
     }
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_object(folder / _INDEX, index)
     return shards

@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import Metaspace
 
 from llava_core.conversation import IMAGE_MARK
 from llava_core.errors import CheckpointError
-from llava_core.json_files import read_object
+from llava_core.json_files import read_object, write_object
 from llava_core.tokens import SENTENCEPIECE_FILE, SERIALIZED_FILE, SETTINGS_FILE, SPACE
 
 PAD_MARK = "<pad>"
@@ -93,10 +93,10 @@ def write_for_hugging_face(
             "normalizer": {"type": "Sequence", "normalizers": spaces},
             "pre_tokenizer": None,
         }
-    _write_json(folder / SERIALIZED_FILE, serialized)
+    write_object(folder / SERIALIZED_FILE, serialized, is_ascii=False)
     settings = _settings(tokenizer, source, dropped=())
     settings |= {"padding_side": "left", "processor_class": processor_class}
-    _write_json(folder / SETTINGS_FILE, settings)
+    write_object(folder / SETTINGS_FILE, settings, is_ascii=False)
     (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
 
 
@@ -116,11 +116,12 @@ def write_for_original(tokenizer: Any, source: Path, folder: Path) -> None:
             (folder / SENTENCEPIECE_FILE).write_bytes(model)
         else:
             kept = [t for t in serialized["added_tokens"] if t["content"] not in dropped]
-            _write_json(folder / SERIALIZED_FILE, {**serialized, "added_tokens": kept})
+            serialized = {**serialized, "added_tokens": kept}
+            write_object(folder / SERIALIZED_FILE, serialized, is_ascii=False)
     settings = _settings(tokenizer, source, dropped=dropped) | {"padding_side": "right"}
     if settings.get("pad_token") in dropped:
         settings["pad_token"] = tokenizer.unk_token or tokenizer.eos_token
-    _write_json(folder / SETTINGS_FILE, settings)
+    write_object(folder / SETTINGS_FILE, settings, is_ascii=False)
 
 
 def _settings(tokenizer: Any, source: Path, *, dropped: Collection[str]) -> dict[str, Any]:
@@ -195,8 +196,3 @@ def _kind(piece: str, tokenizer: Any) -> str:
         return "control"
     is_byte = len(piece) == len("<0x00>") and piece.startswith("<0x") and piece.endswith(">")
     return "byte" if is_byte else "normal"
-
-
-def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
-    text = json.dumps(fields, indent=2, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")

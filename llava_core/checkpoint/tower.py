@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
 from llava_core.checkpoint.keys import TOWER, from_clip
-from llava_core.errors import CheckpointError
+from llava_core.errors import CheckpointError, one_line
 from llava_core.json_files import read_object
 
 _CLIP = ("clip", "clip_vision_model")
@@ -47,8 +47,7 @@ def read_tower_config(folder: Path) -> Any:
             config = SiglipVisionConfig.from_pretrained(folder)
             return shorten(config, config.num_hidden_layers - 1)
     except (StrictDataclassError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} is no {kind} config: {reason}") from error
+        raise CheckpointError(f"{path} is no {kind} config: {one_line(error)}") from error
     raise CheckpointError(
         f"{path} describes a {kind}, expected a vision tower: {', '.join(_CLIP + SIGLIP)}"
     )

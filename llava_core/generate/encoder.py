@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from llava_core.errors import DataError
+from llava_core.errors import DataError, first_line
 from llava_core.generate.feature_store import FeatureStore, store_name
 from llava_core.generate.features import picture_key
 from llava_core.generate.plan import Encoded
@@ -150,7 +150,7 @@ class PictureEncoder:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            reason = str(error).strip().partition("\n")[0]
+            reason = first_line(error)
         # Not in the block above: its error would be kept as the cause, and the pixels with it.
         raise DataError(f"too little memory for a picture: {reason}")
 

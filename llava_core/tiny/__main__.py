@@ -11,7 +11,6 @@ holds its config and image processor only.
 """
 
 import argparse
-import json
 import logging
 import os
 import shutil
@@ -21,7 +20,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -30,8 +28,10 @@ from transformers.utils import logging as transformers_logging
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.save import write_original
+from llava_core.command import run_command
 from llava_core.errors import ConfigError, LlavaError
 from llava_core.images import load_processor
+from llava_core.json_files import write_object
 from llava_core.tiny.language import LANGUAGE_CONFIG, make_language_model
 from llava_core.tiny.samples import PICTURES, Counts, write_samples
 from llava_core.tiny.tower import ASPECT_RATIO, PROCESSOR_CONFIG, TOWER_CONFIG, train_tower
@@ -40,7 +40,6 @@ from llava_core.tiny.vocabulary import TOKENIZER_CONFIG, train_tokenizer
 _SEED = 1
 _TOWER = "tiny-clip"
 _STAGE_BATCH = 160
-_WRONG = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,16 +86,16 @@ def make_tiny(work: Path, output: Path, budget: Budget) -> None:
 
 def _make_language_model(folder: Path) -> None:
     folder.mkdir(parents=True)
-    _write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
+    write_object(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
     (folder / "tokenizer.model").write_bytes(train_tokenizer(seed=_SEED))
     make_language_model(seed=_SEED).save_pretrained(folder)
-    _write_json(folder / "config.json", LANGUAGE_CONFIG)
+    write_object(folder / "config.json", LANGUAGE_CONFIG)
 
 
 def _make_tower(folder: Path, budget: Budget) -> None:
     folder.mkdir(parents=True)
-    _write_json(folder / "config.json", TOWER_CONFIG)
-    _write_json(folder / "preprocessor_config.json", PROCESSOR_CONFIG)
+    write_object(folder / "config.json", TOWER_CONFIG)
+    write_object(folder / "preprocessor_config.json", PROCESSOR_CONFIG)
     tower = train_tower(
         load_processor(folder), steps=budget.tower_steps, batch=budget.tower_batch, seed=_SEED
     )
@@ -163,10 +162,6 @@ def _publish(work: Path, output: Path) -> None:
         shutil.copy(work / _TOWER / name, tower)
 
 
-def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-
-
 def _main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m llava_core.tiny",
@@ -178,12 +173,12 @@ def _main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     transformers_logging.disable_progress_bar()
-    try:
+
+    def execute() -> int:
         make_tiny(arguments.work, arguments.output, Budget())
-    except LlavaError as error:
-        sys.stderr.write(f"llava_core.tiny: error: {error}\n")
-        return _WRONG
-    return 0
+        return 0
+
+    return run_command("llava_core.tiny", execute, debug=False)
 
 
 if __name__ == "__main__":

@@ -441,3 +441,10 @@ def test_a_vocabulary_with_room_gets_no_rows(tmp_path):
     })  # fmt: skip
     assert load(written).identity.conversation == "qwen_1_5"
     from_transformers(LlavaForConditionalGeneration, written)
+
+
+def test_a_tower_in_the_home_of_nobody_is_refused(tmp_path):
+    parts = open_checkpoint("tiny")
+    parts = replace(parts, config=replace(parts.config, vision_tower="~nobody-here/clip"))
+    with pytest.raises(CheckpointError, match="~nobody-here is nobody's home folder"):
+        write_original(parts, tmp_path)

@@ -109,3 +109,12 @@ def test_an_error_of_the_source_leaves_nothing(tmp_path):
     with pytest.raises(CheckpointError, match="the base lacks a tensor"):
         write_tensors(tmp_path, broken(), max_shard_bytes=16)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_that_says_nothing_is_told_by_its_type(tmp_path):
+    def tensors():
+        yield "first", torch.zeros(2)
+        raise OSError
+
+    with pytest.raises(CheckpointError, match="^weights cannot be written to .*: OSError$"):
+        write_tensors(tmp_path, tensors())

@@ -8,6 +8,7 @@ from safetensors import safe_open
 
 import llava_core
 from llava_core.errors import ConfigError
+from llava_core.tiny import __main__ as command
 from llava_core.tiny.__main__ import Budget, make_tiny
 from llava_core.tiny.samples import Counts
 
@@ -63,3 +64,12 @@ def test_a_work_folder_that_is_in_use_is_left_alone(made, work):
     with pytest.raises(ConfigError, match="is no empty folder: remove it, or give another"):
         make_tiny(made / work, made / "again" / "tiny", SHORT)
     assert not (made / "again").exists()
+
+
+def test_ctrl_c_ends_the_command(monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "make_tiny", stop)
+    monkeypatch.setattr("sys.argv", ["llava_core.tiny"])
+    assert command._main() == 130
