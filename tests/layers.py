@@ -119,13 +119,14 @@ LLAVA_CORE = {
     "serve/answering": "errors serve/conversation_log serve/picture_modes serve/pictures "
     "serve/talk serve/web_client",
     "serve/batcher": "errors generate/request predict stream",
-    "serve/chat": "conversation errors generate/request images predict serve/pictures stream",
+    "serve/chat": "conversation errors generate/request images predict serve/pictures serve/schema "
+    "stream",
     "serve/controller": "errors serve/access serve/forward serve/original serve/patience "
     "serve/refusal serve/roster serve/worker",
     "serve/conversation_log": "errors",
     "serve/example_pictures": "",
-    "serve/forward": "serve/presence serve/refusal serve/roster serve/schema",
-    "serve/heartbeat": "serve/roster",
+    "serve/forward": "serve/access serve/presence serve/refusal serve/roster serve/schema",
+    "serve/heartbeat": "serve/access serve/roster",
     "serve/listen": "errors serve/patience",
     "serve/metrics": "",
     "serve/original": "conversation errors generate/request serve/access serve/pictures "

@@ -11,9 +11,6 @@ from llava_core.errors import DataError
 
 StopReason = Literal["eos", "length", "stop", "option"]
 
-DEMO_TOP_K = 50
-"""`top_k` of LLaVA's terminal chat and worker: the default of `generate` of transformers."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:

@@ -13,6 +13,11 @@ _MINUTE_S = 60.0
 _MAX_CALLERS = 10_000
 
 
+def bearer(key: str | None) -> dict[str, str]:
+    """The headers that show a key to a server; none without a key."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 class Access:
     """Keys and rate limits; an app's dependency."""
 

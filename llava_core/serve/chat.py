@@ -8,7 +8,6 @@ whole: until then another may turn out likelier.
 
 import asyncio
 import json
-import secrets
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +20,13 @@ from PIL import Image
 
 from llava_core.conversation import IMAGE_MARK
 from llava_core.errors import DataError
-from llava_core.generate.request import DEMO_TOP_K, Request
+from llava_core.generate.request import Request
 from llava_core.images import open_image
 from llava_core.predict import Llava
 from llava_core.serve.pictures import PicturePolicy, open_pictures
+from llava_core.serve.schema import DEMO_TOP_K, new_seed
 from llava_core.stream import Partial
 
-_SEED_BITS = 63
 _HELP = """\
 /image PATH   shows a picture (a file or an http address) with the next question; may be repeated
 /reset        begins a new conversation, without pictures
@@ -137,7 +136,7 @@ class Chat:
             top_k=settings.top_k,
             top_p=settings.top_p,
             num_beams=settings.num_beams,
-            seed=secrets.randbits(_SEED_BITS),
+            seed=new_seed(),
             id=self._num_asked,
         )
         limit, shown, text, note = self._llava.config.num_positions, "", "", ""

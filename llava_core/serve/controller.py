@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from llava_core.errors import ConfigError
 from llava_core.serve import refusal
-from llava_core.serve.access import Access
+from llava_core.serve.access import Access, bearer
 from llava_core.serve.forward import Sent, forward, open_client
 from llava_core.serve.original import (
     NO_WORKER,
@@ -33,14 +33,13 @@ from llava_core.serve.original import (
     StatusBody,
     chunk,
 )
-from llava_core.serve.patience import LimitedBody
+from llava_core.serve.patience import MAX_BODY_BYTES, LimitedBody
 from llava_core.serve.refusal import Refusal
 from llava_core.serve.roster import Roster, Status
 from llava_core.serve.worker import model_entry
 
 _EXPIRY_PERIOD_S = 5.0
 _STATUS_TIMEOUT_S = 5.0
-_MAX_BODY_BYTES = 32 * 2**20
 
 _logger = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ def make_controller(
     _add_openai(app, roster, client, guarded=[Depends(access)])
     _add_registry(app, roster, client, guarded=[Depends(access)])
     _add_original(app, roster, client, guarded=[Depends(access)])
-    return LimitedBody(app, max_bytes=_MAX_BODY_BYTES)
+    return LimitedBody(app, max_bytes=MAX_BODY_BYTES)
 
 
 def _add_openai(app: FastAPI, roster: Roster, client: httpx2.AsyncClient, *, guarded: Any) -> None:
@@ -187,9 +186,8 @@ def find_models(upstream: str, *, key: str | None) -> Status:
     Raises:
         ConfigError: it does not answer, or not in that form.
     """
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        reply = httpx2.get(f"{upstream}/v1/models", headers=headers, timeout=_STATUS_TIMEOUT_S)
+        reply = httpx2.get(f"{upstream}/v1/models", headers=bearer(key), timeout=_STATUS_TIMEOUT_S)
         names = tuple(str(entry["id"]) for entry in reply.raise_for_status().json()["data"])
     except (httpx2.HTTPError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ConfigError(f"--upstream {upstream}: does not list its models: {error}") from error

@@ -12,6 +12,7 @@ import httpx2
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
+from llava_core.serve.access import bearer
 from llava_core.serve.presence import while_there
 from llava_core.serve.refusal import Refusal, error_body
 from llava_core.serve.roster import Member, Roster
@@ -50,12 +51,9 @@ class Sent(NamedTuple):
 
 def open_client(key: str | None) -> httpx2.AsyncClient:
     """An HTTP client for workers; an answer may take any time."""
-    # A stream is passed on as it comes, so it must not come compressed.
-    headers = {"Accept-Encoding": "identity"}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
     return httpx2.AsyncClient(
-        headers=headers,
+        # A stream is passed on as it comes, so it must not come compressed.
+        headers={"Accept-Encoding": "identity", **bearer(key)},
         timeout=httpx2.Timeout(None, connect=_CONNECT_S),
         limits=httpx2.Limits(max_connections=None),
         trust_env=False,

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import httpx2
 
+from llava_core.serve.access import bearer
 from llava_core.serve.roster import Status
 
 PERIOD_S = 15.0
@@ -30,9 +31,8 @@ async def beating(
         address: where it reaches the worker.
         key: opens the controller to workers.
     """
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with httpx2.AsyncClient(
-        base_url=controller, headers=headers, timeout=_TIMEOUT_S, trust_env=False
+        base_url=controller, headers=bearer(key), timeout=_TIMEOUT_S, trust_env=False
     ) as client:
         task = asyncio.create_task(_beat(client, address, status))
         try:

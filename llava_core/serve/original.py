@@ -18,12 +18,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from llava_core.conversation import place_image_mark
 from llava_core.errors import DataError
-from llava_core.generate.request import DEMO_TOP_K, Request
+from llava_core.generate.request import Request
 from llava_core.serve.access import Access
 from llava_core.serve.pictures import open_pictures
 from llava_core.serve.refusal import Refusal
 from llava_core.serve.roster import Status
-from llava_core.serve.schema import new_seed
+from llava_core.serve.schema import DEMO_TOP_K, new_seed
 from llava_core.serve.worker import Worker
 
 REFUSED, NO_WORKER, UNREACHABLE = 1, 2, 3
@@ -88,7 +88,7 @@ class HeartBeatBody(BaseModel):
 
 
 class ModelBody(BaseModel):
-    """The body of `/get_worker_address`."""
+    """The body of `/get_worker_address`, and all that is read of a question that is passed on."""
 
     model: str
 

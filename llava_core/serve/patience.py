@@ -14,6 +14,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from llava_core.serve import refusal
 
+MAX_BODY_BYTES = 32 * 2**20
+"""Of a request, unless it is said otherwise."""
 _BODY_S = 120.0
 # Of a client that is there but takes nothing; one that reads slowly is served.
 _UNREAD_S = 60.0

@@ -16,6 +16,8 @@ TEMPLATE_HEADER = "Llava-Template"
 """Of a request for an answer: `demo` asks a worker of this package for the template of LLaVA's
 demo. A header, for other servers refuse a field of the body that they do not know."""
 
+DEMO_TOP_K = 50
+"""`top_k` of LLaVA's terminal chat and worker: the default of `generate` of transformers."""
 _SEED_BITS = 63
 # Of an answer to a text, where nothing else is asked for.
 _TEXT_TOKENS = 16

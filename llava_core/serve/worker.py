@@ -21,7 +21,7 @@ from llava_core.serve import refusal
 from llava_core.serve.access import Access
 from llava_core.serve.batcher import Batcher, Busy, EngineFault, Ticket
 from llava_core.serve.metrics import Metrics
-from llava_core.serve.patience import LimitedBody
+from llava_core.serve.patience import MAX_BODY_BYTES, LimitedBody
 from llava_core.serve.pictures import PicturePolicy, open_pictures
 from llava_core.serve.presence import while_there
 from llava_core.serve.refusal import Refusal, error_body
@@ -43,7 +43,7 @@ class WorkerSettings:
     """The name that clients ask for."""
     max_new_tokens: int = 1024
     """Of an answer, whatever a client asks for, and where it asks for nothing."""
-    max_body_bytes: int = 32 * 2**20
+    max_body_bytes: int = MAX_BODY_BYTES
     log_contents: bool = False
     """Whether the log shows what was asked and answered."""
     start_end: bool = False

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import llava_core
 from llava_core.conversation import IMAGE_MARK
-from llava_core.errors import CheckpointError, ConfigError, DataError, LlavaError
+from llava_core.errors import CheckpointError, ConfigError, DataError, LlavaError, one_line
 from llava_core.images import open_image
 from llava_eval.backends.base import Answer
 from llava_eval.errors import BackendError, ModelError, SampleError
@@ -139,7 +139,7 @@ class LocalBackend:
         failed: deque[Answer] = deque()
 
         def fail(sample_id: str | int, error: LlavaError) -> None:
-            failed.append(Answer(sample_id=str(sample_id), text="", error=_one_line(error)))
+            failed.append(Answer(sample_id=str(sample_id), text="", error=one_line(error)))
 
         requests = _requests(by_picture(prompts), failed, num_beams=self._num_beams)
         choices = {prompt.sample.sample_id: prompt.choices for prompt in prompts}
@@ -238,15 +238,11 @@ def _open(images: Sequence[ImageRef]) -> "list[Image]":
     try:
         return [open_image(source) for source in sources]
     except DataError as error:
-        raise SampleError(_one_line(error)) from error
+        raise SampleError(one_line(error)) from error
 
 
 def _source(image: ImageRef) -> Path | bytes | None:
     return image.path or image.data or (image.load() if image.load else None)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _device_name(device: "torch.device") -> str:
