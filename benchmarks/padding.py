@@ -7,10 +7,20 @@ Run: `python benchmarks/padding.py --data playground/data/eval`.
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count, islice
+from itertools import count
 from random import Random
 
-from llava_core.generate.plan import Encoded, Group, plan_batches, plan_groups
+from PIL import Image
+
+from llava_core.generate.plan import (
+    Encoded,
+    Group,
+    Numbered,
+    next_portion,
+    plan_batches,
+    plan_groups,
+    spliced_length,
+)
 from llava_core.generate.request import Request
 from llava_core.tokens import IMAGE_TOKEN_ID
 from llava_eval.leases import by_picture
@@ -25,7 +35,6 @@ PICTURE_TOKENS = {"v1.5": (576,), "v1.6": (1152, 1728, 2000, 2144, 2340, 2520, 2
 BUDGETS = {"CPU": (8_192, 256), "GPU": (200_000, 4_096)}
 # A batch that costs so much is as large as it may be.
 _AS_LARGE_AS_FITS = 10**9
-_WINDOW = 256
 _MAX_PROMPTS = 4_000
 _SYSTEM = tuple(range(1, 37))
 
@@ -50,34 +59,51 @@ def encode(prompts: Sequence[Prompt]) -> list[Encoded]:
     return encoded
 
 
-def windows(task: str, data: str) -> Iterator[list[Encoded]]:
-    """What the engine plans together."""
+def read_prompts(task: str, data: str) -> list[Prompt]:
+    """Those of a task, in the order in which they are asked."""
     spec = load_tasks()[task]
     prompts = [build_prompt(sample, spec) for sample in load_samples(spec, data)[:_MAX_PROMPTS]]
-    ordered = iter([prompt for group in by_picture(prompts) for prompt in group])
-    while window := list(islice(ordered, _WINDOW)):
-        yield encode(window)
+    return [prompt for group in by_picture(prompts) for prompt in group]
 
 
-def prefill(batch: Sequence[Group], lengths: Mapping[str, int]) -> tuple[int, int]:
+def portions(prompts: Sequence[Prompt], budget: int) -> Iterator[list[Encoded]]:
+    """What the engine plans together."""
+    pictures: dict[str, Image.Image] = {}
+    requests = []
+    for prompt in prompts:
+        keys = [image.key for image in prompt.sample.images]
+        # Never looked at, but the engine tells by the objects which requests go on about one.
+        pictures |= {key: Image.new("1", (1, 1)) for key in keys if key not in pictures}
+        requests.append(Request(prompt="", images=[pictures[key] for key in keys]))
+    numbered = Numbered(requests)
+    while portion := list(next_portion(numbered, batch_tokens=budget)):
+        yield encode([prompts[index] for index, _ in portion])
+
+
+def prefix_lengths(groups: Sequence[Group], features: Mapping[str, range]) -> list[int]:
+    """Tokens of each group's prefix, pictures included."""
+    return [spliced_length(group.prefix, group.pictures, features) for group in groups]
+
+
+def prefill(batch: Sequence[Group], features: Mapping[str, range]) -> tuple[int, int]:
     """Tokens of a batch's prompts, and with their padding."""
-    prefixes = [len(g.prefix) + sum(lengths[key] - 1 for key in g.pictures) for g in batch]
+    prefixes = prefix_lengths(batch, features)
     own = [sum(len(m.ids) - len(g.prefix) for m in g.members) for g in batch]
     return sum(prefixes) + sum(own), len(batch) * (max(prefixes) + max(own))
 
 
-def measure(task: str, data: str, *, sizes: Sequence[int], budget: int, cost: int) -> str:
-    """The padding of a task's batches in per cent, and their number."""
-    random = Random(task)
-    lengths: dict[str, int] = {}
+def measure(prompts: Sequence[Prompt], *, sizes: Sequence[int], budget: int, cost: int) -> str:
+    """The padding of their batches in per cent, and the number of batches."""
+    random = Random(0)
+    features: dict[str, range] = {}
     real = padded = num_batches = 0
-    for encoded in windows(task, data):
-        for item in encoded:
-            lengths |= {key: random.choice(sizes) for key in item.pictures if key not in lengths}
+    for encoded in portions(prompts, budget):
+        for key in (key for item in encoded for key in item.pictures if key not in features):
+            features[key] = range(random.choice(sizes))
         groups = plan_groups(encoded, max_own_tokens=budget)
-        prefixes = [len(g.prefix) + sum(lengths[key] - 1 for key in g.pictures) for g in groups]
-        for batch in plan_batches(groups, lengths=prefixes, batch_tokens=budget, batch_cost=cost):
-            tokens = prefill(batch, lengths)
+        lengths = prefix_lengths(groups, features)
+        for batch in plan_batches(groups, lengths=lengths, batch_tokens=budget, batch_cost=cost):
+            tokens = prefill(batch, features)
             real, padded = real + tokens[0], padded + tokens[1]
             num_batches += 1
     return f"{1 - real / padded:.1%} in {num_batches}"
@@ -90,10 +116,11 @@ def main() -> None:
     data = parser.parse_args().data
     print("| task | model | budget | as large as fits | as planned |\n|---|---|---|---|---|")
     for task in TASKS:
+        prompts = read_prompts(task, data)
         for model, sizes in PICTURE_TOKENS.items():
             for budget, (tokens, cost) in BUDGETS.items():
                 before, after = (
-                    measure(task, data, sizes=sizes, budget=tokens, cost=each)
+                    measure(prompts, sizes=sizes, budget=tokens, cost=each)
                     for each in (_AS_LARGE_AS_FITS, cost)
                 )
                 print(f"| {task} | {model} | {budget} | {before} | {after} |", flush=True)

@@ -24,6 +24,9 @@ BACKBONES = {
     "LlavaMptForCausalLM": "mpt",
     "LlavaMPTForCausalLM": "mpt",
 }
+CLIP = ("clip", "clip_vision_model")
+SIGLIP = ("siglip", "siglip_vision_model")
+"""A vision tower's `model_type`: of the whole model, and of its vision half alone."""
 # Field names of the original that belong to the multimodal part but do not begin with `mm_`.
 _MULTIMODAL = {
     "architectures", "freeze_mm_mlp_adapter", "freeze_mm_vision_resampler", "image_aspect_ratio",
@@ -311,3 +314,8 @@ def _matches(value: object, expected: str | None) -> bool:
     if expected not in _NUMBERED:
         return value == expected
     return isinstance(value, str) and re.fullmatch(_NUMBERED[expected], value) is not None
+
+
+def has_class_token(tower_config: Any) -> bool:
+    """Whether a vision tower puts a token of its own before the patches; SigLIP has none."""
+    return tower_config.model_type not in SIGLIP

@@ -13,7 +13,8 @@ import ast
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,9 +84,19 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         name = f"picture of {len(source)} bytes"
     else:
         file, name = source, f"picture {source}"
+    with refuse_broken(name), Image.open(file) as image:
+        return image.convert("RGB")
+
+
+@contextmanager
+def refuse_broken(name: str) -> Iterator[None]:
+    """Tells in one line what is wrong with a picture that Pillow opens or decodes within.
+
+    Raises:
+        DataError: the file is missing, broken, cut off, or too large to be decoded safely.
+    """
     try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
+        yield
     except FileNotFoundError as error:
         raise DataError(f"{name} is not there") from error
     except UnidentifiedImageError as error:

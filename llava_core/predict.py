@@ -30,14 +30,14 @@ from llava_core.generate.encoder import PictureEncoder, PictureKey, pictures_of,
 from llava_core.generate.engine import Engine, Finished
 from llava_core.generate.features import FeatureCache
 from llava_core.generate.pipeline import Pipeline
-from llava_core.generate.plan import Encoded, Numbered, next_portion
+from llava_core.generate.plan import Encoded, Numbered, next_portion, spliced_length
 from llava_core.generate.request import Request, Response
 from llava_core.generate.schedule import Schedule, default_batch_tokens, tokens_in_memory
 from llava_core.generate.session import Session
 from llava_core.generate.stopwatch import Stopwatch
 from llava_core.images import load_processor
 from llava_core.model.llava import LlavaModel, Output, Picture
-from llava_core.model.transfer import queue_of
+from llava_core.model.transfer import work_check
 from llava_core.stream import HasLeft, Partial, Stream, certain, cut_at, partial_of
 from llava_core.templates import get_template
 from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer, tokenize_prompt
@@ -124,7 +124,7 @@ class Llava:
         schedule = self._schedule(batch_tokens)
         numbered = Numbered(requests)
         # A language model may be spread over several.
-        is_at_work = queue_of({each.device for each in self.model.parameters()})
+        is_at_work = work_check({each.device for each in self.model.parameters()})
         answers = Pipeline(schedule, self._stopwatch, is_at_work=is_at_work).run(
             lambda: self._read(numbered, schedule.batch_tokens),
             lambda window: self._prepare(window, fail, cuts=True),
@@ -181,7 +181,7 @@ class Llava:
             self._engine,
             batch_tokens=limit,
             fail=lambda item, error: fail(item.id, error),
-            has_left=lambda item: has_left(item.request),
+            is_given_up=lambda item: has_left(item.request),
         )
 
         def prepare(requests: Sequence[Request]) -> tuple[list[Encoded], dict[str, Tensor]]:
@@ -380,7 +380,7 @@ class Llava:
     def _too_long(
         self, item: Encoded, features: Mapping[str, Tensor], *, cuts: bool
     ) -> DataError | None:
-        length = len(item.ids) + sum(len(features[key]) - 1 for key in item.pictures)
+        length = spliced_length(item.ids, item.pictures, features)
         length += max((len(option) - 1 for option in item.options), default=0)
         limit = self.config.num_positions
         if self.config.max_length is not None:

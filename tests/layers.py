@@ -23,7 +23,7 @@ LLAVA_CORE = {
     "checkpoint/files": "json_files errors",
     "checkpoint/shards": "checkpoint/files json_files errors",
     "checkpoint/parts": "config",
-    "checkpoint/tower": "checkpoint/keys json_files errors",
+    "checkpoint/tower": "checkpoint/keys config json_files errors",
     "checkpoint/original": "checkpoint/hub checkpoint/keys checkpoint/files checkpoint/parts "
     "checkpoint/tower config errors",
     "checkpoint/lazy": "",
@@ -45,8 +45,8 @@ LLAVA_CORE = {
     "checkpoint/save": "checkpoint/adapters checkpoint/chat_template checkpoint/extra_tokens "
     "checkpoint/generation checkpoint/hub checkpoint/hugging_face checkpoint/hugging_face_keys "
     "checkpoint/keys checkpoint/layouts checkpoint/load checkpoint/parts checkpoint/shards "
-    "checkpoint/tables checkpoint/template checkpoint/tokenizer_files checkpoint/tower "
-    "conversation images json_files templates tokens",
+    "checkpoint/tables checkpoint/template checkpoint/tokenizer_files "
+    "config conversation images json_files templates tokens",
     "checkpoint/open": "checkpoint/adapters checkpoint/delta checkpoint/files checkpoint/hub "
     "checkpoint/hugging_face checkpoint/original checkpoint/parts errors",
     "checkpoint/placement": "config errors",
@@ -106,7 +106,7 @@ LLAVA_CORE = {
     "checkpoint/parts checkpoint/placement checkpoint/save",
     "data/check": "conversation data/labels data/records errors images",
     "data/collate": "data/dataset data/trees model/llava tokens",
-    "data/dataset": "checkpoint/tower config conversation data/labels data/records errors "
+    "data/dataset": "config conversation data/labels data/records errors "
     "images model/llava model/merge tokens",
     "data/labels": "conversation data/records errors tokens",
     "data/records": "conversation errors",
@@ -151,7 +151,7 @@ LLAVA_CORE = {
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
     "checkpoint/parts checkpoint/save train/stages errors",
     "train/engine": "errors json_files model/llava train/recipe",
-    "train/flops": "data/collate model/llava model/vision tokens",
+    "train/flops": "config data/collate model/llava model/vision tokens",
     "train/launch": "",
     "train/loss": "images model/llava tokens train/rows",
     "train/recipe": "errors templates",

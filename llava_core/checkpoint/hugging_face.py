@@ -27,8 +27,8 @@ from llava_core.checkpoint.files import read_tensors, weight_files
 from llava_core.checkpoint.hugging_face_keys import from_hugging_face, to_hugging_face
 from llava_core.checkpoint.keys import HEAD
 from llava_core.checkpoint.parts import Parts
-from llava_core.checkpoint.tower import SIGLIP, is_used, published_tower, shorten
-from llava_core.config import LlavaConfig
+from llava_core.checkpoint.tower import is_used, published_tower, shorten
+from llava_core.config import SIGLIP, LlavaConfig, has_class_token
 from llava_core.errors import CheckpointError, ConfigError, one_line
 from llava_core.images import read_processor
 from llava_core.json_files import read_object
@@ -157,7 +157,7 @@ def _parse(fields: Mapping[str, Any], *, path: Path) -> Any:
 def _tower_config(theirs: Any, *, path: Path) -> Any:
     """The tower's config; a SigLIP ends with the block whose output is taken, as the original's."""
     config = deepcopy(theirs.vision_config)
-    if config.model_type not in SIGLIP:
+    if has_class_token(config):
         return config
     if theirs.vision_feature_select_strategy != "full":
         raise ConfigError(
@@ -175,7 +175,7 @@ def _config(
     extra = fields.get(ORIGINAL) or {}
     is_tiled = theirs.model_type == _TILED
     keeps_all = theirs.vision_feature_select_strategy == "full"
-    has_class_token = theirs.vision_config.model_type not in SIGLIP
+    keeps_class_token = keeps_all and has_class_token(theirs.vision_config)
     recorded = extra.get("image_grid_pinpoints")
     pinpoints = (
         original_pinpoints(theirs.image_grid_pinpoints, recorded=recorded) if is_tiled else None
@@ -186,7 +186,7 @@ def _config(
         vision_tower=vision_tower,
         vision_hidden_size=theirs.vision_config.hidden_size,
         vision_select_layer=theirs.vision_feature_layer,
-        vision_select_feature="cls_patch" if keeps_all and has_class_token else "patch",
+        vision_select_feature="cls_patch" if keeps_class_token else "patch",
         projector_type="mlp2x_gelu",
         image_aspect_ratio="anyres" if is_tiled else _aspect_ratio(folder),
         grid_pinpoints=pinpoints,

@@ -10,9 +10,8 @@ from llava_core.checkpoint.hugging_face import (
     turn_pinpoints,
 )
 from llava_core.checkpoint.parts import Parts
-from llava_core.checkpoint.tower import SIGLIP
 from llava_core.config import BACKBONES as ARCHITECTURES
-from llava_core.config import LlavaConfig
+from llava_core.config import SIGLIP, LlavaConfig, has_class_token
 from llava_core.conversation import IMAGE_MARK
 from llava_core.errors import ConfigError
 from llava_core.images import parse_pinpoints
@@ -76,8 +75,9 @@ def hugging_face_fields(
         dtype: of the weights.
     """
     config, tower = parts.config, parts.tower_config
-    is_siglip = tower.model_type in SIGLIP
-    num_patches = (tower.image_size // tower.patch_size) ** 2
+    num_tokens = (tower.image_size // tower.patch_size) ** 2
+    if config.vision_select_feature == "cls_patch":
+        num_tokens += has_class_token(tower)
     tiles: dict[str, Any] = {}
     pinpoints = _pinpoints(parts)
     if pinpoints:
@@ -88,7 +88,7 @@ def hugging_face_fields(
         "architectures": [f"{model_class(config)}ForConditionalGeneration"],
         "model_type": "llava_next" if config.uses_tiles else "llava",
         **tiles,
-        "image_seq_length": num_patches + (config.vision_select_feature == "cls_patch"),
+        "image_seq_length": num_tokens,
         "image_token_index": token_ids["image"],
         "multimodal_projector_bias": True,
         "pad_token_id": token_ids["pad"],
@@ -104,7 +104,7 @@ def hugging_face_fields(
         "torch_dtype": dtype,
         "vision_config": {**model_fields(tower), "model_type": tower.model_type},
         # A SigLIP tower ends with the block that is selected.
-        "vision_feature_layer": -1 if is_siglip else config.vision_select_layer,
+        "vision_feature_layer": -1 if tower.model_type in SIGLIP else config.vision_select_layer,
         "vision_feature_select_strategy": _strategy(parts),
         ORIGINAL: _given(
             has_tower=parts.has_tower,
@@ -157,7 +157,7 @@ def processor_fields(parts: Parts) -> dict[str, Any]:
     """The processor_config.json of transformers' layout."""
     return {
         "image_token": IMAGE_MARK,
-        "num_additional_image_tokens": 0 if parts.tower_config.model_type in SIGLIP else 1,
+        "num_additional_image_tokens": int(has_class_token(parts.tower_config)),
         "patch_size": parts.tower_config.patch_size,
         "processor_class": f"{model_class(parts.config)}Processor",
         "vision_feature_select_strategy": _strategy(parts),
@@ -174,7 +174,7 @@ def _pinpoints(parts: Parts) -> list[list[int]] | None:
 
 def _strategy(parts: Parts) -> str:
     keeps_all = parts.config.vision_select_feature == "cls_patch"
-    return "full" if keeps_all or parts.tower_config.model_type in SIGLIP else "default"
+    return "default" if has_class_token(parts.tower_config) and not keeps_all else "full"
 
 
 def original_fields(

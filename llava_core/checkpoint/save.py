@@ -42,7 +42,7 @@ from llava_core.checkpoint.tokenizer_files import (
     write_for_hugging_face,
     write_for_original,
 )
-from llava_core.checkpoint.tower import SIGLIP
+from llava_core.config import SIGLIP
 from llava_core.conversation import IMAGE_MARK, Template
 from llava_core.images import load_processor
 from llava_core.json_files import write_object

@@ -8,16 +8,14 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
 from llava_core.checkpoint.keys import TOWER, from_clip
+from llava_core.config import CLIP, SIGLIP
 from llava_core.errors import CheckpointError, one_line
 from llava_core.json_files import read_object
 
-_CLIP = ("clip", "clip_vision_model")
-SIGLIP = ("siglip", "siglip_vision_model")
-"""Values of `model_type`: a repository of the whole model, and of the vision half alone."""
 # Shapes as `published_tower` has them; of a SigLIP, as LLaVA uses it.
 _PUBLISHED = {
-    (_CLIP[1], "quick_gelu", 1024, 4096, 16, 24, 224, 14): "openai/clip-vit-large-patch14",
-    (_CLIP[1], "quick_gelu", 1024, 4096, 16, 24, 336, 14): "openai/clip-vit-large-patch14-336",
+    (CLIP[1], "quick_gelu", 1024, 4096, 16, 24, 224, 14): "openai/clip-vit-large-patch14",
+    (CLIP[1], "quick_gelu", 1024, 4096, 16, 24, 336, 14): "openai/clip-vit-large-patch14-336",
     (SIGLIP[1], "gelu_pytorch_tanh", 1152, 4304, 16, 26, 384, 14): (
         "google/siglip-so400m-patch14-384"
     ),
@@ -41,7 +39,7 @@ def read_tower_config(folder: Path) -> Any:
     kind = read_object(path).get("model_type")
     # A repository of the whole model nests the vision half; these classes pick it out.
     try:
-        if kind in _CLIP:
+        if kind in CLIP:
             return CLIPVisionConfig.from_pretrained(folder)
         if kind in SIGLIP:
             config = SiglipVisionConfig.from_pretrained(folder)
@@ -49,7 +47,7 @@ def read_tower_config(folder: Path) -> Any:
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is no {kind} config: {one_line(error)}") from error
     raise CheckpointError(
-        f"{path} describes a {kind}, expected a vision tower: {', '.join(_CLIP + SIGLIP)}"
+        f"{path} describes a {kind}, expected a vision tower: {', '.join(CLIP + SIGLIP)}"
     )
 
 

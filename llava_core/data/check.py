@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from llava_core.conversation import IMAGE_MARK, Template
 from llava_core.data.labels import render_sample
 from llava_core.data.records import Records, Sample
 from llava_core.errors import DataError
-from llava_core.images import PICTURE_FAULTS
+from llava_core.images import refuse_broken
 
 _THREADS = 16
 # Pictures that are looked at together; bounds what waits in memory.
@@ -82,13 +82,9 @@ def _check_pictures(names: Iterable[str], folder: Path) -> Iterator[tuple[str, s
 
 def _look_at(path: Path) -> str | None:
     try:
-        with Image.open(path) as image:
+        with refuse_broken(f"picture {path}"), Image.open(path) as image:
             image.draft("RGB", (1, 1))
             image.load()
-    except FileNotFoundError:
-        return f"picture {path} is not there"
-    except UnidentifiedImageError:
-        return f"picture {path} is in no picture format that is known, or is broken"
-    except PICTURE_FAULTS as error:
-        return f"picture {path} cannot be read: {error}"
+    except DataError as error:
+        return str(error)
     return None

@@ -13,8 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from llava_core.checkpoint.tower import SIGLIP
-from llava_core.config import LlavaConfig
+from llava_core.config import LlavaConfig, has_class_token
 from llava_core.conversation import Template
 from llava_core.data.labels import label_sample
 from llava_core.data.records import Records, Sample
@@ -83,8 +82,7 @@ class PictureReader:
         """How long a picture's features are in the sequence."""
         config, tower = self.config, self.tower_config
         num_patches = int(tower.image_size // tower.patch_size) ** 2
-        # A SigLIP has no class token to keep.
-        if config.vision_select_feature == "cls_patch" and tower.model_type not in SIGLIP:
+        if config.vision_select_feature == "cls_patch" and has_class_token(tower):
             num_patches += 1
         if not config.uses_tiles:
             return num_patches

@@ -13,7 +13,7 @@ from llava_core.generate.prefixes import Prefixes, Seen
 from llava_core.generate.request import StopReason
 from llava_core.generate.shared_cache import SharedCache
 
-HasLeft = Callable[[Encoded], bool]
+IsGivenUp = Callable[[Encoded], bool]
 """Whether nobody waits for a request's answer any more; it is then not finished."""
 
 
@@ -63,10 +63,10 @@ class Decoding:
         part = Part(row, branch.label, branch.position)
         return (*branch.encoded.ids, *branch.token_ids[:-1]), self.cache.take([part])
 
-    def drop(self, has_left: HasLeft = lambda _: False) -> None:
+    def drop(self, is_given_up: IsGivenUp = lambda _: False) -> None:
         """Forgets requests that are answered or given up."""
         rows = [
-            [b for b in members if b.stop_reason is None and not has_left(b.encoded)]
+            [b for b in members if b.stop_reason is None and not is_given_up(b.encoded)]
             for members in self.rows
         ]
         kept = [row for row, members in enumerate(rows) if members]

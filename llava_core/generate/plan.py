@@ -5,7 +5,7 @@ once. Groups of like length form a batch. Sharing is decided on token ids, so it
 result: in a causal model equal ids have equal keys and values.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Literal
@@ -160,7 +160,7 @@ def plan_batches(
     Args:
         lengths: tokens of each group's prefix, pictures included.
         batch_tokens: most tokens of a batch, padding included; a larger group is alone in its
-        batch.
+            batch.
         batch_cost: what a batch costs besides its tokens, in tokens.
     """
     order = sorted(
@@ -210,6 +210,18 @@ def _cheapest_starts(
         costs.append(cost)
         starts.append(start)
     return starts
+
+
+def spliced_length(
+    ids: Sequence[int], pictures: Iterable[str], features: Mapping[str, Sized]
+) -> int:
+    """Tokens of ids with every picture's features in the place of its mark.
+
+    Args:
+        ids: hold all the marks of `pictures`.
+        features: of each picture as many as it takes.
+    """
+    return len(ids) + sum(len(features[key]) - 1 for key in pictures)
 
 
 def num_tokens(batch: Sequence[Group], lengths: Sequence[int]) -> int:

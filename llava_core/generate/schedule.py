@@ -16,7 +16,15 @@ from torch import Tensor
 from llava_core.errors import DataError
 from llava_core.generate.engine import Engine, Finished, Progress, finished
 from llava_core.generate.options import OptionTally
-from llava_core.generate.plan import Encoded, Group, halve, num_tokens, plan_batches, plan_groups
+from llava_core.generate.plan import (
+    Encoded,
+    Group,
+    halve,
+    num_tokens,
+    plan_batches,
+    plan_groups,
+    spliced_length,
+)
 from llava_core.memory import free_on, is_out_of_memory
 
 Fail = Callable[[Encoded, DataError], None]
@@ -105,8 +113,7 @@ class Schedule:
 
         A request that had no room the first time begins again, with the same tokens.
         """
-        lengths = {key: len(feature) for key, feature in features.items()}
-        waiting = self._plan(plan_groups(requests, max_own_tokens=self.batch_tokens), lengths)
+        waiting = self._plan(plan_groups(requests, max_own_tokens=self.batch_tokens), features)
         while waiting:
             batch = waiting.pop(0)
             unfinished = yield from self._try(batch, features)
@@ -114,7 +121,7 @@ class Schedule:
                 continue
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            tokens = num_tokens(batch, [_length(group, lengths) for group in batch])
+            tokens = num_tokens(batch, _lengths(batch, features))
             if sum(len(group.members) for group in batch) == 1:
                 fail(unfinished[0], too_large(tokens))
                 continue
@@ -124,14 +131,13 @@ class Schedule:
                 tokens,
                 self.batch_tokens,
             )
-            later = self._plan(list(chain.from_iterable(waiting)), lengths)
+            later = self._plan(list(chain.from_iterable(waiting)), features)
             waiting = [*halve(plan_groups(unfinished, max_own_tokens=tokens)), *later]
 
-    def _plan(self, groups: Sequence[Group], lengths: Mapping[str, int]) -> list[list[Group]]:
-        prefixes = [_length(group, lengths) for group in groups]
+    def _plan(self, groups: Sequence[Group], features: Mapping[str, Tensor]) -> list[list[Group]]:
         return plan_batches(
             groups,
-            lengths=prefixes,
+            lengths=_lengths(groups, features),
             batch_tokens=self.batch_tokens,
             batch_cost=self._engine.batch_cost,
         )
@@ -161,9 +167,9 @@ def _choose(whole: Encoded, part: Finished, logprobs: tuple[float, ...]) -> Fini
     return replace(chosen, token_ids=whole.options[chosen.best_option])
 
 
-def _length(group: Group, lengths: Mapping[str, int]) -> int:
-    """Tokens of a group's prefix, pictures included."""
-    return len(group.prefix) + sum(lengths[key] - 1 for key in group.pictures)
+def _lengths(groups: Sequence[Group], features: Mapping[str, Tensor]) -> list[int]:
+    """Tokens of each group's prefix, pictures included."""
+    return [spliced_length(group.prefix, group.pictures, features) for group in groups]
 
 
 def too_large(tokens: int) -> DataError:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from llava_core.generate.cache import BranchCache, Part, Prefix
-from llava_core.generate.decoding import Decoding, HasLeft
+from llava_core.generate.decoding import Decoding, IsGivenUp
 from llava_core.generate.engine import Engine, Progress
 from llava_core.generate.plan import (
     EXPECTED_ANSWER,
@@ -25,6 +25,7 @@ from llava_core.generate.plan import (
     Group,
     plan_batches,
     plan_groups,
+    spliced_length,
     through_last_picture,
 )
 from llava_core.generate.prefixes import Prefixes
@@ -61,18 +62,18 @@ class Session:
         *,
         batch_tokens: int,
         fail: Fail,
-        has_left: HasLeft = lambda _: False,
+        is_given_up: IsGivenUp = lambda _: False,
     ) -> None:
         """Wraps an engine.
 
         Args:
             batch_tokens: most tokens of all that run, padding included.
             fail: is told of a request for which alone memory does not suffice.
-            has_left: a request for which it is true is given up.
+            is_given_up: a request for which it is true is given up.
         """
         self._engine = engine
         self._batch_tokens = self._limit = batch_tokens
-        self._fail, self._has_left = fail, has_left
+        self._fail, self._is_given_up = fail, is_given_up
         # In the order of arrival; `_running` has some of them.
         self._unfinished: dict[int, Encoded] = {}
         self._features: dict[str, Tensor] = {}
@@ -108,7 +109,7 @@ class Session:
         return []
 
     def _forget_those_who_left(self) -> None:
-        for item in [item for item in self._unfinished.values() if self._has_left(item)]:
+        for item in [item for item in self._unfinished.values() if self._is_given_up(item)]:
             del self._unfinished[id(item)]
         if self._running is not None:
             try:
@@ -282,7 +283,7 @@ class Session:
 
     def _num_tokens(self, ids: Sequence[int], item: Encoded | Group) -> int:
         """Tokens of ids that hold all pictures of a request or group."""
-        return len(ids) + sum(len(self._features[key]) - 1 for key in item.pictures)
+        return spliced_length(ids, item.pictures, self._features)
 
 
 def _num_common(first: Sequence[int], second: Sequence[int]) -> int:

@@ -24,7 +24,7 @@ def pin(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
 
 
-def queue_of(devices: Iterable[torch.device]) -> Callable[[], bool] | None:
+def work_check(devices: Iterable[torch.device]) -> Callable[[], bool] | None:
     """Asks whether any device still computes what it was given; None: the host waits for all."""
     streams = [torch.cuda.current_stream(each) for each in devices if each.type == "cuda"]
     return (lambda: not all(stream.query() for stream in streams)) if streams else None

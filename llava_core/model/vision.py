@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from llava_core.config import LlavaConfig
+from llava_core.config import SIGLIP, LlavaConfig, has_class_token
 from llava_core.model.scales import encode_scales
 
 
@@ -24,9 +24,10 @@ class VisionTower(nn.Module):
     def __init__(self, clip: Any, config: LlavaConfig) -> None:
         super().__init__()
         self.clip = clip
-        is_siglip = clip.config.model_type == "siglip_vision_model"
-        self.select_layer = -1 if is_siglip else config.vision_select_layer
-        self.drops_class_token = not is_siglip and config.vision_select_feature == "patch"
+        self.select_layer = -1 if clip.config.model_type in SIGLIP else config.vision_select_layer
+        self.drops_class_token = (
+            has_class_token(clip.config) and config.vision_select_feature == "patch"
+        )
         self.scales = config.s2_scales
 
     @property

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from llava_core.config import has_class_token
 from llava_core.data.collate import Batch
 from llava_core.model.llava import LlavaModel
 from llava_core.model.vision import VisionTower
@@ -104,7 +105,7 @@ def _names(name: list[str], words: list[str]) -> bool:
 def _per_tile(tower: VisionTower, projector: nn.Module) -> int:
     config = tower.clip.config
     num_patches = (config.image_size // config.patch_size) ** 2
-    num_tokens = num_patches + (config.model_type != "siglip_vision_model")
+    num_tokens = num_patches + has_class_token(config)
     views = sum((scale // config.image_size) ** 2 for scale in tower.scales) or 1
     layers = list(_linear_layers(tower))
     forwards = 2 * sum(map(_size, layers))

@@ -49,7 +49,7 @@ class Visit:
             self.engine,
             batch_tokens=batch_tokens,
             fail=lambda item, error: self.failed.update({item.id: str(error)}),
-            has_left=lambda item: item.id in self.gone,
+            is_given_up=lambda item: item.id in self.gone,
         )
 
     def _limit(self, memory):

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llava_core.model.transfer import pin, queue_of, send
+from llava_core.model.transfer import pin, send, work_check
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -25,7 +25,7 @@ def test_only_for_a_gpu_memory_is_pinned():
 
 
 def test_a_cpu_has_no_queue():
-    assert queue_of([CPU]) is None
+    assert work_check([CPU]) is None
 
 
 def test_one_of_several_gpus_at_work_is_enough(monkeypatch):
@@ -35,7 +35,7 @@ def test_one_of_several_gpus_at_work_is_enough(monkeypatch):
         "current_stream",
         lambda device: SimpleNamespace(query=lambda: is_idle[device]),
     )
-    is_at_work = queue_of([CPU, *is_idle])
+    is_at_work = work_check([CPU, *is_idle])
     assert is_at_work()
     is_idle[torch.device("cuda", 1)] = True
     assert not is_at_work()
@@ -47,7 +47,7 @@ def test_a_copy_is_queued_and_right_though_its_source_is_gone():
     work = torch.ones(8192, 8192, device=device)
     for _ in range(20):
         work = work @ work / 8192
-    is_at_work = queue_of([device])
+    is_at_work = work_check([device])
     sent = [send(torch.full((1000,), number), device) for number in range(100)]
     assert is_at_work()
     assert [int(tensor.sum()) for tensor in sent] == [1000 * number for number in range(100)]
