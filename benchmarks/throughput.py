@@ -4,7 +4,8 @@
 
 Random weights, pictures of 576 tokens, and questions whose answers have a given length, for the end
 token is never the likeliest. All engines read one checkpoint in the layout of transformers and the
-same finished prompts, start from decoded pictures, run in this process with its threads, and are
+same finished prompts, start from decoded pictures, and have as many threads. Each has a process of
+its own, because settings of one, as that of the memory allocator, would hold for all; they are
 timed in turn, so that other work on the machine slows all of them. vLLM and lmms-eval are measured
 where they are installed beside this package. The tables go to standard output.
 """
@@ -16,8 +17,12 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import packages_distributions, version
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -52,6 +57,8 @@ _PROMPT = (
 _SUFFIX = "Answer the question using a single word or phrase."
 _WORDS = ("red", "blue", "green", "square", "circle", "star", "big", "small", "left", "upper")
 _BATCH = 8
+_TRUTH = "one by one"
+"""The engine whose answers count."""
 _MODULES = {"vLLM": "vllm", "lmms-eval": "lmms_eval"}
 # Threads are as many as OpenMP is told, wherever the system puts them; GiB for keys and values.
 VLLM_ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "2"}
@@ -102,6 +109,14 @@ class Question:
     picture: int
     prompt: str
     new_tokens: int
+
+
+class Work(NamedTuple):
+    """What an engine did, and in which time."""
+
+    answers: Answers
+    wall_s: float
+    cpu_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +262,7 @@ def peer(folder: Path, *, batch: int, dtype: torch.dtype = torch.float32) -> Eng
 
 
 def vllm_offline(folder: Path) -> Engine:
-    """Without a server, without a process of its own, with its cache of prefixes."""
+    """Without a server, without further processes, with its cache of prefixes."""
     in_here = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
     os.environ.update({**VLLM_ENVIRONMENT, **in_here})
     import vllm
@@ -315,15 +330,50 @@ def lmms_eval_engine(folder: Path) -> Engine:
     return answer
 
 
-def load_engines(folder: Path) -> dict[str, Engine]:
-    """This one, and all peers that are installed."""
-    engines = {
-        "this": this_engine(folder),
-        "one by one": peer(folder, batch=1),
-        f"padded batch of {_BATCH}": peer(folder, batch=_BATCH),
+def loaders() -> dict[str, Callable[[Path], Engine]]:
+    """How to load this engine, and all peers that are installed."""
+    engines: dict[str, Callable[[Path], Engine]] = {
+        "this": this_engine,
+        _TRUTH: partial(peer, batch=1),
+        f"padded batch of {_BATCH}": partial(peer, batch=_BATCH),
     }
     others = {"vLLM": vllm_offline, "lmms-eval": lmms_eval_engine}
-    return engines | {name: load(folder) for name, load in others.items() if installed(name)}
+    return engines | {name: load for name, load in others.items() if installed(name)}
+
+
+class Runner:
+    """An engine in a process of its own."""
+
+    _engine: Engine
+    """In that process."""
+
+    def __init__(self, load: Callable[[Path], Engine], folder: Path, *, threads: int) -> None:
+        """Starts the process."""
+        self._pool = ProcessPoolExecutor(
+            1,
+            mp_context=get_context("spawn"),
+            initializer=self._load,
+            initargs=(load, folder, threads),
+        )
+
+    def run(self, questions: Sequence[Question], pictures: Sequence[Image.Image]) -> Work:
+        """Has questions answered."""
+        return self._pool.submit(self._answer, questions, pictures).result()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pool.shutdown()
+
+    @classmethod
+    def _load(cls, load: Callable[[Path], Engine], folder: Path, threads: int) -> None:
+        torch.set_num_threads(threads)
+        cls._engine = load(folder)
+
+    @classmethod
+    def _answer(cls, questions: Sequence[Question], pictures: Sequence[Image.Image]) -> Work:
+        started, cpu_started = time.perf_counter(), time.process_time()
+        answers = cls._engine(questions, pictures)
+        return Work(answers, time.perf_counter() - started, time.process_time() - cpu_started)
 
 
 def installed(peer: str) -> str | None:
@@ -332,29 +382,25 @@ def installed(peer: str) -> str | None:
     return version(names[0]) if names else None
 
 
-def measure(engines: dict[str, Engine], workload: Workload, *, repeats: int) -> dict[str, Timing]:
+def measure(runners: dict[str, Runner], workload: Workload, *, repeats: int) -> dict[str, Timing]:
     """Runs every engine once to warm it and to see its answers, then all of them in turn."""
     questions = make_questions(workload)
     # Nothing to resize: where torchvision is installed, transformers does it otherwise than Pillow.
     pictures = make_pictures(workload.pictures, repeat=0, size=(_SIDE, _SIDE))
-    answers = {name: engine(questions, pictures) for name, engine in engines.items()}
-    wall: dict[str, list[float]] = {name: [] for name in engines}
-    cpu: dict[str, list[float]] = {name: [] for name in engines}
+    answers = {name: runner.run(questions, pictures).answers for name, runner in runners.items()}
+    works: dict[str, list[Work]] = {name: [] for name in runners}
     for repeat in range(repeats):
         pictures = make_pictures(workload.pictures, repeat=1 + repeat)
-        for name, engine in engines.items():
-            started, cpu_started = time.perf_counter(), time.process_time()
-            engine(questions, pictures)
-            wall[name].append((time.perf_counter() - started) / len(questions))
-            cpu[name].append((time.process_time() - cpu_started) / len(questions))
-    truth = answers["one by one"]
+        for name, runner in runners.items():
+            works[name].append(runner.run(questions, pictures))
+    truth = answers[_TRUTH]
     return {
         name: Timing(
-            wall_s=statistics.median(wall[name]),
-            cpu_s=statistics.median(cpu[name]),
+            wall_s=statistics.median(work.wall_s for work in own) / len(questions),
+            cpu_s=statistics.median(work.cpu_s for work in own) / len(questions),
             same=sum(map(tuple.__eq__, truth, answers[name])) / len(truth),
         )
-        for name in engines
+        for name, own in works.items()
     }
 
 
@@ -364,7 +410,7 @@ def show(model: str, size: int, table: dict[str, dict[str, Timing]]) -> None:
     print("| workload | engine | samples/s | CPU s a sample | times one by one | same tokens |")
     print("|---|---|---|---|---|---|")
     for workload, timings in table.items():
-        base = timings["one by one"]
+        base = timings[_TRUTH]
         for name, timing in timings.items():
             print(
                 f"| {workload} | {name} | {1 / timing.wall_s:.2f} | {timing.cpu_s:.3f} "
@@ -388,7 +434,6 @@ def parse() -> Namespace:
 def main() -> None:
     """Measures what the flags ask for."""
     flags = parse()
-    torch.set_num_threads(flags.threads)
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, {flags.threads} threads; Python "
         f"{platform.python_version()}, torch {torch.__version__}, transformers "
@@ -398,12 +443,15 @@ def main() -> None:
     )
     workloads = [workload for workload in WORKLOADS if workload.name in flags.workloads]
     for model in flags.models:
-        with TemporaryDirectory() as name:
+        with TemporaryDirectory() as name, ExitStack() as stack:
             folder = Path(name)
             size = write_checkpoint(folder, SHAPES[model])
-            engines = load_engines(folder)
+            runners = {}
+            for engine, load in loaders().items():
+                runners[engine] = Runner(load, folder, threads=flags.threads)
+                stack.callback(runners[engine].close)
             table = {
-                workload.name: measure(engines, workload, repeats=flags.repeats)
+                workload.name: measure(runners, workload, repeats=flags.repeats)
                 for workload in workloads
             }
             show(model, size, table)
