@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.runtime_version import VersionError
 from sentencepiece import SentencePieceProcessor
 from tokenizers.pre_tokenizers import Metaspace
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
@@ -114,7 +115,7 @@ def load_tokenizer(folder: Path) -> Any:
         A tokenizer of transformers.
 
     Raises:
-        CheckpointError: files are missing or broken.
+        CheckpointError: files are missing or broken, or libraries do not fit each other.
     """
     names = (SENTENCEPIECE_FILE, SERIALIZED_FILE)
     found = [name for name in names if (folder / name).is_file()]
@@ -141,12 +142,30 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
+def sentencepiece_format() -> Any:
+    """The module of sentencepiece that knows the parts of a model's file.
+
+    Raises:
+        CheckpointError: the installed protobuf is too old for it. transformers would take the file
+            for one of another kind.
+    """
+    try:
+        from sentencepiece import sentencepiece_model_pb2
+    except VersionError as error:
+        raise CheckpointError(
+            f"the installed sentencepiece needs a newer protobuf: {one_line(error)}; upgrade "
+            "protobuf or, where another package holds it back, install sentencepiece==0.2.1"
+        ) from error
+    return sentencepiece_model_pb2
+
+
 def _load_sentencepiece(folder: Path, settings: Mapping[str, Any]) -> Any:
     path = folder / SENTENCEPIECE_FILE
     try:
         library = SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path} is no sentencepiece model: {error}") from error
+    sentencepiece_format()
     # Absent or null meant true when the checkpoints were published; it means false today.
     legacy = settings.get("legacy") is not False
     # Most models were trained with a space in front of every text; Yi's, in v1.6-34b, was not.

@@ -11,13 +11,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers.pre_tokenizers import Metaspace
 
 from llava_core.conversation import IMAGE_MARK
 from llava_core.errors import CheckpointError
 from llava_core.json_files import read_object, write_object
-from llava_core.tokens import SENTENCEPIECE_FILE, SERIALIZED_FILE, SETTINGS_FILE, SPACE
+from llava_core.tokens import (
+    SENTENCEPIECE_FILE,
+    SERIALIZED_FILE,
+    SETTINGS_FILE,
+    SPACE,
+    sentencepiece_format,
+)
 
 PAD_MARK = "<pad>"
 # Every file that a tokenizer of transformers may consist of.
@@ -30,7 +35,6 @@ _PASSING = {
     "chat_template", "extra_special_tokens", "image_token", "is_local", "local_files_only",
     "name_or_path", "processor_class", "special_tokens_map_file", "tokenizer_file",
 }  # fmt: skip
-_PROTO = sentencepiece_model_pb2.ModelProto
 _KINDS = {"normal": 1, "unknown": 2, "control": 3, "byte": 6}
 
 
@@ -165,7 +169,7 @@ def _to_sentencepiece(model: Mapping[str, Any], tokenizer: Any, *, path: Path) -
             f"{path} cannot become a {SENTENCEPIECE_FILE}: its merges are not in the order of its "
             f"vocabulary; put the {SENTENCEPIECE_FILE} of the language model beside it"
         )
-    proto = _PROTO()
+    proto = sentencepiece_format().ModelProto()
     for index, piece in enumerate(pieces):
         kind = _kind(piece, tokenizer)
         score = -float(index) if kind == "normal" else 0.0

@@ -3,12 +3,14 @@ import io
 import json
 import re
 import shutil
+import sys
 import zlib
 from functools import cache
 from pathlib import Path
 
 import pytest
 import sentencepiece
+from google.protobuf import runtime_version
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
@@ -355,3 +357,13 @@ def test_a_broken_serialized_tokenizer_is_named(tmp_path):
 def test_settings_that_transformers_cannot_take_are_told(tmp_path, settings):
     with pytest.raises(CheckpointError, match="the tokenizer in .* cannot be loaded: "):
         load_tokenizer(write(tmp_path, **settings))
+
+
+def test_a_protobuf_that_is_too_old_for_sentencepiece_is_told(tmp_path, monkeypatch):
+    write(tmp_path)
+    monkeypatch.delattr(sentencepiece, "sentencepiece_model_pb2")
+    monkeypatch.delitem(sys.modules, "sentencepiece.sentencepiece_model_pb2")
+    for name in ("MAJOR", "OSS_MAJOR"):
+        monkeypatch.setattr(runtime_version, name, 5)
+    with pytest.raises(CheckpointError, match=r"runtime 5.*; upgrade protobuf or"):
+        load_tokenizer(tmp_path)
