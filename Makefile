@@ -38,4 +38,4 @@ tiny: setup
 	$(BIN)/python -m llava_core.tiny
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV)

@@ -119,7 +119,7 @@ def make_asks(workload: Workload, count: int, *, most_tokens: int, series: int) 
     random = Random(series)
     pictures = [
         as_jpeg(image)
-        for image in make_pictures(1 if workload.shared else count, repeat=1000 + series)
+        for image in make_pictures(1 if workload.shared else count, seed=1000 + series)
     ]
     return [
         Ask(

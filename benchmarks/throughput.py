@@ -16,12 +16,13 @@ import statistics
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import packages_distributions, version
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -202,14 +203,14 @@ def make_questions(workload: Workload) -> list[Question]:
 
 
 def make_pictures(
-    count: int, *, repeat: int, size: tuple[int, int] = _IMAGE_SIZE
+    number: int, *, seed: int, size: tuple[int, int] = _IMAGE_SIZE
 ) -> list[Image.Image]:
-    """Noise, other in each repeat: an engine that keeps pictures shall have nothing of it."""
+    """Noise, of another seed whenever engines are timed: they keep what they know of a picture."""
     width, height = size
-    random = np.random.default_rng(repeat)
+    random = np.random.default_rng(seed)
     return [
         Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        for _ in range(count)
+        for _ in range(number)
     ]
 
 
@@ -382,15 +383,21 @@ def installed(peer: str) -> str | None:
     return version(names[0]) if names else None
 
 
-def measure(runners: dict[str, Runner], workload: Workload, *, repeats: int) -> dict[str, Timing]:
-    """Runs every engine once to warm it and to see its answers, then all of them in turn."""
+def measure(
+    runners: dict[str, Runner], workload: Workload, *, repeats: int, seeds: Iterator[int]
+) -> dict[str, Timing]:
+    """Runs every engine once to warm it and to see its answers, then all of them in turn.
+
+    Args:
+        seeds: for pictures, new ones for every workload of a process.
+    """
     questions = make_questions(workload)
     # Nothing to resize: where torchvision is installed, transformers does it otherwise than Pillow.
-    pictures = make_pictures(workload.pictures, repeat=0, size=(_SIDE, _SIDE))
+    pictures = make_pictures(workload.pictures, seed=next(seeds), size=(_SIDE, _SIDE))
     answers = {name: runner.run(questions, pictures).answers for name, runner in runners.items()}
     works: dict[str, list[Work]] = {name: [] for name in runners}
-    for repeat in range(repeats):
-        pictures = make_pictures(workload.pictures, repeat=1 + repeat)
+    for _ in range(repeats):
+        pictures = make_pictures(workload.pictures, seed=next(seeds))
         for name, runner in runners.items():
             works[name].append(runner.run(questions, pictures))
     truth = answers[_TRUTH]
@@ -450,8 +457,9 @@ def main() -> None:
             for engine, load in loaders().items():
                 runners[engine] = Runner(load, folder, threads=flags.threads)
                 stack.callback(runners[engine].close)
+            seeds = count()
             table = {
-                workload.name: measure(runners, workload, repeats=flags.repeats)
+                workload.name: measure(runners, workload, repeats=flags.repeats, seeds=seeds)
                 for workload in workloads
             }
             show(model, size, table)

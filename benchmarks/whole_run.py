@@ -80,7 +80,7 @@ def let_answers_end(checkpoint: Path) -> None:
 def write_data(root: Path, count: int) -> None:
     """GQA's files, with as many pictures."""
     write_gqa(root, count * _QUESTIONS_PER_PICTURE)
-    for number, picture in enumerate(make_pictures(count, repeat=0)):
+    for number, picture in enumerate(make_pictures(count, seed=0)):
         picture.save(root / "gqa" / "data" / "images" / f"n{number}.jpg")
 
 

@@ -23,8 +23,7 @@ from llava_eval.compare_text import (
 from llava_eval.leaderboard import words
 from llava_eval.metrics.paired import Difference, holm, mean_difference
 from llava_eval.policy import Limits, Policy
-from llava_eval.records import NOT_JUDGED, Summary, Unit
-from llava_eval.score import NO_ANNOTATION
+from llava_eval.records import NO_ANNOTATION, NOT_JUDGED, Summary, Unit
 
 OVERALL = "overall"
 """Name of the mean over all tasks, beside the tasks' own."""

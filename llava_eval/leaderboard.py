@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from llava_eval.records import NOT_JUDGED, Estimate, Summary, Unit
+from llava_eval.records import NO_ANNOTATION, NOT_JUDGED, Estimate, Summary, Unit
 from llava_eval.spec import PAPER_TASKS, TaskSpec
 
 NO_VALUE = "–"
@@ -380,12 +380,19 @@ def samples_text(samples: int, spec: TaskSpec | None) -> str:
 
 
 def next_step(summary: Summary, *, run: str = "RUN") -> str | None:
-    """What gives a value where there is none: a judge, or more samples; None where nothing lacks.
+    """What gives a value where there is none: a judge, an evaluation server, or more samples.
+
+    None where nothing lacks.
 
     Args:
         run: how the run folder is named in the command.
     """
     waiting = summary.counts.unscored.get(NOT_JUDGED)
+    if NO_ANNOTATION in summary.counts.unscored and not summary.counts.scored:
+        return (
+            "its right answers are not public; for the file that its evaluation server takes: "
+            f"llava-eval submit {run} --task {summary.task}"
+        )
     if waiting is None:
         return None if _has_value(summary) else f"no {words(summary.headline)}: {_TOO_FEW}"
     answers = "1 answer is" if waiting == 1 else f"{waiting:,} answers are"

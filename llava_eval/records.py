@@ -138,6 +138,8 @@ class Response:
 
 NOT_JUDGED = "not_judged"
 """Why an answer has no value that no judge has read yet."""
+NO_ANNOTATION = "no_annotation"
+"""Why one has none whose right answer is not public."""
 
 Verdict = tuple[float, ...]
 """What a judge said of one answer: (reference, candidate) from 1 to 10, or (grade,) in [0, 1]."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from llava_eval.metrics import FAMILIES
 from llava_eval.metrics.base import Family, MetricInfo, judged
 from llava_eval.records import (
+    NO_ANNOTATION,
     NOT_JUDGED,
     Counts,
     Estimate,
@@ -28,7 +29,6 @@ from llava_eval.records import (
 from llava_eval.spec import TaskSpec
 from llava_eval.store import write_atomically
 
-NO_ANNOTATION = "no_annotation"
 NO_RESPONSE = "no_response"
 FAILED = "failed"
 

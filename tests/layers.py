@@ -269,7 +269,7 @@ LLAVA_EVAL = {
     "compare_report": "baseline compare compare_text errors pages records spec store",
     "baseline": "compare metrics/__init__ records results spec store errors",
     "policy": "spec errors",
-    "gate": "compare compare_text leaderboard metrics/paired policy records score",
+    "gate": "compare compare_text leaderboard metrics/paired policy records",
     "quick": "baseline metrics/__init__ metrics/base metrics/paired policy records spec",
     "ci": "gate leaderboard",
     "review/agreement": "",
@@ -337,7 +337,8 @@ LLAVA_EVAL = {
     "review/summary review/tables sources/open",
     "commands/judging": "errors progress review/judge review/ledger review/price review/session "
     "store verdicts",
-    "commands/summarize": "errors pages review/page review/summary review/tables sources/files",
+    "commands/summarize": "errors pages review/ledger review/page review/summary review/tables "
+    "sources/files",
     "cli": "commands/arguments commands/check commands/compare commands/run commands/score "
     "commands/report commands/submit commands/tasks commands/data commands/gpt_review "
     "commands/summarize commands/view errors",

@@ -45,6 +45,14 @@ class Access:
         Raises:
             Refusal: 401 without a key that opens, 429 above the rate.
         """
+        self._count(await self.check_key(request))
+
+    async def check_key(self, request: Request) -> str:
+        """Lets a request pass that the rate does not count; who asks.
+
+        Raises:
+            Refusal: 401 without a key that opens.
+        """
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         caller = request.client.host if request.client else ""
         if self._keys:
@@ -53,7 +61,7 @@ class Access:
             if scheme.lower() != "bearer" or not any(matches):
                 raise Refusal(401, "a key is needed: Authorization: Bearer KEY")
             caller = given
-        self._count(caller)
+        return caller
 
     def _count(self, caller: str) -> None:
         """Takes a token out of a caller's bucket, which fills steadily.

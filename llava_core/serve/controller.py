@@ -73,7 +73,8 @@ def make_controller(
     app = FastAPI(title="llava controller", lifespan=lifespan, docs_url=None, redoc_url=None)
     refusal.install(app)
     _add_openai(app, roster, client, guarded=[Depends(access)])
-    _add_registry(app, roster, client, guarded=[Depends(access)])
+    # Workers are not counted: above a rate their heart beats would be refused, and they forgotten.
+    _add_registry(app, roster, client, guarded=[Depends(access.check_key)])
     _add_original(app, roster, client, guarded=[Depends(access)])
     return LimitedBody(app, max_bytes=MAX_BODY_BYTES)
 

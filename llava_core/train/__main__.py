@@ -68,7 +68,12 @@ def _parser() -> ArgumentParser:
     for stage in STAGES:
         add = commands.add_parser(stage, help=f"runs the stage {stage} of a recipe").add_argument
         known = ", ".join(recipe_names())
-        add("--recipe", default=_DEFAULT, metavar="NAME|FILE", help=f"{known}, or a .yaml file")
+        add(
+            "--recipe",
+            default=_DEFAULT,
+            metavar="NAME|FILE",
+            help=f"{known}, or a .yaml file (default: {_DEFAULT})",
+        )
         add("--show", action="store_true", help="print the resolved recipe and stop")
         add("--debug", action="store_true", help="show where an error arose")
         add("settings", nargs="*", metavar="key=value", help="settings that win over the recipe's")

@@ -98,7 +98,12 @@ def add_backend(parser: ArgumentParser) -> None:
         help="keep there what the vision tower makes of pictures, for all checkpoints with this "
         "tower",
     )
-    add("--feature-cache-gb", type=positive, metavar="N", help="most that it may take")
+    add(
+        "--feature-cache-gb",
+        type=positive,
+        metavar="N",
+        help="most that it may take, in 10^9 bytes (default: no bound)",
+    )
     add("--batch-tokens", type=positive, metavar="N", help="most tokens computed together")
     beams = "answers followed at a time; the likeliest is taken (default: 1, as published)"
     add("--num-beams", type=positive, default=1, metavar="K", help=beams)

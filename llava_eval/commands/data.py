@@ -31,6 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     mini = actions.add_parser("mini", help="write the mini data")
     fetch.add_argument("--yes", action="store_true", help="download without asking")
     mini.add_argument("folder", type=Path, metavar="DIR", help="where it is written")
+    listing.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: all)")
     for action in (fetch, verify):
         action.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: the paper's)")
         action.add_argument(
@@ -59,7 +60,8 @@ def execute(arguments: Namespace) -> int:
         return 0
     catalogue = load_catalogue()
     if arguments.action == "list":
-        Output().print(_table(catalogue))
+        names = arguments.names or list(catalogue.tasks)
+        Output().print(_table(catalogue.select(names)))
         return 0
     tasks = catalogue.select(arguments.names)
     if arguments.action == "verify":
@@ -67,9 +69,9 @@ def execute(arguments: Namespace) -> int:
     return _fetch(tasks, catalogue, arguments.root, is_agreed=arguments.yes)
 
 
-def _table(catalogue: Catalogue) -> Table:
+def _table(tasks: Sequence[TaskData]) -> Table:
     table = Table("task", "needs", "known size", "licence", "on the Hub")
-    for task in catalogue.tasks.values():
+    for task in tasks:
         size = sum(file.size or 0 for file in task.files)
         table.add_row(
             task.name,

@@ -15,7 +15,7 @@ from llava_eval.answers import read_answers
 from llava_eval.commands.arguments import (
     KEY_FLAG,
     KEY_NAME,
-    add_data,
+    LLAVA_DATA,
     base_url,
     fraction,
     positive,
@@ -70,7 +70,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar=("OURS", "REF"),
         help="answers of the model that is judged, then those it is compared with",
     )
-    add_data(parser)
+    add(
+        "--data",
+        default=LLAVA_DATA,
+        metavar="ROOT|mini",
+        help=f"folder laid out as LLaVA's, or the mini data (default: {LLAVA_DATA})",
+    )
     add("--questions", type=Path, metavar="FILE", help="default: the set that REF answers")
     add("--context", type=Path, metavar="FILE", help="pictures in words: captions, or with boxes")
     add("--rule", type=Path, metavar="FILE", help="LLaVA's rule.json (default: in the data folder)")

@@ -60,7 +60,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="what to measure: of `tasks`, or the twelve of LLaVA-1.5 by `all`",
     )
     add_data(parser)
-    add("--limit", type=positive, metavar="N", help="ask only the first N samples of each task")
+    add(
+        "--limit",
+        type=positive,
+        metavar="N",
+        help="ask only the first N samples of each task, and all of a group that is scored as one",
+    )
     add(
         "--subset",
         type=Path,

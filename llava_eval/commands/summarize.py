@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llava_eval.errors import FlagsError
 from llava_eval.pages import visible
+from llava_eval.review.ledger import without_replaced
 from llava_eval.review.page import write_page
 from llava_eval.review.summary import read_series
 from llava_eval.review.tables import ORIGINAL_FORMATS, in_format, tell, wording_remark
@@ -21,7 +22,13 @@ HELP = "sum up stored reviews: relative scores with their uncertainty, agreement
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
-    add("reviews", type=Path, nargs="+", metavar="REVIEW", help="files of reviews")
+    add(
+        "reviews",
+        type=Path,
+        nargs="+",
+        metavar="REVIEW",
+        help="files of reviews; *.replaced.jsonl beside their own are left out",
+    )
     add("--format", choices=list(ORIGINAL_FORMATS), default="table", help="default: table")
     add(
         "--protocol",
@@ -57,7 +64,8 @@ def execute(arguments: Namespace) -> int:
     if arguments.images is not None and arguments.html is None:
         raise FlagsError("--images are shown on the page; give --html FILE")
     pictures = {} if arguments.questions is None else _pictures(arguments.questions)
-    series = [each for path in arguments.reviews for each in read_series(path, pictures=pictures)]
+    reviews = without_replaced(arguments.reviews)
+    series = [each for path in reviews for each in read_series(path, pictures=pictures)]
     if arguments.protocol == "llava":
         if arguments.compare:
             raise FlagsError(
@@ -72,7 +80,7 @@ def execute(arguments: Namespace) -> int:
         told = tell(series, is_compared=arguments.compare)
         sys.stdout.write(in_format(arguments.format, told, is_exact=arguments.rounding == "exact"))
     if arguments.html is not None:
-        write_page(arguments.html, arguments.reviews, images=arguments.images)
+        write_page(arguments.html, reviews, images=arguments.images)
         sys.stdout.write(f"page: {arguments.html}\n")
     return 0
 

@@ -64,6 +64,14 @@ class TaskJudge:
             JudgeError: the judge can review nothing.
         """
         requests = self.askers[task](answered, self.settings)
+        wordings = {str(request.metadata["wording"]) for request in requests}
+        if other := wordings - {"llava"}:
+            _logger.warning(
+                "%s: the judge is instructed in the wording `%s`, not the published one; "
+                "not comparable with published values (docs/judging.md)",
+                task,
+                ", ".join(sorted(other)),
+            )
         output = folder / _REVIEWS
         with progress(f"{task}: reviews", requests, Console(stderr=True)) as told:
             outcome = review_all(
@@ -75,14 +83,6 @@ class TaskJudge:
                 told=told,
             )
         write_judging(output, outcome, describe_environment(self.command_line))
-        wordings = {str(review.request.metadata["wording"]) for review in outcome.reviews}
-        if other := wordings - {"llava"}:
-            _logger.warning(
-                "%s: the judge was instructed in the wording `%s`, not the published one; "
-                "not comparable with published values (docs/judging.md)",
-                task,
-                ", ".join(sorted(other)),
-            )
         faults = faults_of(outcome, num_requests=len(requests), max_unread=MAX_UNREAD)
         return Judged(
             judge=judge_of([json.loads(line) for line in output.read_bytes().splitlines()]),
@@ -120,7 +120,11 @@ def add_task_judge(parser: ArgumentParser) -> None:
     add("--judge", metavar="MODEL", help="who judges the tasks that need a judge")
     url = partial(base_url, key_flag=_FLAGS.key)
     add("--judge-url", type=url, metavar="URL", help="its endpoint (default: OpenAI's)")
-    add("--judge-key-env", metavar="NAME", help=f"variable with its key (default: {KEY_NAME})")
+    add(
+        "--judge-key-env",
+        metavar="NAME",
+        help=f"variable with its key (default: OpenAI's {KEY_NAME}; no key for others)",
+    )
     add(
         "--judge-temperature",
         type=temperature,

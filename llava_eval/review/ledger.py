@@ -104,13 +104,23 @@ def _read_anew(line: bytes, review: Review) -> bytes:
     return json.dumps(record).encode() + b"\n"
 
 
+def without_replaced(paths: Sequence[Path]) -> list[Path]:
+    """Files of reviews without those that hold what was replaced in another one of them."""
+    left_out = {_replaced(path) for path in paths}
+    return [path for path in paths if path not in left_out]
+
+
+def _replaced(path: Path) -> Path:
+    return path.parent / f"{path.stem}.replaced{path.suffix}"
+
+
 class Ledger:
     """A file of reviews."""
 
     def __init__(self, path: Path) -> None:
         """Names it; touches nothing."""
         self.path = path
-        self.replaced = path.parent / f"{path.stem}.replaced{path.suffix}"
+        self.replaced = _replaced(path)
 
     def lines(self, *, candidate: str) -> dict[str, bytes]:
         """Key -> line of all reviews, replaced ones too; half a last line is left out.

@@ -78,3 +78,12 @@ def test_parts_are_told_with_all_their_metrics() -> None:
     cells = [list(column.cells) for column in table.columns]
     assert cells == [["all", "random"], ["50.0 ± 1.0", "–"], ["25.0", ""]]
     assert parts_table(summary("gqa", 0.5)) is None
+
+
+def test_the_next_step_of_a_task_without_public_answers_is_to_submit() -> None:
+    hidden = Counts(samples=4, scored=0, unscored={"no_annotation": 3, "no_response": 1})
+    (step,) = next_steps([summary("vizwiz", None, counts=hidden)], Path("runs/a")).splitlines()
+    assert step.startswith("vizwiz: its right answers are not public; ")
+    assert step.endswith(": llava-eval submit runs/a --task vizwiz")
+    part = Counts(samples=4, scored=1, unscored={"no_annotation": 3})
+    assert next_steps([summary("vizwiz", 1.0, counts=part)], None) == ""

@@ -136,6 +136,16 @@ def test_without_the_key_nothing_is_said_or_registered(stack, tiny):
         ask(client)
 
 
+def test_heart_beats_do_not_count_as_requests(stack):
+    controller = begin_controller(stack, access=Access(requests_per_minute=1))
+    beat = {"worker_name": "http://127.0.0.1:9", "queue_length": 0}
+    for _ in range(3):
+        reply = httpx2.post(f"{controller}/receive_heart_beat", json=beat)
+        assert reply.json() == {"exist": False}
+    asked = [httpx2.get(f"{controller}/v1/models").status_code for _ in range(2)]
+    assert asked == [200, 429]
+
+
 def test_old_clients_are_served(stack, tiny):
     controller = begin_controller(stack)
     address = begin_worker(stack, tiny, controller)

@@ -89,6 +89,15 @@ def test_the_list_shows_every_task(capsys, monkeypatch) -> None:
     assert len(rows) == len(load_catalogue().tasks)
 
 
+def test_the_list_shows_the_named_tasks_alone(capsys) -> None:
+    assert cli.main(["data", "list", "pope", "gqa"]) == 0
+    shown = capsys.readouterr().out
+    assert "pope" in shown
+    assert "mm_vet" not in shown
+    assert cli.main(["data", "list", "popes"]) == 2
+    assert "pope" in capsys.readouterr().err
+
+
 def test_nothing_is_downloaded_where_nobody_can_be_asked(capsys, monkeypatch, site) -> None:
     use_catalogue(monkeypatch, site)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False)

@@ -19,6 +19,13 @@ def test_reviews_are_summed_up(capsys):
     assert "100.0" in out
 
 
+def test_reviews_that_were_replaced_are_no_run_of_their_own(capsys):
+    write_lines(Path("r.replaced.jsonl"), review(0, (1, 1)))
+    assert summarize("r.replaced.jsonl", "--format", "json") == 0
+    assert len(json.loads(capsys.readouterr().out)["reviews"]) == 1
+    assert cli.main(["summarize", "r.replaced.jsonl"]) == 0
+
+
 def test_the_originals_table_on_request(capsys):
     assert summarize("--protocol", "llava") == 0
     assert capsys.readouterr().out.startswith("r\nall 75.0 60.0 45.0\n")

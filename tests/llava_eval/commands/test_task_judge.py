@@ -67,7 +67,7 @@ def test_reviews_lie_beside_the_answers_with_what_made_them(server, monkeypatch,
         assert len((RUN / task / "reviews.jsonl").read_text().splitlines()) == 4
         manifest = json.loads((RUN / task / "reviews.manifest.json").read_text())
         assert (manifest["models"], manifest["wordings"]) == (["m-dated"], ["own"])
-        assert f"{task}: the judge was instructed in the wording `own`" in caplog.text
+        assert f"{task}: the judge is instructed in the wording `own`" in caplog.text
     assert json.loads((RUN / "manifest.json").read_text())["settings"]["judge"] == "m"
 
 
