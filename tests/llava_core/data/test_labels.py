@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from llava_core.checkpoint.hub import bundled_tiny
-from llava_core.data.labels import label_sample, place_pictures
+from llava_core.data.labels import label_sample, place_pictures, render_sample
 from llava_core.data.records import parse_sample
 from llava_core.errors import DataError
 from llava_core.templates import TEMPLATES, get_template
@@ -211,6 +211,23 @@ def test_the_mark_goes_where_the_original_puts_it(template, text, start_end, exp
     turns = [{"from": "human", "value": text}, {"from": "gpt", "value": "x"}]
     placed = place_pictures(sample(turns), get_template(template), start_end=start_end)
     assert placed[0].text == expected
+
+
+def test_the_labelled_text_has_the_picture_between_start_and_end_where_they_are_wanted():
+    labelled = label_sample(sample([QUESTION, ROUNDS[1]]), get_template("v1"), TINY, start_end=True)
+    rendered = render_sample(sample([QUESTION, ROUNDS[1]]), get_template("v1"), start_end=True).text
+    assert "USER: <im_start><image><im_end>\n" in rendered
+    assert labelled.ids == tokenize_prompt(rendered, TINY)
+
+
+def test_the_answers_of_a_template_itself_are_not_learned():
+    template = get_template("v0")
+    (example,) = [turn.text for turn in template.preset if turn.role == "assistant"]
+    turns = [{"from": "human", "value": "how many?"}, {"from": "gpt", "value": "3"}]
+    rendered = render_sample(sample(turns, None), template)
+    assert example in rendered.text
+    ((start, end),) = rendered.spans
+    assert squeezed(rendered.text[start:end]) == squeezed("3" + template.end)
 
 
 def test_several_pictures_stay_where_they_are():

@@ -90,11 +90,29 @@ def test_text_comes_between_pictures_from_the_first_to_the_last():
     assert all(15 < quarter.count(-1) < 35 for quarter in quarters)
 
 
-@pytest.mark.parametrize("is_grouped", [True, False])
-def test_epochs_and_seeds_differ(is_grouped):
+@pytest.mark.parametrize(
+    "chosen",
+    [{"is_grouped": True}, {"is_grouped": False}, {"is_grouped": False, "pictures": range(16)}],
+)
+def test_epochs_and_seeds_differ(chosen):
     def order(seed, epoch):
-        sampler = EpochSampler(MIXED, seed=seed, batch_size=2, world_size=2, is_grouped=is_grouped)
-        sampler.set_epoch(epoch)
+        sampler = EpochSampler(MIXED, seed=seed, batch_size=2, world_size=2, **chosen)
+        if epoch:
+            sampler.set_epoch(epoch)
         return tuple(sampler)
 
-    assert len({order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)}) == 6
+    orders = [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len(set(orders)) == 6
+    assert orders == [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
+
+
+def test_an_epoch_is_of_the_kind_that_is_asked_for():
+    def order(**chosen):
+        return list(EpochSampler(MIXED, seed=3, batch_size=2, world_size=2, **chosen))
+
+    assert order(is_grouped=False) == torch.randperm(16, generator=seeded(3)).tolist()
+    grouped = group_by_modality(MIXED, batch_size=2, world_size=2, generator=seeded(3))
+    assert order(is_grouped=True) == grouped
+    pictures = [number // 4 for number in range(16)]
+    together = group_by_picture(pictures, generator=seeded(3))
+    assert order(is_grouped=False, pictures=pictures) == together

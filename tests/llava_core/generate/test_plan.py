@@ -14,6 +14,8 @@ from llava_core.generate.plan import (
     num_tokens,
     plan_batches,
     plan_groups,
+    spliced_length,
+    spread,
 )
 from llava_core.generate.request import Request
 from llava_core.tokens import IMAGE_TOKEN_ID as IMAGE
@@ -242,3 +244,39 @@ def test_questions_about_a_picture_stay_together_as_long_as_there_is_room() -> N
     numbered = Numbered(requests)
     sizes = [len(portion(numbered, batch_tokens=1)) for _ in range(4)]
     assert sizes == [2048, 2, 3, 0]
+
+
+def test_a_request_that_was_looked_at_is_not_lost() -> None:
+    picture = Image.new("RGB", (1, 1))
+    numbered = Numbered([Request(prompt="", images=[picture]), Request(prompt="")])
+    assert all(numbered.goes_on_about([picture]) for _ in range(2))
+    assert [index for index, _ in numbered] == [0, 1]
+    assert not numbered.goes_on_about([])
+
+
+def test_a_picture_is_as_long_as_its_features() -> None:
+    features = {"a": range(576), "b": range(4), "c": range(9)}
+    assert spliced_length((1, IMAGE, 5, IMAGE), ("a", "b"), features) == 576 + 4 + 2
+    assert spliced_length((1, 5), (), features) == 2
+
+
+@pytest.mark.parametrize(
+    ("lengths", "number", "shares"),
+    [
+        ([1, 1, 6, 4], 2, [[2], [0, 1, 3]]),
+        ([3, 3, 2, 2, 2], 2, [[0, 2, 4], [1, 3]]),
+        ([5], 2, [[0], []]),
+        ([2, 9, 4], 1, [[0, 1, 2]]),
+    ],
+)
+def test_lengths_are_spread_the_longest_first(
+    lengths: list[int], number: int, shares: list[list[int]]
+) -> None:
+    assert spread(lengths, number) == shares
+
+
+def test_options_end_where_they_begin_alike() -> None:
+    item = encoded([1, 7, 8])
+    begun = replace(item, options=((8, 2), (8, 3), (9,), (8, 4, 5)), num_begun=1)
+    assert begun.endings == (2, 3)
+    assert replace(item, options=((8, 2), (9,))).endings == (9,)

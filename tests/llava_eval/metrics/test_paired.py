@@ -135,6 +135,13 @@ def test_the_bootstrap_of_a_mean_has_the_error_of_its_formula():
     assert resampled == paired_difference(*totals, seed=0)
 
 
+def test_the_bootstrap_of_two_clusters_is_corrected_for_their_number():
+    first, second, names = [0.0, 0.0], [1.0, 0.0], ["a", "b"]
+    totals = [mean_totals(values, names)._replace(is_mean=False) for values in (first, second)]
+    # Of resamples a quarter has the one cluster alone, a quarter the other.
+    assert paired_difference(*totals, seed=0).stderr == pytest.approx(0.5, rel=0.04)
+
+
 def test_the_bootstrap_draws_the_same_clusters_for_both():
     counts = np.random.default_rng(0).random((30, 2)) + 1
     totals = Totals(counts, lambda sums: sums[:, 0] / sums[:, 1])
@@ -199,6 +206,12 @@ def test_a_mean_of_differences_counts_each_by_its_scale():
     ours = mean_difference([made(0.02, 0.01), made(-40.0, 20.0)], [1.0, 2000.0])
     assert ours.value == pytest.approx(0)
     assert ours.stderr == pytest.approx(math.hypot(0.01, 0.01) / 2)
+    parts = [
+        Difference(first=0.6, second=0.5, stderr=0.01, degrees=9),
+        Difference(first=1000.0, second=1400.0, stderr=20.0, degrees=9),
+    ]
+    both = mean_difference(parts, [1.0, 2000.0])
+    assert (both.first, both.second) == pytest.approx((0.55, 0.6))
 
 
 def test_a_mean_needs_an_error_of_every_part():
