@@ -19,7 +19,7 @@ from llava_core.generate.plan import (
     next_portion,
     plan_batches,
     plan_groups,
-    spliced_length,
+    prefix_lengths,
 )
 from llava_core.generate.request import Request
 from llava_core.tokens import IMAGE_TOKEN_ID
@@ -78,11 +78,6 @@ def portions(prompts: Sequence[Prompt], budget: int) -> Iterator[list[Encoded]]:
     numbered = Numbered(requests)
     while portion := list(next_portion(numbered, batch_tokens=budget)):
         yield encode([prompts[index] for index, _ in portion])
-
-
-def prefix_lengths(groups: Sequence[Group], features: Mapping[str, range]) -> list[int]:
-    """Tokens of each group's prefix, pictures included."""
-    return [spliced_length(group.prefix, group.pictures, features) for group in groups]
 
 
 def prefill(batch: Sequence[Group], features: Mapping[str, range]) -> tuple[int, int]:

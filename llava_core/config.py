@@ -319,3 +319,10 @@ def _matches(value: object, expected: str | None) -> bool:
 def has_class_token(tower_config: Any) -> bool:
     """Whether a vision tower puts a token of its own before the patches; SigLIP has none."""
     return tower_config.model_type not in SIGLIP
+
+
+def tile_tokens(config: LlavaConfig, tower_config: Any) -> int:
+    """How many features a vision tower gives of a tile: its patches, a class token if kept."""
+    num_patches = int(tower_config.image_size // tower_config.patch_size) ** 2
+    keeps_all = config.vision_select_feature == "cls_patch"
+    return num_patches + (keeps_all and has_class_token(tower_config))

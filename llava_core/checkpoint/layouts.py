@@ -11,7 +11,7 @@ from llava_core.checkpoint.hugging_face import (
 )
 from llava_core.checkpoint.parts import Parts
 from llava_core.config import BACKBONES as ARCHITECTURES
-from llava_core.config import SIGLIP, LlavaConfig, has_class_token
+from llava_core.config import SIGLIP, LlavaConfig, has_class_token, tile_tokens
 from llava_core.conversation import IMAGE_MARK
 from llava_core.errors import ConfigError
 from llava_core.images import parse_pinpoints
@@ -75,9 +75,6 @@ def hugging_face_fields(
         dtype: of the weights.
     """
     config, tower = parts.config, parts.tower_config
-    num_tokens = (tower.image_size // tower.patch_size) ** 2
-    if config.vision_select_feature == "cls_patch":
-        num_tokens += has_class_token(tower)
     tiles: dict[str, Any] = {}
     pinpoints = _pinpoints(parts)
     if pinpoints:
@@ -88,7 +85,7 @@ def hugging_face_fields(
         "architectures": [f"{model_class(config)}ForConditionalGeneration"],
         "model_type": "llava_next" if config.uses_tiles else "llava",
         **tiles,
-        "image_seq_length": num_tokens,
+        "image_seq_length": tile_tokens(config, tower),
         "image_token_index": token_ids["image"],
         "multimodal_projector_bias": True,
         "pad_token_id": token_ids["pad"],

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from llava_core.config import LlavaConfig, has_class_token
+from llava_core.config import LlavaConfig, tile_tokens
 from llava_core.conversation import Template
 from llava_core.data.labels import label_sample
 from llava_core.data.records import Records, Sample
@@ -81,14 +81,12 @@ class PictureReader:
     def num_tokens(self, picture: Picture) -> int:
         """How long a picture's features are in the sequence."""
         config, tower = self.config, self.tower_config
-        num_patches = int(tower.image_size // tower.patch_size) ** 2
-        if config.vision_select_feature == "cls_patch" and has_class_token(tower):
-            num_patches += 1
+        num_features = tile_tokens(config, tower)
         if not config.uses_tiles:
-            return num_patches
+            return num_features
         grid = grid_shape(picture.size, self._pinpoints(), tile_size=tower.image_size)
         # The rules of merging are in one place: features of width 1 tell the length.
-        features = torch.empty(1 + grid.columns * grid.rows, num_patches, 1)
+        features = torch.empty(1 + grid.columns * grid.rows, num_features, 1)
         merged = merge_tiles(
             features,
             grid=grid,

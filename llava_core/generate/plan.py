@@ -224,6 +224,11 @@ def spliced_length(
     return len(ids) + sum(len(features[key]) - 1 for key in pictures)
 
 
+def prefix_lengths(groups: Iterable[Group], features: Mapping[str, Sized]) -> list[int]:
+    """Tokens of each group's prefix, pictures included; as `spliced_length`."""
+    return [spliced_length(group.prefix, group.pictures, features) for group in groups]
+
+
 def num_tokens(batch: Sequence[Group], lengths: Sequence[int]) -> int:
     """Tokens of a batch, padding included, with what the answers are expected to take.
 

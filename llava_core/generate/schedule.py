@@ -23,7 +23,7 @@ from llava_core.generate.plan import (
     num_tokens,
     plan_batches,
     plan_groups,
-    spliced_length,
+    prefix_lengths,
 )
 from llava_core.memory import free_on, is_out_of_memory
 
@@ -121,7 +121,7 @@ class Schedule:
                 continue
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            tokens = num_tokens(batch, _lengths(batch, features))
+            tokens = num_tokens(batch, prefix_lengths(batch, features))
             if sum(len(group.members) for group in batch) == 1:
                 fail(unfinished[0], too_large(tokens))
                 continue
@@ -137,7 +137,7 @@ class Schedule:
     def _plan(self, groups: Sequence[Group], features: Mapping[str, Tensor]) -> list[list[Group]]:
         return plan_batches(
             groups,
-            lengths=_lengths(groups, features),
+            lengths=prefix_lengths(groups, features),
             batch_tokens=self.batch_tokens,
             batch_cost=self._engine.batch_cost,
         )
@@ -165,11 +165,6 @@ def _choose(whole: Encoded, part: Finished, logprobs: tuple[float, ...]) -> Fini
     """The answer to a request whose options are all known; of equal ones the first is taken."""
     chosen = replace(part, encoded=whole, logprobs=logprobs)
     return replace(chosen, token_ids=whole.options[chosen.best_option])
-
-
-def _lengths(groups: Sequence[Group], features: Mapping[str, Tensor]) -> list[int]:
-    """Tokens of each group's prefix, pictures included."""
-    return [spliced_length(group.prefix, group.pictures, features) for group in groups]
 
 
 def too_large(tokens: int) -> DataError:

@@ -144,6 +144,11 @@ def _keys(variable: str | None) -> list[str]:
     return keys
 
 
+def _key(variable: str | None) -> str | None:
+    """The first key of a variable, which is what a client of other servers shows."""
+    return next(iter(_keys(variable)), None)
+
+
 def _add_chat(parser: ArgumentParser) -> None:
     _add_model(parser, required=True)
     add = parser.add_argument
@@ -282,7 +287,7 @@ def _upstream_app(arguments: Namespace, _: ExitStack) -> "ASGIApp":
     from llava_core.serve.controller import find_models, make_controller
     from llava_core.serve.roster import Roster
 
-    key = next(iter(_keys(arguments.upstream_key_env)), None)
+    key = _key(arguments.upstream_key_env)
     upstream = arguments.upstream.rstrip("/").removesuffix("/v1")
     announced = _announced(arguments)
     roster = Roster()
@@ -318,7 +323,7 @@ def _announced(
         arguments.controller_address.rstrip("/"),
         address.rstrip("/"),
         status,
-        key=next(iter(_keys(arguments.api_key_env)), None),
+        key=_key(arguments.api_key_env),
     )
 
 
@@ -340,7 +345,7 @@ def _controller(arguments: Namespace) -> None:
     app = make_controller(
         Roster(arguments.dispatch_method),
         access=_access(arguments),
-        key=next(iter(_keys(arguments.api_key_env)), None),
+        key=_key(arguments.api_key_env),
     )
     with taken(arguments.host, arguments.port) as place:
         serve(app, place, root_path=arguments.root_path)
@@ -392,7 +397,7 @@ def _web(arguments: Namespace) -> None:
         page = open_page(
             Address(
                 base_url=arguments.base_url or f"{controller}/v1",
-                key=next(iter(_keys(arguments.api_key_env)), None),
+                key=_key(arguments.api_key_env),
             ),
             folder=Path(folder),
             log_folder=None if arguments.no_log else arguments.log_dir,
