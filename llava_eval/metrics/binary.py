@@ -108,7 +108,7 @@ def _statistic(totals: NDArray[np.float64]) -> NDArray[np.float64]:
         ],
         axis=-1,
     )
-    means = by_split.mean(axis=1, keepdims=True)
+    means: NDArray[np.float64] = by_split.mean(axis=1, keepdims=True)
     return np.concatenate([means, by_split], axis=1).reshape(len(totals), -1)
 
 

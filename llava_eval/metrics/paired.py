@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llava_eval.metrics.statistics import ratio, student_t_bound, student_t_tail
+from llava_eval.metrics.statistics import drawn_totals, ratio, student_t_bound, student_t_tail
 
 RESAMPLES = 4000
 """The standard error is then known to about one per cent."""
@@ -162,7 +162,7 @@ def _resampled_error(first: Totals, second: Totals, seed: int) -> float | None:
     while left:
         size = min(left, max(1, _DRAWS_AT_ONCE // num_clusters))
         draws = generator.multinomial(num_clusters, equal, size=size).astype(np.float64)
-        sums = [np.tensordot(draws, part.counts, axes=1) for part in (first, second)]
+        sums = [drawn_totals(draws, part.counts) for part in (first, second)]
         differences.append(second.statistic(sums[1]) - first.statistic(sums[0]))
         left -= size
     resampled = np.concatenate(differences)

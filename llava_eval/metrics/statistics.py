@@ -145,8 +145,21 @@ def bootstrap(
         return [_spread(value, np.empty(0)) for value in values]
     equal = np.full(num_clusters, 1 / num_clusters)
     draws = np.random.default_rng(seed).multinomial(num_clusters, equal, size=resamples)
-    resampled = statistic(np.tensordot(draws, counts, axes=1))
+    resampled = statistic(drawn_totals(draws.astype(np.float64), counts))
     return [_spread(value, column) for value, column in zip(values, resampled.T, strict=True)]
+
+
+def drawn_totals(draws: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each resample adds up to.
+
+    Args:
+        draws: float64[R, N], how often each of N clusters is drawn.
+        counts: float64[N, ...], what each cluster counts.
+
+    Returns:
+        float64[R, ...].
+    """
+    return np.asarray(np.tensordot(draws, counts, axes=1), dtype=np.float64)
 
 
 def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

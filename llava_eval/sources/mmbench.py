@@ -62,8 +62,10 @@ def read_table(path: Path) -> list[_Row]:
     columns = [str(name) for name in table.columns]
     if missing := [name for name in _REQUIRED_COLUMNS if name not in columns]:
         raise DataError(f"{path}: no column {', no '.join(missing)}; has {', '.join(columns)}")
-    cells = table.astype(object).where(table.notna(), None)
-    return [dict(zip(columns, row, strict=True)) for row in cells.itertuples(index=False)]
+    return [
+        {name: None if pandas.isna(cell) else cell for name, cell in zip(columns, row, strict=True)}
+        for row in table.itertuples(index=False)
+    ]
 
 
 def mmbench_sample(row: Mapping[str, str | None]) -> Sample:
