@@ -102,7 +102,7 @@ def test_what_is_no_conversation_is_told(fields, message):
         (json.dumps(RECORD) + '\n{"id": ', r"broken or cut off: no JSON record at byte \d+"),
         ("", "holds no records"),
         ("[1, 2]", "expected an object, found '1'"),
-        ('[{"id": ' + "9" * 5000 + "}]", "at byte 1: the record cannot be read: .*4300 digits"),
+        ('[{"id": ' + "9" * 5000 + "}]", "at byte 1: the record cannot be read: .*4300.* digits"),
         ('{"id": ' + "[" * 100_000, "at byte 0: the record cannot be read: .*recursion"),
     ],
 )
