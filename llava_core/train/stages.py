@@ -116,8 +116,9 @@ def _is_trained(name: str, model: LlavaModel, recipe: Recipe) -> bool:
     trains_language = "language_model" in recipe.tune
     if name == NEWLINE:
         # As in the original, a part of the language model's side; beside adapters, where that
-        # trains a new one only, it is trained too.
-        return trains_language
+        # trains a new one only, it is trained too. Without tiles it has no part in the loss, and
+        # processes would wait in vain for its gradient.
+        return trains_language and model.config.uses_tiles
     return trains_language and not recipe.lora_rank and name.startswith(LANGUAGE)
 
 

@@ -62,6 +62,13 @@ def test_a_newline_is_learned_beside_adapters(built):
     assert "image_newline" in trained_names(model)
 
 
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_a_newline_that_ends_no_row_of_tiles_is_not_trained(built, lora_rank):
+    model, _ = built(lora_rank=lora_rank, **TILES | {"image_aspect_ratio": "pad"})
+    assert model.image_newline is not None
+    assert "image_newline" not in trained_names(model)
+
+
 def test_new_adapters_change_nothing(built):
     torch.manual_seed(1)
     ids = [torch.randint(3, 100, (7,))]
