@@ -141,6 +141,15 @@ class LlavaConfig:
             )
         if self.uses_tiles and not self.grid_pinpoints:
             raise ConfigError("image_aspect_ratio is anyres, but image_grid_pinpoints is missing")
+        if (
+            self.uses_tiles
+            and self.patch_merge_type != "flat"
+            and self.vision_select_feature == "cls_patch"
+        ):
+            raise ConfigError(
+                "tiles make a raster of patches only; set mm_vision_select_feature to patch or "
+                "mm_patch_merge_type to flat"
+            )
         if self.uses_tiles and self.s2_scales:
             raise ConfigError("s2 and image_aspect_ratio anyres exclude each other; drop one")
         if self.s2_scales and self.vision_select_feature == "cls_patch":

@@ -222,6 +222,13 @@ class Recipe:
                 "image_aspect_ratio is anyres for a new model: give grid_pinpoints",
             ),
             (
+                is_anyres
+                and self.patch_merge_type in ("spatial", "spatial_unpad")
+                and self.vision_select_feature == "cls_patch",
+                "tiles make a raster of patches only: set vision_select_feature=patch or "
+                "patch_merge_type=flat",
+            ),
+            (
                 self.share_pictures and not self.packing,
                 "share_pictures puts samples into one row: set packing=true too",
             ),
@@ -321,14 +328,21 @@ def load_recipe(
         ConfigError: no such recipe, no such stage in it, unknown keys, values of a wrong type or
             that contradict each other.
     """
-    known = [field.name for field in fields(Recipe)]
+    types = {field.name: field.type for field in fields(Recipe) if field.name != "stage"}
     file = _read(stage, _find(recipe))
-    if stage not in file.stages:
-        raise ConfigError(f"recipe {recipe} has no stage {stage}")
     settings = {**file.settings, **(overrides or {})}
-    if unknown := [key for key in settings if key not in known or key == "stage"]:
+    if unknown := [key for key in settings if key not in types]:
+        known = [*types, *STAGES, "include"]
         raise ConfigError(
             "\n".join(f"unknown setting {key!r}{_near(str(key), known)}" for key in unknown)
+        )
+    if stage not in file.stages:
+        raise ConfigError(f"recipe {recipe} has no stage {stage}")
+    # They would be taken for 1 and 0; YAML's yes, no, on and off are among them.
+    switches = [key for key, value in settings.items() if isinstance(value, bool)]
+    if wrong := [key for key in switches if types[key] is not bool]:
+        raise ConfigError(
+            "\n".join(f"{key} is {settings[key]}, expected no yes or no" for key in wrong)
         )
     for name in ("data", "validation_data", "tune", "report_to", "eval_tasks"):
         if isinstance(settings.get(name), str):

@@ -151,6 +151,16 @@ def test_a_missing_patch_token_field_means_yes(tmp_path):
         ),
         ({"s2": True, "s2_scales": "2,3"}, ConfigError, "expected multiples of the smallest"),
         (
+            {
+                "image_aspect_ratio": "anyres",
+                "image_grid_pinpoints": [[1, 1]],
+                "mm_patch_merge_type": "spatial",
+                "mm_vision_select_feature": "cls_patch",
+            },
+            ConfigError,
+            "set mm_vision_select_feature to patch or mm_patch_merge_type to flat",
+        ),
+        (
             {"s2": True, "image_aspect_ratio": "anyres", "image_grid_pinpoints": [[1, 1]]},
             ConfigError,
             "exclude each other",

@@ -68,7 +68,9 @@ def test_a_printed_recipe_reads_as_itself(name, tmp_path):
     ("settings", "message"),
     [
         ({"learning_rte": 1}, "unknown setting 'learning_rte'; did you mean learning_rate?"),
-        ({"stage": "finetune"}, "unknown setting 'stage'"),
+        ({"stage": "finetune"}, "unknown setting 'stage'$"),
+        ({"global_batch": True}, "global_batch is True, expected no yes or no"),
+        ({"learning_rate": yaml.safe_load("on")}, "learning_rate is True, expected no yes or no"),
         ({"learning_rate": "fast"}, r"learning_rate: .*number.* \(got 'fast'\)"),
         ({"learning_rate": 0}, "learning_rate is 0.0, expected more than 0"),
         ({"tune": []}, "tune is empty: nothing would be trained"),
@@ -79,6 +81,15 @@ def test_a_printed_recipe_reads_as_itself(name, tmp_path):
         ({"vision_tower_lr": 1e-6}, "vision_tower_lr has no effect"),
         ({"projector_lr": 1e-6, "tune": "language_model"}, "projector_lr has no effect"),
         ({"image_aspect_ratio": "anyres"}, "anyres for a new model: give grid_pinpoints"),
+        (
+            {
+                "image_aspect_ratio": "anyres",
+                "grid_pinpoints": "(1x1),...,(2x2)",
+                "patch_merge_type": "spatial",
+                "vision_select_feature": "cls_patch",
+            },
+            "set vision_select_feature=patch or patch_merge_type=flat",
+        ),
         ({"share_pictures": True, "attention": "sdpa"}, "set packing=true too"),
         (
             {"share_pictures": True, "packing": True, "group_by_modality_length": False},
@@ -134,6 +145,7 @@ def test_an_unknown_recipe_is_told_with_those_that_are_known():
         ({"version": 1, "include": ["v1_5_7b"]}, r"includes \['v1_5_7b'\], expected the name"),
         ({"version": 1, "finetune": ["model"]}, "finetune has to hold settings, `key: value`"),
         ({"version": 1, "include": "v1_5_7b", 1: 2}, "unknown setting 1"),
+        ({"version": 1, "finetun": {"model": "m"}}, "'finetun'; did you mean finetune"),
         ({"version": 1, "include": "v1_5_7b", "stages": "finetune"}, "unknown setting 'stages'"),
     ],
 )

@@ -41,13 +41,15 @@ def test_the_recipe_is_in_the_config(recipe):
         image_aspect_ratio="anyres",
         grid_pinpoints=[[28, 56]],
         patch_merge_type="spatial_unpad",
-        vision_select_feature="cls_patch",
+        vision_select_layer=-1,
     )
     config = open_start(made).config
     assert (config.image_aspect_ratio, config.patch_merge_type) == ("anyres", "spatial_unpad")
-    assert (config.vision_select_layer, config.vision_select_feature) == (-2, "cls_patch")
+    assert (config.vision_select_layer, config.vision_select_feature) == (-1, "patch")
     assert config.max_length == 512
     assert "image_newline" in open_start(made).tensors
+    with_class = recipe(vision_select_feature="cls_patch")
+    assert open_start(with_class).config.vision_select_feature == "cls_patch"
 
 
 @pytest.mark.parametrize("prefix", ["model.mm_projector.", "base_model.model.model.mm_projector."])
