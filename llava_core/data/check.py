@@ -42,14 +42,14 @@ def check_files(paths: Sequence[Path], *, image_folder: Path, template: Template
     """
     records = Records(paths)
     faults, stray = [], []
-    wanted: dict[str, str] = {}
+    wanted: dict[str, list[str]] = {}
     num_with_picture = 0
     for index in range(len(records)):
         try:
             sample = records.sample(index)
             num_with_picture += bool(sample.images)
-            for name in sample.images:
-                wanted.setdefault(name, sample.id)
+            for name in dict.fromkeys(sample.images):
+                wanted.setdefault(name, []).append(sample.id)
             render_sample(sample, template)
         except DataError as error:
             faults.append(str(error))
@@ -57,7 +57,7 @@ def check_files(paths: Sequence[Path], *, image_folder: Path, template: Template
         if _has_stray_mark(sample):
             stray.append(sample.id)
     for name, fault in _check_pictures(wanted, image_folder):
-        faults.append(f"sample {wanted[name]}: {fault}")
+        faults.extend(f"sample {sample}: {fault}" for sample in wanted[name])
     return Report(
         num_records=len(records),
         num_with_picture=num_with_picture,

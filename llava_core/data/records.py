@@ -19,6 +19,8 @@ from llava_core.conversation import Message, check_characters
 from llava_core.errors import DataError
 
 _SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+# Other formats' names of what a conversation is about; it would be taken for one of text only.
+_NOT_READ = ("images", "video", "videos")
 _BETWEEN = re.compile(r"[\s,\[\]]*")
 _CHUNK_BYTES = 16 * 2**20
 # A record longer than this is taken for a broken file, not read to its end.
@@ -185,6 +187,8 @@ def parse_sample(fields: Mapping[str, Any], *, number: int) -> Sample:
         if first.role == second.role:
             raise DataError(f"sample {name}: turns {place} and {place + 1} are both {first.role}'s")
     images = fields.get("image") or ()
+    if not images and (others := [key for key in _NOT_READ if fields.get(key)]):
+        raise DataError(f"sample {name}: `{others[0]}` is not read; pictures are named in `image`")
     images = tuple(images) if isinstance(images, list | tuple) else (images,)
     if not all(isinstance(image, str) for image in images):
         raise DataError(f"sample {name}: `image` is {fields['image']!r}, expected names of files")

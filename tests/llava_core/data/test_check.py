@@ -30,6 +30,14 @@ def test_good_data_has_no_faults(tmp_path):
     assert report.faults == report.stray == ()
 
 
+def test_a_picture_that_several_samples_lack_is_told_for_each(tmp_path):
+    twice = record(
+        "b", ["none.jpg"] * 2, {"from": "human", "value": "<image><image> which"}, ANSWER
+    )
+    report = check(tmp_path, [record("a", "none.jpg"), twice])
+    assert [fault.partition(":")[0] for fault in report.faults] == ["sample a", "sample b"]
+
+
 def test_everything_that_is_wrong_is_listed(tmp_path):
     toy_image(0, 400, 300).save(tmp_path / "a.jpg")
     data = (tmp_path / "a.jpg").read_bytes()

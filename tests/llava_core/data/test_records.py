@@ -80,6 +80,11 @@ def test_words_are_counted_as_the_original_counts_them():
         ({"id": 1, "conversations": TURNS, "image": [3]}, "expected names of files"),
         ({"id": 1, "conversations": TURNS, "image": 5}, "expected names of files"),
         (
+            {"id": 1, "conversations": TURNS, "images": ["a.jpg"]},
+            "1: `images` is not read; .*`image`",
+        ),
+        ({"id": 1, "conversations": TURNS, "video": "a.mp4"}, "`video` is not read"),
+        (
             {"id": 1, "conversations": [TURNS[0], {"from": "gpt", "value": "x \ud83d"}]},
             r"sample 1: turn 2 holds '\\ud83d', half of a character",
         ),
