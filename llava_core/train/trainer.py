@@ -216,6 +216,12 @@ class LlavaTrainer(Trainer):
                 move_into(self._folder, folder)
         self.accelerator.wait_for_everyone()
 
+    def _maybe_log_save_evaluate(self, *given: Any, **options: Any) -> None:
+        """Does what its name says; what that takes, once a line is logged, is no training."""
+        start = time.perf_counter()
+        super()._maybe_log_save_evaluate(*given, **options)
+        self._log_time += time.perf_counter() - max(start, self._log_time)
+
     def _get_train_sampler(self, train_dataset: Dataset[Example] | None = None) -> Sampler[int]:
         records = self.train_dataset.records
         self._sampler = EpochSampler(

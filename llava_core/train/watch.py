@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from llava_core.errors import ConfigError
+from llava_core.errors import CheckpointError, ConfigError
 from llava_core.json_files import read_object
 from llava_core.train.checkpoints import writing
 from llava_core.train.launch import is_first_process
@@ -50,6 +50,10 @@ class Watcher(TrainerCallback):
             kept = [line for line in read_log(self._folder) if line["step"] <= state.global_step]
             _rewrite(self._folder, kept)
         self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Has a line logged at every checkpoint, so that who goes on from it begins a new mean."""
+        control.should_log |= control.should_save
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Appends a line."""
@@ -158,10 +162,25 @@ def append(folder: Path, line: Mapping[str, Any]) -> None:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the log; one that was broken off, which is the last, is left out."""
+    """The lines of the log; one that was broken off, which is the last, is left out.
+
+    Raises:
+        CheckpointError: another line is broken.
+    """
     path = folder / LOG
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
+    data = path.read_bytes() if path.is_file() else b""
+    lines = data.rpartition(b"\n")[0].splitlines()
+    return [_parse_line(line, f"{path} line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _parse_line(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise CheckpointError(f"{where} is not JSON; mend it, or move the file away") from error
+    if not isinstance(fields, dict) or "step" not in fields:
+        raise CheckpointError(f"{where} has no step; mend it, or move the file away")
+    return fields
 
 
 def write_plot(folder: Path) -> None:

@@ -3,7 +3,9 @@
 import io
 import json
 import re
+import shutil
 import sys
+import time
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -14,6 +16,7 @@ from rich.progress import Progress
 
 from llava_core.errors import CheckpointError, ConfigError
 from llava_core.train.run import run_recipe
+from llava_core.train.trainer import LlavaTrainer
 from llava_core.train.watch import (
     LINE_S,
     LOG,
@@ -116,6 +119,31 @@ def test_the_rate_warms_up_and_falls_along_a_cosine(recipe):
     assert rates == pytest.approx([0.0, 5e-4, 1e-3, 5e-4])
 
 
+def test_what_saving_takes_is_no_training(recipe, monkeypatch):
+    def write(*_, **__):
+        time.sleep(2)
+
+    monkeypatch.setattr(LlavaTrainer, "_save_checkpoint", write)
+    lines = read_log(run_recipe(recipe("pretrain", max_steps=3, save_steps=1)))
+    seconds = [4 / line["samples_per_s"] for line in lines if "loss" in line]
+    assert max(seconds[1:]) < 1.5
+
+
+def test_a_line_tells_of_the_steps_since_the_checkpoint_before_it(recipe):
+    made = recipe("pretrain", max_steps=6, save_steps=2, logging_steps=3, save_total_limit=3)
+    output = run_recipe(made)
+    whole = read_log(output)
+    assert [line["step"] for line in whole if "loss" in line] == [2, 3, 4, 6]
+    (output / "config.json").unlink()
+    shutil.rmtree(output / "checkpoint-4")
+    shutil.rmtree(output / "checkpoint-6")
+    run_recipe(made)
+    first, second = (
+        [line["loss"] for line in lines if "loss" in line] for lines in (whole, read_log(output))
+    )
+    assert first == second
+
+
 def test_lines_behind_the_last_checkpoint_are_forgotten(recipe, tmp_path):
     made = recipe("pretrain", max_steps=4, save_steps=2)
     output = run_recipe(made)
@@ -131,6 +159,15 @@ def test_a_line_that_was_broken_off_is_left_out(tmp_path, broken):
     with (tmp_path / LOG).open("a") as file:
         file.write(broken)
     assert read_log(tmp_path) == [{"step": 1, "loss": 2.0}]
+
+
+@pytest.mark.parametrize(("line", "fault"), [("garbage", "is not JSON"), ("[1]", "has no step")])
+def test_a_file_that_is_no_log_is_told(tmp_path, line, fault):
+    append(tmp_path, {"step": 1, "loss": 2.0})
+    with (tmp_path / LOG).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(CheckpointError, match=f"{LOG} line 2 {fault}"):
+        read_log(tmp_path)
 
 
 def test_a_full_disk_is_told_when_nothing_more_can_be_logged(tmp_path):
