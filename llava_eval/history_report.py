@@ -1,7 +1,5 @@
 """The files of a history: history.html, .md and .csv."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -123,12 +121,10 @@ def _trend(section: Section, history: History) -> Markup | None:
 
 
 def _csv_text(sections: Iterable[Section]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for section in sections:
-        writer.writerows(_fields(line, section.column) for line in section.lines if line.cell)
-    return text.getvalue()
+    lines = (
+        _fields(line, section.column) for section in sections for line in section.lines if line.cell
+    )
+    return pages.csv_text(CSV_COLUMNS, lines)
 
 
 def _fields(line: Line, column: Column) -> dict[str, Any]:

@@ -5,10 +5,13 @@ what a model said ever become part of a page's markup, it still could neither ru
 """
 
 import base64
+import csv
 import hashlib
+import io
 import json
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -77,6 +80,22 @@ def latex(name: str, **values: Any) -> str:
         comment_end_string="#>",
     )
     return environment.get_template(f"{name}.tex.j2").render(**values)
+
+
+def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
+    """Writes CSV with a line of names; what a line lacks is empty.
+
+    NUL, which Python 3.10 refuses to write and many programs to read, is spelt out.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow({
+            name: value.replace("\0", _spelt_out("\0")) if isinstance(value, str) else value
+            for name, value in line.items()
+        })  # fmt: skip
+    return text.getvalue()
 
 
 @cache

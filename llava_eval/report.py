@@ -5,9 +5,7 @@ policy forbids the rest. What a model said is untrusted text; it reaches a page 
 as JSON that a script shows as text. The same folders give the same bytes.
 """
 
-import csv
 import hashlib
-import io
 import json
 import os
 import re
@@ -203,16 +201,16 @@ def csv_text(board: Leaderboard) -> str:
 
     Values of unit `fraction` stay fractions; what is unknown is empty.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    return pages.csv_text(CSV_COLUMNS, _csv_lines(board))
+
+
+def _csv_lines(board: Leaderboard) -> Iterable[dict[str, Any]]:
     for row in (*board.measured, *board.published):
         for column, cell in zip(board.columns, row.cells, strict=True):
             if cell and cell.summary:
-                writer.writerows(_measured_lines(row, column, cell.summary))
+                yield from _measured_lines(row, column, cell.summary)
             elif cell:
-                writer.writerow(_published_line(row, column, cell.estimate))
-    return text.getvalue()
+                yield _published_line(row, column, cell.estimate)
 
 
 def _measured_lines(row: Row, column: Column, summary: Summary) -> Iterable[dict[str, Any]]:

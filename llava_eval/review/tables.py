@@ -1,14 +1,12 @@
 """Summaries of reviews as people and programs read them: text, Markdown, CSV, JSON."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from llava_eval.metrics.paired import Difference
-from llava_eval.pages import literal_markdown, visible
+from llava_eval.pages import csv_text, literal_markdown, visible
 from llava_eval.records import Estimate
 from llava_eval.review.labels import labels
 from llava_eval.review.summary import (
@@ -140,30 +138,27 @@ def _markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[st
 
 def as_csv(told: Told, *, is_exact: bool = True) -> str:
     """A line for each series and group; what is unknown is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for series in told.series:
-        for row in rows(series):
-            low, high = row.relative.ci95 or (None, None)
-            values = _values(row, is_exact)
-            writer.writerow(
-                {
-                    "reviews": series.name,
-                    "judge": series.judge,
-                    "wording": ", ".join(series.wordings),
-                    "group": row.group,
-                    "relative": values[0],
-                    "stderr": row.relative.stderr,
-                    "ci95_low": low,
-                    "ci95_high": high,
-                    "reference": values[1],
-                    "candidate": values[2],
-                    "scored": row.num_scored,
-                    "unread": series.num_unread if row.group == "all" else None,
-                }
-            )
-    return text.getvalue()
+    lines = (_csv_line(series, row, is_exact) for series in told.series for row in rows(series))
+    return csv_text(_CSV_COLUMNS, lines)
+
+
+def _csv_line(series: Series, row: Row, is_exact: bool) -> dict[str, Any]:
+    low, high = row.relative.ci95 or (None, None)
+    values = _values(row, is_exact)
+    return {
+        "reviews": series.name,
+        "judge": series.judge,
+        "wording": ", ".join(series.wordings),
+        "group": row.group,
+        "relative": values[0],
+        "stderr": row.relative.stderr,
+        "ci95_low": low,
+        "ci95_high": high,
+        "reference": values[1],
+        "candidate": values[2],
+        "scored": row.num_scored,
+        "unread": series.num_unread if row.group == "all" else None,
+    }
 
 
 def as_json(told: Told) -> str:
@@ -213,9 +208,8 @@ def original_markdown(series: Sequence[Series]) -> str:
 
 def original_csv(series: Sequence[Series]) -> str:
     """The same as CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_ORIGINAL_COLUMNS, *_original_lines(series)])
-    return text.getvalue()
+    named = (dict(zip(_ORIGINAL_COLUMNS, line, strict=True)) for line in _original_lines(series))
+    return csv_text(_ORIGINAL_COLUMNS, named)
 
 
 def original_json(series: Sequence[Series]) -> str:

@@ -103,6 +103,7 @@ def test_the_csv_gives_the_rows_back(output):
         lines = list(csv.DictReader(file))
     assert [line["source"] for line in lines] == ["run"] * 6 + ["published"] * 6
     assert {len(line) for line in lines} == {17}
+    assert "\0" not in "".join(line["protocol"] for line in lines)
 
 
 def test_every_page_has_the_scripts_that_it_began_with(output):

@@ -23,7 +23,7 @@ def archive(**fields) -> Archive:
 
 def write_zip(path: Path, files: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w") as file:
-        file.mkdir("val")
+        file.writestr("val/", b"")
         for name, content in files.items():
             file.writestr(name, content)
     return path
