@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from llava_core.checkpoint.parts import Parts
 
+_logger = logging.getLogger(__name__)
 _PROGRAM = "llava_core.convert"
 _DTYPES = ("float32", "float16", "bfloat16")
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -150,9 +151,17 @@ def _make_delta(arguments: Namespace) -> None:
 def _extract_projector(arguments: Namespace) -> None:
     from llava_core.checkpoint.adapters import projector_names
     from llava_core.checkpoint.destination import new_folder
+    from llava_core.checkpoint.hugging_face import TOWER_FOLDER
     from llava_core.checkpoint.save import write_projector_only
 
     parts, dtype = _open(arguments), _dtype(arguments)
+    if parts.has_tower and parts.config.vision_tower != TOWER_FOLDER:
+        _logger.warning(
+            "%s holds weights of its vision tower, but a projector's folder only names %s; if the "
+            "tower was trained, the projector needs the trained one",
+            parts.name,
+            parts.config.vision_tower,
+        )
     sizes = _sizes(parts, dtype)
     num_bytes = sum(sizes[name] for name in projector_names(parts)) + _beside(parts, sizes)
     with new_folder(arguments.dst, num_bytes=num_bytes) as folder:

@@ -5,7 +5,6 @@ memory. Everything that a user needs beside the weights goes with them: config, 
 processor, generation config.
 """
 
-import logging
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
@@ -50,8 +49,6 @@ from llava_core.templates import get_template
 from llava_core.tokens import load_tokenizer
 
 _ROW_MULTIPLE = 64
-
-_logger = logging.getLogger(__name__)
 
 
 def write_hugging_face(
@@ -200,13 +197,6 @@ def write_projector_only(parts: Parts, folder: Path, *, dtype: torch.dtype | Non
         CheckpointError: there is no projector, or parts that do not fit each other.
     """
     build_skeleton(parts)
-    if parts.has_tower and parts.config.vision_tower != TOWER_FOLDER:
-        _logger.warning(
-            "%s holds weights of its vision tower, but a projector's folder only names %s; if the "
-            "tower was trained, the projector needs the trained one",
-            parts.name,
-            parts.config.vision_tower,
-        )
     num_rows = parts.config.vocab_size
     if parts.image_token_id is not None:
         num_rows = original_rows(parts, load_tokenizer(parts.tokenizer))
