@@ -25,8 +25,6 @@ _QUALITY = 80
 _FAULTS = (AttributeError, IndexError, OSError, RuntimeError, SyntaxError, TypeError, ValueError)
 # By these a broken EXIF block, which no pixel depends on.
 _EXIF_FAULTS = (SyntaxError, ValueError, struct.error)
-# Of a large file so much at its beginning, at its middle and at its end is hashed.
-_HASHED_BLOCK = 2**14
 _HASH_DIGITS = 16
 
 
@@ -55,28 +53,14 @@ def read_picture(image: ImageRef) -> bytes:
 
 
 def hash_pictures(paths: Sequence[Path]) -> str | None:
-    """16 hex digits over the content of files; None where there are none or one cannot be read.
-
-    Of a large file its size and some places count: a benchmark has many pictures, and to edit one
-    changes its compressed size.
-    """
+    """16 hex digits over the content of files; None where there are none or one cannot be read."""
     digest = hashlib.sha256()
     try:
         for path in paths:
-            digest.update(_sampled(path))
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
     except OSError:
         return None
     return digest.hexdigest()[:_HASH_DIGITS] if paths else None
-
-
-def _sampled(path: Path) -> bytes:
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        sampled = f"{size} ".encode()
-        for start in (0, size // 2, max(0, size - _HASHED_BLOCK)):
-            file.seek(start)
-            sampled += file.read(_HASHED_BLOCK)
-    return sampled
 
 
 def make_small(data: bytes, side_px: int) -> Encoded:

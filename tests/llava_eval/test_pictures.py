@@ -102,7 +102,7 @@ def test_a_picture_is_read_from_wherever_the_benchmark_has_it(tmp_path):
         read_picture(ImageRef(key="b", path=tmp_path / "b.jpg"))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
 @pytest.mark.parametrize("place", [(0, 0), (100, 20), (299, 399)])
 def test_an_edit_of_a_picture_changes_its_hash(tmp_path, kind, place):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
