@@ -1,10 +1,11 @@
 """A model's card: what a run was made of, and how to make it again, out of its manifest."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from llava_eval.leaderboard import Run
+from llava_eval.records import Timing
 
 # What people call it -> where the manifest has it.
 _FACTS = {
@@ -43,9 +44,18 @@ def model_card(run: Run) -> Card:
     """Makes the card of a run."""
     found = ((name, _told(run.manifest, place)) for name, place in _FACTS.items())
     facts = [(name, str(value)) for name, value in found if value is not None]
-    if run.seconds:
-        facts.append(("Time", duration_text(sum(run.seconds.values()))))
+    facts += _timing(run.times.values())
     return Card(facts=tuple(facts), commands=tuple(_commands(run.manifest)))
+
+
+def _timing(times: Collection[Timing]) -> Iterable[tuple[str, str]]:
+    if not times:
+        return
+    seconds, busy_s = sum(time.seconds for time in times), sum(time.busy_s for time in times)
+    yield "Time", duration_text(seconds)
+    if seconds and busy_s:
+        # A run may have had more processes once than when it was gone on with.
+        yield "Devices that computed", f"{busy_s / seconds:.2f} on average"
 
 
 def _commands(manifest: Mapping[str, Any]) -> Iterable[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from llava_eval.records import NO_ANNOTATION, NOT_JUDGED, Estimate, Summary, Unit
+from llava_eval.records import NO_ANNOTATION, NOT_JUDGED, Estimate, Summary, Timing, Unit
 from llava_eval.spec import PAPER_TASKS, TaskSpec
 
 NO_VALUE = "–"
@@ -36,7 +36,7 @@ class Run:
     summaries: Mapping[str, Summary]
     pages: Mapping[str, str] = field(default_factory=dict)
     """Task -> address of its page of samples, relative to the leaderboard."""
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    times: Mapping[str, Timing] = field(default_factory=dict)
     """Task -> how long it was answered, where that is known."""
 
 

@@ -209,3 +209,12 @@ class Summary:
     judge: str | None = None
     """Who judged, and in which wording it was told to; None where nobody had to, or nothing says.
     Values of different judges must not be compared."""
+
+
+class Timing(NamedTuple):
+    """How long a task was answered."""
+
+    seconds: float
+    """In which at least one process did."""
+    busy_s: float
+    """In which a device computed, all devices together; 0 where that is not known."""

@@ -19,7 +19,7 @@ from llava_eval import leaderboard, pages, plots, results, samples, store
 from llava_eval.card import model_card
 from llava_eval.errors import RunError
 from llava_eval.leaderboard import Column, Leaderboard, Row, Run
-from llava_eval.records import Estimate, Summary
+from llava_eval.records import Estimate, Summary, Timing
 from llava_eval.spec import TaskSpec
 
 INDEX = "report.json"
@@ -130,13 +130,13 @@ def read_runs(folders: Sequence[Path]) -> dict[Path, Run]:
     folders = list({folder.resolve(): folder for folder in folders}.values())
     manifests: dict[Path, Mapping[str, Any]] = {}
     summaries: dict[Path, Mapping[str, Summary]] = {}
-    seconds: dict[Path, Mapping[str, float]] = {}
+    times: dict[Path, Mapping[str, Timing]] = {}
     faults = []
     for folder in folders:
         try:
             summaries[folder] = results.read_summaries(folder)
             manifests[folder] = results.read_manifest(folder)
-            seconds[folder] = _read_seconds(folder, summaries[folder])
+            times[folder] = _read_times(folder, summaries[folder])
         except RunError as error:
             faults.append(str(error))
     if faults:
@@ -153,15 +153,15 @@ def read_runs(folders: Sequence[Path]) -> dict[Path, Run]:
             manifest=manifests[folder],
             summaries=summaries[folder],
             pages=_pages(folder, names[folder], summaries[folder]),
-            seconds=seconds[folder],
+            times=times[folder],
         )
         for folder in folders
     }
 
 
-def _read_seconds(folder: Path, tasks: Iterable[str]) -> dict[str, float]:
-    times = {task: results.read_duration(folder / task / "timing.jsonl") for task in tasks}
-    return {task: seconds for task, seconds in times.items() if seconds is not None}
+def _read_times(folder: Path, tasks: Iterable[str]) -> dict[str, Timing]:
+    times = {task: results.read_timing(folder / task / "timing.jsonl") for task in tasks}
+    return {task: time for task, time in times.items() if time is not None}
 
 
 def _pages(folder: Path, name: str, tasks: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from llava_eval.errors import RunError
-from llava_eval.records import Score, Summary
+from llava_eval.records import Score, Summary, Timing
 
 Record = TypeVar("Record")
 
@@ -143,8 +143,8 @@ def read_scores(path: Path) -> list[Score]:
     return [_parse(_SCORE, line, f"{name}:{number}") for number, line in enumerate(lines, start=1)]
 
 
-def read_duration(path: Path) -> float | None:
-    """Reads from a `timing.jsonl` for how many seconds at least one process was answering.
+def read_timing(path: Path) -> Timing | None:
+    """Reads from a `timing.jsonl` how long at least one process was answering.
 
     Runs that went on later, and processes beside each other, each tell their own time; what lies
     between runs does not count. None where nothing was timed; half a line that a crash left is
@@ -155,10 +155,13 @@ def read_duration(path: Path) -> float | None:
     """
     lines = _read(path).split(b"\n")[:-1] if path.exists() else []
     ends: dict[float, float] = {}
+    busy_s = 0.0
     for number, line in enumerate(lines, start=1):
         try:
             timing = json.loads(line)["metadata"]["timing"]
             end, elapsed = float(timing["finished_s"]), float(timing["elapsed_s"])
+            # Endpoints, and runs from before it was kept, have none.
+            busy_s += float(timing.get("busy_s", 0.0))
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path}:{number}: not a time; delete the line") from error
         # To the second: all lines of a process then share their beginning.
@@ -168,7 +171,7 @@ def read_duration(path: Path) -> float | None:
     for start, end in sorted(ends.items()):
         total += max(0.0, end - max(start, reached))
         reached = max(reached, end)
-    return total if lines else None
+    return Timing(total, busy_s) if lines else None
 
 
 def _parse(adapter: TypeAdapter[Record], data: bytes, where: str) -> Record:

@@ -295,7 +295,7 @@ LLAVA_EVAL = {
     "pages": "leaderboard resources",
     "svg": "",
     "plots": "gate leaderboard pages records svg",
-    "card": "leaderboard",
+    "card": "leaderboard records",
     "history": "baseline errors gate leaderboard plots policy spec",
     "history_report": "gate history leaderboard pages plots policy report spec",
     "samples": "leaderboard pages results store spec records",

@@ -7,6 +7,7 @@ import pytest
 
 from llava_eval.card import Card, duration_text, model_card
 from llava_eval.leaderboard import Run
+from llava_eval.records import Timing
 
 MANIFEST = {
     "model_id": "llava",
@@ -20,10 +21,9 @@ MANIFEST = {
 }
 
 
-def card(manifest: Mapping[str, Any], **seconds: float) -> Card:
-    run = Run(
-        name="a", model_id="a", warning=None, manifest=manifest, summaries={}, seconds=seconds
-    )
+def card(manifest: Mapping[str, Any], busy_s: float = 0.0, **seconds: float) -> Card:
+    times = {task: Timing(own, busy_s) for task, own in seconds.items()}
+    run = Run(name="a", model_id="a", warning=None, manifest=manifest, summaries={}, times=times)
     return model_card(run)
 
 
@@ -39,6 +39,13 @@ def test_a_card_tells_what_the_manifest_does_and_how_long_it_took():
         ("System", "Linux"),
         ("Date", "2026-01-01T00:00:00+00:00"),
         ("Time", "2 min 5 s"),
+    )
+
+
+def test_a_card_tells_how_many_devices_computed():
+    assert card({}, busy_s=50, gqa=30.0, pope=20.0).facts == (
+        ("Time", "50.0 s"),
+        ("Devices that computed", "2.00 on average"),
     )
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from llava_eval.errors import RunError
 from llava_eval.results import (
-    read_duration,
     read_manifest,
     read_scores,
     read_summaries,
+    read_timing,
     recorded_data,
 )
 from tests.llava_eval.run_folders import estimate, score, summary, write_run, write_samples
@@ -148,15 +148,21 @@ def write_times(path: Path, *times: tuple[float, float]) -> Path:
 )
 def test_time_counts_once_while_anyone_answers(tmp_path, times, seconds):
     path = write_times(tmp_path / "timing.jsonl", *times)
-    assert read_duration(path) == seconds
+    assert read_timing(path) == (None if seconds is None else (seconds, 0))
+
+
+def test_what_devices_computed_is_added_up(tmp_path):
+    path = write_times(tmp_path / "timing.jsonl", (1005, 5), (1010, 10))
+    path.write_text(path.read_text().replace('"elapsed_s"', '"busy_s": 1.5, "elapsed_s"'))
+    assert read_timing(path) == (10, 3)
 
 
 def test_without_times_there_is_no_duration_and_half_a_line_is_dropped(tmp_path):
     path = tmp_path / "timing.jsonl"
-    assert read_duration(path) is None
+    assert read_timing(path) is None
     write_times(path, (1010, 10))
     path.write_text(path.read_text() + '{"metadata"')
-    assert read_duration(path) == 10
+    assert read_timing(path) == (10, 0)
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"metadata": {"timing": {"finished_s": "x"}}}'])
@@ -164,4 +170,4 @@ def test_a_line_that_tells_no_time_is_named(tmp_path, line):
     path = tmp_path / "timing.jsonl"
     path.write_text(f"{line}\n")
     with pytest.raises(RunError, match="timing.jsonl:1: not a time; delete the line"):
-        read_duration(path)
+        read_timing(path)
