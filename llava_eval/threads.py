@@ -7,27 +7,49 @@ than cores, a step on the CPU takes up to ten times as long.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# Quota and period in microseconds, or `max` and the period.
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_ROOT = Path("/")
+# Of a process about which the system does not tell: the groups that its container shows on top.
+_TOP = "0::/\n0:cpu:/\n"
 
 
-def usable_cores(quota_file: Path | None = None) -> int:
+def usable_cores(root: Path | None = None) -> int:
     """Cores that this process may use: those it is bound to, within its container's quota.
 
     Args:
-        quota_file: `cpu.max` of the control group; None: of the one it is in.
+        root: where `proc` and `sys` are; None: this machine's.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = bound or 1
-    quota_file = quota_file or _QUOTA
-    if quota_file.is_file():
-        quota, period = quota_file.read_text().split()
-        if quota != "max":
-            cores = min(cores, int(quota) // int(period))
-    return max(cores, 1)
+    granted = map(_granted, _control_groups(root or _ROOT))
+    cores = [bound or 1, *(each for each in granted if each is not None)]
+    return max(min(cores), 1)
+
+
+def _control_groups(root: Path) -> Iterator[Path]:
+    """Folders of the groups that may bound this process's time: its own, and those around it."""
+    mount, membership = root / "sys/fs/cgroup", root / "proc/self/cgroup"
+    lines = membership.read_text() if membership.is_file() else _TOP
+    for line in lines.splitlines():
+        _, controllers, name = line.split(":", 2)
+        # Version 2 has one tree and names no controllers; version 1 has a tree for each.
+        if not controllers or "cpu" in controllers.split(","):
+            tree = mount / "cpu" if controllers else mount
+            own = PurePosixPath(name)
+            yield from (tree / group.relative_to("/") for group in (own, *own.parents))
+
+
+def _granted(group: Path) -> int | None:
+    """Whole cores that a control group grants; None where it sets no bound."""
+    newer, older = group / "cpu.max", group / "cpu.cfs_quota_us"
+    if newer.is_file():
+        quota, period = newer.read_text().split()
+    elif older.is_file():
+        quota, period = older.read_text(), (group / "cpu.cfs_period_us").read_text()
+    else:
+        return None
+    return None if quota == "max" or int(quota) < 0 else int(quota) // int(period)
 
 
 def threads_per_process(num_processes: int) -> int:

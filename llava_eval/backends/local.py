@@ -33,17 +33,22 @@ _WORKERS = 4
 _AHEAD = 16
 
 
-def load_model(model: str, **settings: Any) -> "llava_core.Llava":
+def load_model(
+    model: str, *, num_threads: int | None = None, **settings: Any
+) -> "llava_core.Llava":
     """Loads what `--model` names.
 
     Args:
         model: a folder, a Hub id, or `tiny`.
+        num_threads: most that this process computes with from now on; None: as many as torch takes.
         settings: keyword arguments of `llava_core.load`.
 
     Raises:
         ModelError: there is no such model, or a setting does not fit it.
     """
     _import_engine()
+    if num_threads is not None:
+        _limit_threads(num_threads)
     try:
         return llava_core.load(model, **settings)
     except (CheckpointError, ConfigError) as error:
@@ -63,6 +68,13 @@ def _import_engine() -> None:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _limit_threads(most: int) -> None:
+    import torch
+
+    # By itself torch takes one for each core, which may be two for the system, or OMP_NUM_THREADS.
+    torch.set_num_threads(min(torch.get_num_threads(), most))
 
 
 def open_worker(

@@ -171,7 +171,7 @@ def open_backend(arguments: Namespace) -> Iterator[Backend]:
             yield TeamBackend(processes)
     else:
         settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
-        llava = load_model(arguments.model, **settings)
+        llava = load_model(arguments.model, num_threads=threads_per_process(1), **settings)
         yield LocalBackend(
             llava, batch_tokens=arguments.batch_tokens, num_beams=arguments.num_beams
         )

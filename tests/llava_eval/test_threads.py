@@ -10,8 +10,14 @@ from llava_eval.threads import thread_limit, threads_per_process, usable_cores
 @pytest.fixture
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
-    monkeypatch.setattr(threads, "_QUOTA", Path("/nowhere"))
+    monkeypatch.setattr(threads, "_ROOT", Path("/nowhere"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{content}\n")
 
 
 @pytest.mark.usefixtures("eight_cores")
@@ -19,8 +25,35 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     ("quota", "cores"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1)]
 )
 def test_a_containers_quota_limits_the_cores(tmp_path: Path, quota: str, cores: int) -> None:
-    (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    assert usable_cores(tmp_path / "cpu.max") == cores
+    write(tmp_path, {"sys/fs/cgroup/cpu.max": quota})
+    assert usable_cores(tmp_path) == cores
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(("quota", "cores"), [("-1", 8), ("250000", 2), ("50000", 1)])
+@pytest.mark.parametrize("membership", [None, "3:memory:/a\n2:cpu,cpuacct:/a/b"])
+def test_a_quota_of_older_control_groups_does_too(
+    tmp_path: Path, membership: str | None, quota: str, cores: int
+) -> None:
+    group = "sys/fs/cgroup/cpu/cpu.cfs"
+    write(tmp_path, {f"{group}_quota_us": quota, f"{group}_period_us": "100000"})
+    if membership is not None:
+        write(tmp_path, {"proc/self/cgroup": membership})
+    assert usable_cores(tmp_path) == cores
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(
+    ("own", "around", "cores"),
+    [("max", "300000", 3), ("200000", "max", 2), ("400000", "200000", 2)],
+)
+def test_the_tightest_of_the_groups_that_a_process_is_in_counts(
+    tmp_path: Path, own: str, around: str, cores: int
+) -> None:
+    groups = {"a/b/cpu.max": own, "a/cpu.max": around, "c/cpu.max": "100000"}
+    write(tmp_path, {f"sys/fs/cgroup/{name}": f"{quota} 100000" for name, quota in groups.items()})
+    write(tmp_path, {"proc/self/cgroup": "0::/a/b"})
+    assert usable_cores(tmp_path) == cores
 
 
 @pytest.mark.usefixtures("eight_cores")

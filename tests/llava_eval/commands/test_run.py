@@ -1,11 +1,13 @@
 import csv
 import json
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from llava_eval import cli
+from llava_eval import cli, threads
 from llava_eval.commands import backend as opening
 from llava_eval.commands import run
 from llava_eval.errors import ModelError
@@ -313,6 +315,25 @@ def test_kept_features_change_no_byte() -> None:
         for name in ("pope/responses.jsonl", "mmbench/responses.jsonl", "pope/summary.json"):
             assert Path(folder, name).read_bytes() == Path("plain", name).read_bytes()
     assert list(Path("features").glob("*/*/*.safetensors"))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("num_cores", "num_threads"), [(1, "1"), (9, "2")])
+def test_one_process_takes_no_more_threads_than_cores(num_cores, num_threads, monkeypatch) -> None:
+    monkeypatch.setattr(threads, "usable_cores", lambda: num_cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    flags = ["run", "--model", "tiny", "--tasks", "pope", "--data", "mini", "--limit", "4"]
+    assert cli.main([*flags, "--device", "cpu", "--output", "here"]) == 0
+    manifest = json.loads(Path("here/manifest.json").read_bytes())
+    assert manifest["model"]["threads"] == num_threads
 
 
 def test_a_bound_needs_something_to_bound(capsys) -> None:
