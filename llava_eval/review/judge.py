@@ -204,7 +204,8 @@ class Judge:
         if wants_new_limit(error) and OLD_LIMIT in settings:
             self._limit = NEW_LIMIT
             return _Failure(reason, is_settled=True)
-        advice = f"; try {self._flags.temperature} none" if "temperature" in error.message else ""
+        is_temperature = "temperature" in message_of(error)
+        advice = f"; try {self._flags.temperature} none" if is_temperature else ""
         raise JudgeError(f"{reason}{advice}") from None
 
     def _told(self, reason: str) -> str:

@@ -53,6 +53,11 @@ def prompts(count: int) -> list[Prompt]:
     return [prompt(str(number)) for number in range(count)]
 
 
+def plain(status: int, body: bytes) -> Reply:
+    """A refusal that is not in OpenAI's form."""
+    return Reply(status=status, body=body)
+
+
 @contextmanager
 def asking(script: Script, *, concurrency: int = 4) -> Iterator[tuple[Server, OpenAIBackend]]:
     with serving(script) as server:
@@ -248,6 +253,10 @@ def test_a_picture_that_is_refused_costs_its_own_samples() -> None:
             "'max_tokens' or 'max_completion_tokens' is too large: 8. This model's maximum context "
             "length is 4 tokens",
         ),
+        plain(422, b'{"error": "must be <= 4; too many tokens", "error_type": "validation"}'),
+        plain(422, b'{"detail": [{"loc": ["body"], "msg": "too many tokens"}]}'),
+        plain(400, b'["This model\'s maximum context length is 4 tokens"]'),
+        plain(400, b"This model's maximum context length is 4 tokens\n"),
     ],
 )
 def test_prompts_that_are_too_long_end_no_run(too_long: Reply) -> None:
@@ -260,6 +269,39 @@ def test_prompts_that_are_too_long_end_no_run(too_long: Reply) -> None:
 
 NEW_LIMIT = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
 OWN_TEMPERATURE = "'temperature' does not support 0 with this model. Only the default is supported."
+
+
+def test_settings_are_also_refused_by_servers_that_do_not_keep_to_the_form() -> None:
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        if "max_tokens" in body:
+            return plain(400, json.dumps({"detail": NEW_LIMIT}).encode())
+        return plain(400, OWN_TEMPERATURE.encode()) if "temperature" in body else completion("yes")
+
+    assert answers(script)["0"].text == "yes"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"error": "no pictures", "error_type": "validation"}', "no pictures"),
+        (b'{"detail": "no pictures"}', "no pictures"),
+        (b'{"detail": [{"msg": "no pictures"}]}', '[{"msg": "no pictures"}]'),
+        (b'{"error": {"detail": "no pictures"}}', "no pictures"),
+        (b'{"message": ["no", "pictures"]}', '["no", "pictures"]'),
+        (b'{"status": "no pictures"}', '{"status": "no pictures"}'),
+        (b'["no pictures"]', '["no pictures"]'),
+        (b"<html>no\r\npictures</html>", "<html>no pictures</html>"),
+        (b'{"error": null}', '{"error": null}'),
+        (b"", "Error code: 400"),
+        (b" \n", "Error code: 400"),
+        (b"no pictures " * 40 + SECRET.encode(), "no pictures " * 33 + "no …"),
+        (b"no picture " * 36 + SECRET.encode(), "no picture " * 36 + "…"),
+    ],
+)
+def test_what_a_server_says_is_told_in_whatever_form_it_comes(body: bytes, told: str) -> None:
+    with asking(then(plain(400, body), completion("yes")), concurrency=1) as (server, backend):
+        (answer,) = backend.generate(prompts(1))
+    assert answer.error == f"{server.url}: 400 {told}"
 
 
 def newest(number: int, body: dict[str, Any]) -> Reply:

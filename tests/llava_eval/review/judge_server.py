@@ -140,6 +140,8 @@ def application(by_number: dict[int, Judged]) -> FastAPI:
                 400, "unsupported_parameter", "Use 'max_completion_tokens' instead of 'max_tokens'"
             ),
             "temperature": refusal(400, "unsupported_value", "'temperature' does not support 0.2"),
+            "plain temperature": Response("'temperature' does not support 0.2", status_code=400),
+            "plain too long": JSONResponse({"error": "too many tokens"}, status_code=422),
         }
         return simple[fault]
 

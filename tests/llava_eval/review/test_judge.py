@@ -113,6 +113,7 @@ def test_a_server_that_was_reached_may_be_away_for_longer(server):
         ("quota", "m: 429 You exceeded your current quota; the same"),
         ("429 tomorrow", "it asks to wait 86400 s; go on then"),
         ("temperature", "try --temperature none"),
+        ("plain temperature", "400 'temperature' does not support 0.2; try --temperature none"),
     ],
 )
 def test_what_waiting_cannot_mend_ends_at_once_and_without_the_key(fault, reason, server):
@@ -129,6 +130,7 @@ def test_what_waiting_cannot_mend_ends_at_once_and_without_the_key(fault, reason
     ("fault", "reason"),
     [
         ("too long", "^m: 400 This model's maximum context length is 8192 tokens$"),
+        ("plain too long", "^m: 422 too many tokens$"),
         ("too large", "^m: 413 request entity too large$"),
     ],
 )
