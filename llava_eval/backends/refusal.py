@@ -14,7 +14,16 @@ OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 _TOO_LARGE = 413
 # What is wrong with one prompt only. Azure calls a refusal `content_filter`.
 _OWN_FAULTS = ("context_length_exceeded", "content_filter", "content_policy_violation")
-_TOO_LONG = ("context length", "context window", "too many tokens", "maximum model length")
+# The last three are of llama.cpp and of text-generation-inference.
+_TOO_LONG = (
+    "context length",
+    "context window",
+    "too many tokens",
+    "maximum model length",
+    "context size",
+    "tokens + `max_new_tokens` must be",
+    "`inputs` must have less than",
+)
 # Where servers say what is wrong, in text or not; OpenAI in the first.
 _SAYING = ("message", "error", "detail")
 _SHOWN_LENGTH = 400

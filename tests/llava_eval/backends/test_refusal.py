@@ -42,10 +42,17 @@ def test_the_field_at_fault_may_be_named_by_itself() -> None:
     assert wants_no_temperature(error("Invalid value", param="temperature"))
 
 
+def test_a_bound_of_the_answer_alone_is_no_prompts_fault() -> None:
+    assert not is_own_fault(error("`max_new_tokens` must be <= 4096. Given: 9000"))
+
+
 @pytest.mark.parametrize(
     ("message", "fields"),
     [
         ("This model's maximum context length is 4096 tokens", {}),
+        ("request (67311 tokens) exceeds the available context size (65536 tokens)", {}),
+        ("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4031 `inputs` tokens", {}),
+        ("Input validation error: `inputs` must have less than 1024 tokens. Given: 1500", {}),
         ("no", {"code": "context_length_exceeded"}),
         ("no", {"code": "content_filter"}),
     ],
