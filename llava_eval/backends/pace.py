@@ -4,6 +4,8 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timezone
+from email.utils import parsedate_to_datetime
 from threading import Condition
 
 _FIRST_DELAY_S, _MAX_DELAY_S = 1.0, 60.0
@@ -23,13 +25,31 @@ def backoff_s(attempt: int, *, asked_s: float | None = None) -> float:
     return delay * (1 + random.uniform(0, _JITTER))
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a refusal asks for; None where it asks for none, or gives a date."""
+def retry_after_s(
+    headers: Mapping[str, str], *, clock: Callable[[], float] = time.time
+) -> float | None:
+    """Seconds that a refusal asks for, itself or by a date; None where it asks for none.
+
+    Args:
+        clock: seconds since 1970.
+    """
+    asked = headers.get("retry-after", "")
     try:
-        seconds = float(headers.get("retry-after", ""))
+        seconds = float(asked)
     except ValueError:
-        return None
+        date_s = _seconds_of_date(asked)
+        seconds = 0.0 if date_s is None else date_s - clock()
     return seconds if seconds > 0 else None
+
+
+def _seconds_of_date(text: str) -> float | None:
+    """An HTTP date (RFC 9110, 5.6.7) in seconds since 1970; None where it is none."""
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    # The zone is missing in one of the three forms, and is UTC in all.
+    return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
 
 
 class Pace:

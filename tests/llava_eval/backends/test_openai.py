@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -385,6 +386,12 @@ def test_everybody_waits_as_long_as_the_endpoint_asks() -> None:
 def test_a_wait_of_hours_ends_the_run() -> None:
     with pytest.raises(BackendError, match="it asks to wait 7200 s; the same"):
         answers(then(refusal(429, retry_after="7200")))
+
+
+def test_a_wait_until_a_date_is_kept() -> None:
+    date = formatdate(time.time() + 7200, usegmt=True)
+    with pytest.raises(BackendError, match=r"it asks to wait (7199|7200) s; the same"):
+        answers(then(refusal(503, retry_after=date)))
 
 
 def test_a_storm_without_any_answer_ends_at_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_eval.backends.pace import Pace, backoff_s
+from llava_eval.backends.pace import Pace, backoff_s, retry_after_s
 
 
 class Clock:
@@ -81,3 +82,54 @@ def test_pauses_grow_to_a_bound_and_respect_what_is_asked(
         assert min(2 ** min(attempt - 1, 6), 60) <= delay <= 90
     else:
         assert asked_s <= delay <= 1.5 * asked_s
+
+
+# Sun, 06 Nov 1994 08:49:37 GMT
+THEN_S = 784111777.0
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "Sunday, 06-Nov-94 08:49:37 GMT",
+        "Sun Nov  6 08:49:37 1994",
+        "Sun, 06 Nov 1994 08:49:37 -0000",
+        "Sun, 06 Nov 1994 09:49:37 +0100",
+    ],
+)
+def test_a_date_asks_for_the_seconds_until_then(date: str) -> None:
+    assert retry_after_s({"retry-after": date}, clock=lambda: THEN_S - 90) == 90
+    assert retry_after_s({"retry-after": date}, clock=lambda: THEN_S + 90) is None
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        "",
+        "0",
+        "-5",
+        "nan",
+        "soon",
+        "Sun, 06 Nov",
+        "Sun, 99 Nov 2094 08:49:37 GMT",
+        f"Sun, 06 Nov {10**30} 08:49:37 GMT",
+        f"Sun, 06 Nov 2094 08:49:37 +{10**30}",
+    ],
+)
+def test_what_asks_for_no_time_leaves_it_to_us(rubbish: str) -> None:
+    assert retry_after_s({"retry-after": rubbish}) is None
+
+
+def test_no_header_asks_for_no_time() -> None:
+    assert retry_after_s({}) is None
+
+
+@given(
+    st.lists(
+        st.one_of(st.sampled_from(["Sun,", "06", "Nov", "2094", "08:49:37", "GMT"]), st.text())
+    ).map(" ".join)
+)
+def test_whatever_a_header_holds_is_a_wait_or_none(text: str) -> None:
+    wait_s = retry_after_s({"retry-after": text})
+    assert wait_s is None or wait_s > 0
