@@ -1,8 +1,13 @@
-"""How the commands of this package end: what a user can put right is one line and exit code 2."""
+"""What the commands of this package share: how they end, and flags that name a path.
+
+What a user can put right is one line and exit code 2.
+"""
 
 import sys
 import traceback
+from argparse import ArgumentTypeError
 from collections.abc import Callable
+from pathlib import Path
 
 from llava_core.errors import LlavaError
 
@@ -35,3 +40,14 @@ def run_command(
         if interrupted is not None:
             sys.stderr.write(f"{program}: {interrupted}\n")
         return _INTERRUPTED
+
+
+def given_path(text: str) -> Path:
+    """A path out of a flag; an empty one would be taken for the working folder.
+
+    Raises:
+        ArgumentTypeError: it is empty, as of a variable of the shell that is not set.
+    """
+    if not text.strip():
+        raise ArgumentTypeError(f"expected a path, got {text!r}; is a variable not set?")
+    return Path(text)

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava_core.command import run_command
+from llava_core.command import given_path, run_command
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ def _parser(name: str, operation: _Operation) -> ArgumentParser:
     *sources, _ = operation.folders
     for folder in sources:
         add(folder.lower(), metavar=folder, help="folder or Hub id, which may end in @revision")
-    add("dst", metavar="DST", type=Path, help="folder to write: new, or empty")
+    add("dst", metavar="DST", type=given_path, help="folder to write: new, or empty")
     if not name:
         add("--to", required=True, choices=("hf", "original"), help="layout to write")
     if operation.folders[0] == "SRC":

@@ -337,8 +337,8 @@ LLAVA_EVAL = {
     "review/summary review/tables sources/open",
     "commands/judging": "errors progress review/judge review/ledger review/price review/session "
     "store verdicts",
-    "commands/summarize": "errors pages review/ledger review/page review/summary review/tables "
-    "sources/files",
+    "commands/summarize": "commands/arguments errors pages review/ledger review/page "
+    "review/summary review/tables sources/files",
     "cli": "commands/arguments commands/check commands/compare commands/run commands/score "
     "commands/report commands/submit commands/tasks commands/data commands/gpt_review "
     "commands/summarize commands/view errors",

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-from llava_core.command import run_command
+from llava_core.command import given_path, run_command
 from llava_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -372,7 +372,9 @@ def _add_web(parser: ArgumentParser) -> None:
     add("--concurrency", type=positive, default=16, help="answers at a time (default: 16)")
     log = parser.add_mutually_exclusive_group()
     folder = "where questions, answers, pictures and votes are kept (default: runs/web)"
-    log.add_argument("--log-dir", type=Path, default=Path("runs/web"), metavar="F", help=folder)
+    log.add_argument(
+        "--log-dir", type=given_path, default=Path("runs/web"), metavar="F", help=folder
+    )
     log.add_argument("--no-log", action="store_true", help="keep nothing, and have no votes")
     add("--moderate", action="store_true", help="ask first whether a question may be answered")
     moderation = "server with OpenAI's moderations, up to its /v1 (default: OpenAI's own)"

@@ -12,9 +12,8 @@ import logging
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from pathlib import Path
 
-from llava_core.command import run_command
+from llava_core.command import given_path, run_command
 from llava_core.train.launch import is_first_process
 from llava_core.train.recipe import STAGES, load_recipe, parse_overrides, recipe_names
 
@@ -78,8 +77,19 @@ def _parser() -> ArgumentParser:
         add("--debug", action="store_true", help="show where an error arose")
         add("settings", nargs="*", metavar="key=value", help="settings that win over the recipe's")
     add = commands.add_parser("data-check", help="looks for faults in data").add_argument
-    add("files", nargs="+", type=Path, metavar="FILE", help="conversations, JSON or JSON lines")
-    add("--image-folder", type=Path, metavar="DIR", help="default: the folder of the first file")
+    add(
+        "files",
+        nargs="+",
+        type=given_path,
+        metavar="FILE",
+        help="conversations, JSON or JSON lines",
+    )
+    add(
+        "--image-folder",
+        type=given_path,
+        metavar="DIR",
+        help="default: the folder of the first file",
+    )
     add("--template", default="v1", metavar="NAME", help="prompt template (default: v1)")
     add("--debug", action="store_true", help="show where an error arose")
     return parser

@@ -5,6 +5,7 @@ import os
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from llava_eval.errors import FlagsError
@@ -27,6 +28,7 @@ def add_data(parser: ArgumentParser, *, run: str | None = None) -> None:
     default = LLAVA_DATA if run is None else f"as the run of {run} says, else {LLAVA_DATA}"
     parser.add_argument(
         "--data",
+        type=not_empty,
         default=LLAVA_DATA if run is None else None,
         metavar="ROOT|hub|mini",
         help="folder laid out as LLaVA's or with VLMEvalKit's TSV files; the Hugging Face Hub; or "
@@ -39,6 +41,26 @@ def way_on(message: str, arguments: Namespace) -> str:
     if not getattr(arguments, "fresh", False):
         return message
     return message.replace("the same command", "the same command without --fresh")
+
+
+def not_empty(text: str) -> str:
+    """A path or name; an empty one would be taken for the working folder.
+
+    Raises:
+        ArgumentTypeError: it is empty, as of a variable of the shell that is not set.
+    """
+    if not text.strip():
+        raise ArgumentTypeError(f"expected a path or name, got {text!r}; is a variable not set?")
+    return text
+
+
+def given_path(text: str) -> Path:
+    """A path that is not empty.
+
+    Raises:
+        ArgumentTypeError: it is.
+    """
+    return Path(not_empty(text))
 
 
 def one_task(text: str) -> str:

@@ -27,6 +27,7 @@ from llava_eval.commands.arguments import (
     KEY_NAME,
     OPENAI_HOST,
     base_url,
+    not_empty,
     positive,
     read_key,
 )
@@ -68,10 +69,11 @@ _BACKENDS = ("local", "openai")
 def add_backend(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
-    add("--model", required=True, metavar="PATH|ID|tiny", help="the checkpoint")
+    add("--model", type=not_empty, required=True, metavar="PATH|ID|tiny", help="the checkpoint")
     add(
         "--model-base",
         dest="base",
+        type=not_empty,
         metavar="PATH|ID",
         help="what a LoRA or projector was trained on",
     )
@@ -93,7 +95,7 @@ def add_backend(parser: ArgumentParser) -> None:
     add("--conversation", metavar="NAME", help="prompt template (default: the checkpoint's)")
     add(
         "--feature-cache",
-        type=os.path.abspath,
+        type=_absolute,
         metavar="DIR",
         help="keep there what the vision tower makes of pictures, for all checkpoints with this "
         "tower",
@@ -136,6 +138,10 @@ def add_backend(parser: ArgumentParser) -> None:
         metavar="N",
         help="most requests at a time that an endpoint is asked (default: 16)",
     )
+
+
+def _absolute(text: str) -> str:
+    return os.path.abspath(not_empty(text))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from llava_eval.baseline import (
     write_baseline,
 )
 from llava_eval.ci import github_annotations, junit_xml
-from llava_eval.commands.arguments import fraction, level, share_of_scale
+from llava_eval.commands.arguments import fraction, given_path, level, share_of_scale
 from llava_eval.compare import Entry
 from llava_eval.compare_text import amount_text
 from llava_eval.errors import FlagsError, RunError
@@ -46,8 +46,14 @@ _OUTCOMES = {
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
-    add("--baseline", type=Path, required=True, metavar="A", help="run folder, or a stored file")
-    add("--candidate", type=Path, metavar="B", help="run folder to be decided on")
+    add(
+        "--baseline",
+        type=given_path,
+        required=True,
+        metavar="A",
+        help="run folder, or a stored file",
+    )
+    add("--candidate", type=given_path, metavar="B", help="run folder to be decided on")
     add(
         "--tasks",
         metavar="NAME,…",
@@ -72,16 +78,23 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="fail also where a larger loss cannot be ruled out",
     )
-    add("--policy", type=Path, metavar="FILE", help="YAML file with limits, also for single tasks")
-    add("--save-baseline", type=Path, metavar="FILE", help="keep the baseline in a small file")
+    add(
+        "--policy",
+        type=given_path,
+        metavar="FILE",
+        help="YAML file with limits, also for single tasks",
+    )
+    add(
+        "--save-baseline", type=given_path, metavar="FILE", help="keep the baseline in a small file"
+    )
     add(
         "--quick",
         action="store_true",
         help="with --save-baseline: keep only what sees a loss of --max-drop with 80 %% power; "
         "`run --subset FILE` asks that",
     )
-    add("--junit", type=Path, metavar="FILE", help="write the decisions as JUnit XML")
-    add("--markdown", type=Path, metavar="FILE", help="write the decisions as Markdown")
+    add("--junit", type=given_path, metavar="FILE", help="write the decisions as JUnit XML")
+    add("--markdown", type=given_path, metavar="FILE", help="write the decisions as Markdown")
 
 
 def execute(arguments: Namespace) -> int:

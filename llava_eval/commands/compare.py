@@ -2,14 +2,13 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from llava_eval.baseline import open_side
-from llava_eval.commands.arguments import level, share_of_scale
+from llava_eval.commands.arguments import given_path, level, share_of_scale
 from llava_eval.compare_report import Comparison, compare_sides, write_markdown, write_page
 from llava_eval.compare_text import compared_lines
 from llava_eval.registry import load_tasks
@@ -23,8 +22,8 @@ _STYLES = {"better": "green", "worse": "red", "equal": "", "unclear": "dim", "to
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
-    add("first", type=Path, metavar="A", help="a run folder, or a stored baseline")
-    add("second", type=Path, metavar="B", help="the run folder that is held against it")
+    add("first", type=given_path, metavar="A", help="a run folder, or a stored baseline")
+    add("second", type=given_path, metavar="B", help="the run folder that is held against it")
     add("--alpha", type=level, default=0.05, help="level of the tests (default: 0.05)")
     add(
         "--margin",
@@ -33,8 +32,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="PTS",
         help="points, out of 100, within which runs count as equal (default: 1)",
     )
-    add("--html", type=Path, metavar="FILE", help="also write a page, with the changed samples")
-    add("--markdown", type=Path, metavar="FILE", help="also write Markdown")
+    add(
+        "--html",
+        type=given_path,
+        metavar="FILE",
+        help="also write a page, with the changed samples",
+    )
+    add("--markdown", type=given_path, metavar="FILE", help="also write Markdown")
 
 
 def execute(arguments: Namespace) -> int:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from llava_eval.commands.arguments import LLAVA_DATA
+from llava_eval.commands.arguments import LLAVA_DATA, given_path
 from llava_eval.errors import EvalError
 from llava_eval.fetch.catalogue import Catalogue, TaskData, load_catalogue
 from llava_eval.fetch.download import Downloader, open_client
@@ -30,13 +30,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     verify = actions.add_parser("verify", help="check that the files are the published ones")
     mini = actions.add_parser("mini", help="write the mini data")
     fetch.add_argument("--yes", action="store_true", help="download without asking")
-    mini.add_argument("folder", type=Path, metavar="DIR", help="where it is written")
+    mini.add_argument("folder", type=given_path, metavar="DIR", help="where it is written")
     listing.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: all)")
     for action in (fetch, verify):
         action.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: the paper's)")
         action.add_argument(
             "--root",
-            type=Path,
+            type=given_path,
             default=Path(LLAVA_DATA),
             metavar="DIR",
             help=f"folder laid out as LLaVA's (default: {LLAVA_DATA})",

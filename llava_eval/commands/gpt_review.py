@@ -18,6 +18,8 @@ from llava_eval.commands.arguments import (
     LLAVA_DATA,
     base_url,
     fraction,
+    given_path,
+    not_empty,
     positive,
     read_key,
 )
@@ -64,7 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--answers",
-        type=Path,
+        type=given_path,
         nargs=2,
         required=True,
         metavar=("OURS", "REF"),
@@ -72,16 +74,27 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add(
         "--data",
+        type=not_empty,
         default=LLAVA_DATA,
         metavar="ROOT|mini",
         help=f"folder laid out as LLaVA's, or the mini data (default: {LLAVA_DATA})",
     )
-    add("--questions", type=Path, metavar="FILE", help="default: the set that REF answers")
-    add("--context", type=Path, metavar="FILE", help="pictures in words: captions, or with boxes")
-    add("--rule", type=Path, metavar="FILE", help="LLaVA's rule.json (default: in the data folder)")
+    add("--questions", type=given_path, metavar="FILE", help="default: the set that REF answers")
+    add(
+        "--context",
+        type=given_path,
+        metavar="FILE",
+        help="pictures in words: captions, or with boxes",
+    )
+    add(
+        "--rule",
+        type=given_path,
+        metavar="FILE",
+        help="LLaVA's rule.json (default: in the data folder)",
+    )
     add(
         "--output",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="where reviews are kept, one a line "
         f"(default: {_REVIEWS}/, named for the models, the questions and the judges)",
@@ -117,7 +130,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add(
         "--against",
-        type=Path,
+        type=given_path,
         metavar="REVIEW",
         help="stored reviews to compare with: of the same answers, they show the judge's drift",
     )

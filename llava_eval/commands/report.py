@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llava_eval.baseline import Side, open_side
-from llava_eval.commands.arguments import share_of_scale
+from llava_eval.commands.arguments import given_path, not_empty, share_of_scale
 from llava_eval.errors import FlagsError
 from llava_eval.history import Against, build_history
 from llava_eval.history_report import write_history
@@ -22,11 +22,11 @@ HELP = "write the leaderboard of some runs as HTML, Markdown, CSV and LaTeX"
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
-    add("runs", type=Path, nargs="+", metavar="RUN", help="run folders, one row each")
+    add("runs", type=given_path, nargs="+", metavar="RUN", help="run folders, one row each")
     add("--published", action="store_true", help="add the published values beside them")
     add(
         "--output",
-        type=Path,
+        type=given_path,
         metavar="DIR",
         help="where it goes (default: the RUN; of several, `report` beside the first)",
     )
@@ -39,6 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add(
         "--baseline",
+        type=not_empty,
         metavar="previous|first|A",
         help="with --history: what each checkpoint is compared with: the one before it (default), "
         "the first, or a run folder or stored baseline",
@@ -50,7 +51,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="with --history: points, out of 100, that each task may lose (default: 0, nothing "
         "beyond chance)",
     )
-    add("--policy", type=Path, metavar="FILE", help="with --history: limits, as `check` takes them")
+    add(
+        "--policy",
+        type=given_path,
+        metavar="FILE",
+        help="with --history: limits, as `check` takes them",
+    )
 
 
 def execute(arguments: Namespace) -> int:

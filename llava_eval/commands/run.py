@@ -17,7 +17,7 @@ from rich.console import Console
 from llava_eval import manifest
 from llava_eval.backends.base import Backend
 from llava_eval.baseline import StoredSide, open_side
-from llava_eval.commands.arguments import add_data, positive, way_on
+from llava_eval.commands.arguments import add_data, given_path, positive, way_on
 from llava_eval.commands.backend import SETTINGS, add_backend, assist_rank_0, open_backend
 from llava_eval.commands.task_judge import (
     JUDGE_SETTINGS,
@@ -68,7 +68,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add(
         "--subset",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="ask only what a baseline of `check --save-baseline FILE --quick` keeps",
     )
@@ -79,7 +79,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="what the model writes is the answer, or, where there are options, the likeliest one: "
         "a protocol of its own (default: generation)",
     )
-    add("--output", type=Path, metavar="DIR", help="run folder (default: runs/MODEL-DATA)")
+    add("--output", type=given_path, metavar="DIR", help="run folder (default: runs/MODEL-DATA)")
     add(
         "--fresh",
         action="store_true",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from llava_eval.answers import Matched, match_answers, read_answers
-from llava_eval.commands.arguments import LLAVA_DATA, add_data, one_task
+from llava_eval.commands.arguments import LLAVA_DATA, add_data, given_path, one_task
 from llava_eval.compare import data_faults
 from llava_eval.ensemble import prefer, read_preferred
 from llava_eval.errors import DataError, FlagsError, RunError, VerdictsError
@@ -48,13 +48,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--task", required=True, type=one_task, metavar="NAME", help="what was asked; see `tasks`")
     add(
         "--answers",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="a file of answer records; for MME also a folder of its official tool's tables",
     )
     add(
         "--reviews",
-        type=Path,
+        type=given_path,
         nargs="+",
         metavar="FILE",
         help="a judge's verdicts on the answers, for tasks that need them: reviews of LLaVA's "
@@ -62,13 +62,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add(
         "--preferred",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="another model's answers to ScienceQA, which count where a letter can be read in them",
     )
     add_data(parser, run="--output")
-    add("--questions", type=Path, metavar="FILE", help="question file, where it lies elsewhere")
-    add("--annotations", type=Path, nargs="+", metavar="FILE", help="annotations, likewise")
+    add(
+        "--questions",
+        type=given_path,
+        metavar="FILE",
+        help="question file, where it lies elsewhere",
+    )
+    add("--annotations", type=given_path, nargs="+", metavar="FILE", help="annotations, likewise")
     add(
         "--missing",
         choices=get_args(Missing),
@@ -76,7 +81,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="samples without an answer are left out and counted, or taken for wrong, as LLaVA's "
         "scripts take them (default: unscored)",
     )
-    add("--output", type=Path, metavar="DIR", help="where DIR/TASK/summary.json is written")
+    add("--output", type=given_path, metavar="DIR", help="where DIR/TASK/summary.json is written")
 
 
 def execute(arguments: Namespace) -> int:

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from llava_eval.answers import match_answers, read_answers
-from llava_eval.commands.arguments import LLAVA_DATA, one_task
+from llava_eval.commands.arguments import LLAVA_DATA, given_path, not_empty, one_task
 from llava_eval.errors import DataError, RunError
 from llava_eval.prompts import build_prompt
 from llava_eval.registry import load_tasks, select_tasks
@@ -23,10 +23,20 @@ _logger = logging.getLogger(__name__)
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="a run folder, or a file of answer records")
+    add("run", type=given_path, metavar="RUN", help="a run folder, or a file of answer records")
     add("--task", required=True, type=one_task, metavar="NAME", help="what was asked; see `tasks`")
-    add("--output", type=Path, metavar="FILE", help="default: TASK-submission.* beside the answers")
-    add("--data", metavar="ROOT|mini", help="what was asked from (default: as the run says)")
+    add(
+        "--output",
+        type=given_path,
+        metavar="FILE",
+        help="default: TASK-submission.* beside the answers",
+    )
+    add(
+        "--data",
+        type=not_empty,
+        metavar="ROOT|mini",
+        help="what was asked from (default: as the run says)",
+    )
 
 
 def execute(arguments: Namespace) -> int:

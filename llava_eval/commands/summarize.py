@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
+from llava_eval.commands.arguments import given_path
 from llava_eval.errors import FlagsError
 from llava_eval.pages import visible
 from llava_eval.review.ledger import without_replaced
@@ -24,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "reviews",
-        type=Path,
+        type=given_path,
         nargs="+",
         metavar="REVIEW",
         help="files of reviews; *.replaced.jsonl beside their own are left out",
@@ -47,12 +48,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--compare", action="store_true", help="compare each file with the first, paired")
     add(
         "--questions",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="says which picture a question is about, for error bars of reviews that do not",
     )
-    add("--html", type=Path, metavar="FILE", help="write a page with every question and review")
-    add("--images", type=Path, metavar="DIR", help="pictures for the page")
+    add(
+        "--html",
+        type=given_path,
+        metavar="FILE",
+        help="write a page with every question and review",
+    )
+    add("--images", type=given_path, metavar="DIR", help="pictures for the page")
 
 
 def execute(arguments: Namespace) -> int:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from llava_eval.commands.arguments import port
+from llava_eval.commands.arguments import given_path, not_empty, port
 from llava_eval.errors import FlagsError
 from llava_eval.registry import load_tasks
 from llava_eval.report import write_report
@@ -29,10 +29,13 @@ _OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
-    add("folders", type=Path, nargs="+", metavar="DIR", help="run folders, or one of a report")
+    add(
+        "folders", type=given_path, nargs="+", metavar="DIR", help="run folders, or one of a report"
+    )
     add("--published", action="store_true", help="of runs: add the published values beside them")
     add(
         "--data",
+        type=not_empty,
         metavar="ROOT|hub|mini",
         help="where the pictures are (default: where each run had them from)",
     )

@@ -1,8 +1,10 @@
 from argparse import ArgumentTypeError
+from pathlib import Path
 
 import pytest
 
-from llava_eval.commands.arguments import base_url, one_task, positive, read_key
+from llava_eval import cli
+from llava_eval.commands.arguments import base_url, given_path, one_task, positive, read_key
 from llava_eval.errors import FlagsError
 
 KEY = "sk-secret-0123456789"
@@ -20,6 +22,52 @@ def test_anything_else_is_refused(text: str) -> None:
 
 def test_one_task_is_a_name() -> None:
     assert one_task("gqa") == "gqa"
+
+
+def test_a_path_is_taken_as_it_is() -> None:
+    assert given_path("a b/c") == Path("a b/c")
+
+
+RUN = ["run", "--model", "tiny", "--data", "mini", "--tasks", "gqa"]
+SCORE = ["score", "--task", "gqa"]
+REVIEW = ["gpt-review", "--answers", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([*RUN, flag] for flag in ("--output", "--feature-cache", "--subset", "--model")),
+        *([*RUN, flag] for flag in ("--model-base", "--data")),
+        *([*SCORE, flag] for flag in ("--answers", "--reviews", "--preferred", "--questions")),
+        *([*SCORE, flag] for flag in ("--annotations", "--output", "--data")),
+        *([*REVIEW, flag] for flag in ("--data", "--questions", "--context", "--rule")),
+        *([*REVIEW, flag] for flag in ("--output", "--against")),
+        ["report"],
+        *(["report", "a", flag] for flag in ("--output", "--baseline", "--policy")),
+        ["compare", "a"],
+        *(["compare", "a", "b", flag] for flag in ("--html", "--markdown")),
+        *(["check", flag] for flag in ("--baseline", "--candidate", "--policy")),
+        *(["check", flag] for flag in ("--save-baseline", "--junit", "--markdown")),
+        ["submit", "--task", "gqa"],
+        *(["submit", "a", "--task", "gqa", flag] for flag in ("--output", "--data")),
+        ["summarize"],
+        *(["summarize", "a", flag] for flag in ("--questions", "--html", "--images")),
+        ["view"],
+        ["view", "a", "--data"],
+        ["data", "mini"],
+        ["data", "fetch", "--root"],
+        ["data", "verify", "--root"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("empty", ["", " "])
+def test_no_command_takes_an_empty_path_for_the_working_folder(
+    arguments: list[str], empty: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.parse([*arguments, empty])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith(f"expected a path or name, got {empty!r}; is a variable not set?")
 
 
 @pytest.mark.parametrize(
