@@ -222,6 +222,7 @@ LLAVA_EVAL = {
     "store": "locks records errors",
     "leases": "records",
     "threads": "",
+    "logs": "",
     "backends/base": "records errors",
     "backends/local": "backends/base leases records errors",
     "backends/pace": "",
@@ -230,7 +231,7 @@ LLAVA_EVAL = {
     "backends/endpoint": "backends/completion backends/pace backends/refusal errors",
     "backends/openai": "pictures backends/base backends/completion backends/endpoint leases "
     "records errors",
-    "backends/worker": "backends/base records errors",
+    "backends/worker": "backends/base logs records errors",
     "backends/board": "backends/base records",
     "backends/launched": "backends/base backends/board backends/worker leases records errors",
     "backends/team": "backends/base backends/worker leases records errors",
@@ -342,7 +343,7 @@ LLAVA_EVAL = {
     "cli": "commands/arguments commands/check commands/compare commands/run commands/score "
     "commands/report commands/submit commands/tasks commands/data commands/gpt_review "
     "commands/summarize commands/view errors",
-    "__main__": "cli",
+    "__main__": "cli logs",
 }
 
 ALLOWED = {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from llava_eval.backends.base import Answer, Backend
 from llava_eval.errors import BackendError, EvalError
+from llava_eval.logs import show_warnings
 from llava_eval.records import Prompt
 
 # Facts that may differ between workers: where each one's model is.
@@ -91,6 +92,7 @@ def _common(ready: Ready) -> dict[str, str]:
 
 def work(connection: "Loans", factory: Factory, number: int) -> None:
     """Runs a worker until its parent has no more need of it."""
+    show_warnings()
     # Ctrl-C in a terminal reaches all processes; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -1,3 +1,4 @@
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -32,6 +33,11 @@ class Broken(ScriptedBackend):
 
 def described(number: int) -> Described:
     return Described()
+
+
+def warning(number: int) -> ScriptedBackend:
+    logging.getLogger("llava_core.x").warning("features cannot be kept by %d", number)
+    return ScriptedBackend()
 
 
 def slow(number: int) -> ScriptedBackend:
@@ -82,6 +88,12 @@ def test_workers_that_cannot_start_end_the_run_with_their_exit_code() -> None:
     crew = ProcessCrew(partial(exiting, code=7), size=2, num_threads=1)
     with closing(crew), pytest.raises(BackendError, match="the last time by exit code 7"):
         TeamBackend(crew)
+
+
+def test_a_workers_warnings_look_like_the_commands(capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(ProcessCrew(warning, size=1, num_threads=1)) as crew:
+        TeamBackend(crew)
+    assert capfd.readouterr().err == "llava-eval: WARNING: features cannot be kept by 0\n"
 
 
 def lame(number: int) -> ScriptedBackend:
