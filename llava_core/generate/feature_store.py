@@ -111,7 +111,9 @@ class FeatureStore:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, KeyError) as error:
-            self._tell("read", f"{path} cannot be read ({error}); it is made again")
+            # What the system says as a whole names the path once more.
+            reason = error.strerror if isinstance(error, OSError) else error
+            self._tell("read", f"{path} cannot be read ({reason}); it is made again")
             return None
         if _checksum(features) != checksum:
             self._tell("read", f"{path} is broken; it is made again")

@@ -163,6 +163,14 @@ def test_broken_files_are_made_again_and_told_once(tmp_path, monkeypatch, caplog
     assert all("features" in load_file(path) for path in files(tmp_path))
 
 
+def test_what_the_system_does_not_let_read_is_named_once(store, tmp_path, caplog):
+    (tmp_path / "tower/ab").write_text("in the way")
+    assert store.get("abcd") is None
+    (record,) = caplog.records
+    path = tmp_path / "tower/ab/abcd.safetensors"
+    assert record.message == f"{path} cannot be read (Not a directory); it is made again"
+
+
 def test_the_least_recently_used_files_leave(tmp_path):
     store = FeatureStore(tmp_path, "tower")
     store.put("aa", FEATURES)
