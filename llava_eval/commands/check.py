@@ -7,6 +7,7 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table
@@ -46,6 +47,7 @@ _OUTCOMES = {
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
+    add_file = partial(add, type=given_path, metavar="FILE")
     add(
         "--baseline",
         type=given_path,
@@ -78,23 +80,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="fail also where a larger loss cannot be ruled out",
     )
-    add(
-        "--policy",
-        type=given_path,
-        metavar="FILE",
-        help="YAML file with limits, also for single tasks",
-    )
-    add(
-        "--save-baseline", type=given_path, metavar="FILE", help="keep the baseline in a small file"
-    )
+    add_file("--policy", help="YAML file with limits, also for single tasks")
+    add_file("--save-baseline", help="keep the baseline in a small file")
     add(
         "--quick",
         action="store_true",
         help="with --save-baseline: keep only what sees a loss of --max-drop with 80 %% power; "
         "`run --subset FILE` asks that",
     )
-    add("--junit", type=given_path, metavar="FILE", help="write the decisions as JUnit XML")
-    add("--markdown", type=given_path, metavar="FILE", help="write the decisions as Markdown")
+    add_file("--junit", help="write the decisions as JUnit XML")
+    add_file("--markdown", help="write the decisions as Markdown")
 
 
 def execute(arguments: Namespace) -> int:

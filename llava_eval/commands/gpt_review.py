@@ -64,6 +64,7 @@ _logger = logging.getLogger(__name__)
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""
     add = parser.add_argument
+    add_file = partial(add, type=given_path, metavar="FILE")
     add(
         "--answers",
         type=given_path,
@@ -79,23 +80,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="ROOT|mini",
         help=f"folder laid out as LLaVA's, or the mini data (default: {LLAVA_DATA})",
     )
-    add("--questions", type=given_path, metavar="FILE", help="default: the set that REF answers")
-    add(
-        "--context",
-        type=given_path,
-        metavar="FILE",
-        help="pictures in words: captions, or with boxes",
-    )
-    add(
-        "--rule",
-        type=given_path,
-        metavar="FILE",
-        help="LLaVA's rule.json (default: in the data folder)",
-    )
-    add(
+    add_file("--questions", help="default: the set that REF answers")
+    add_file("--context", help="pictures in words: captions, or with boxes")
+    add_file("--rule", help="LLaVA's rule.json (default: in the data folder)")
+    add_file(
         "--output",
-        type=given_path,
-        metavar="FILE",
         help="where reviews are kept, one a line "
         f"(default: {_REVIEWS}/, named for the models, the questions and the judges)",
     )
