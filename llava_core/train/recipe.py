@@ -342,11 +342,14 @@ def load_recipe(
     switches = [key for key, value in settings.items() if isinstance(value, bool)]
     if wrong := [key for key in switches if types[key] is not bool]:
         raise ConfigError(
-            "\n".join(f"{key} is {settings[key]}, expected no yes or no" for key in wrong)
+            "\n".join(f"{key} is {settings[key]}, expected a value, not yes or no" for key in wrong)
         )
     for name in ("data", "validation_data", "tune", "report_to", "eval_tasks"):
         if isinstance(settings.get(name), str):
-            settings[name] = [part for part in settings[name].split(",") if part]
+            # transformers' scripts say `report_to none`.
+            settings[name] = [
+                part for part in settings[name].split(",") if part not in ("", "none")
+            ]
     settings |= {name: _expanded(settings[name]) for name in _PATHS if name in settings}
     try:
         return TypeAdapter(Recipe).validate_python({"stage": stage, **settings})

@@ -69,8 +69,11 @@ def test_a_printed_recipe_reads_as_itself(name, tmp_path):
     [
         ({"learning_rte": 1}, "unknown setting 'learning_rte'; did you mean learning_rate?"),
         ({"stage": "finetune"}, "unknown setting 'stage'$"),
-        ({"global_batch": True}, "global_batch is True, expected no yes or no"),
-        ({"learning_rate": yaml.safe_load("on")}, "learning_rate is True, expected no yes or no"),
+        ({"global_batch": True}, "global_batch is True, expected a value, not yes or no"),
+        (
+            {"learning_rate": yaml.safe_load("on")},
+            "learning_rate is True, expected a value, not yes or no",
+        ),
         ({"learning_rate": "fast"}, r"learning_rate: .*number.* \(got 'fast'\)"),
         ({"learning_rate": 0}, "learning_rate is 0.0, expected more than 0"),
         ({"tune": []}, "tune is empty: nothing would be trained"),
@@ -181,6 +184,11 @@ def test_an_own_recipe_takes_what_it_does_not_say_from_the_included_one(tmp_path
 )
 def test_words_are_settings(words, expected):
     assert parse_overrides(words) == expected
+
+
+@pytest.mark.parametrize("word", ["report_to=none", "report_to=[]", "report_to=''"])
+def test_nobody_need_be_reported_to(word):
+    assert load_recipe("finetune", "v1_5_7b", parse_overrides([word])).report_to == ()
 
 
 def test_a_rate_in_the_notation_of_the_papers_is_a_number():
