@@ -11,7 +11,7 @@ from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.tokenizer_files import tokenizer_files
 from llava_core.images import read_processor
 
-# A core hashes about 1.5 GB/s, and more of them soon no faster than memory is read.
+# More would soon wait for memory, or for the disk.
 _THREADS = 8
 # So that the threads share out a file; each holds one piece.
 _PIECE_BYTES = 2**24
