@@ -4,7 +4,8 @@
 
 Each benchmark of LLaVA-1.5 is stood for by as many pictures, questions a picture, tokens a question
 and tokens an answer as it has; a part of it that takes about `--seconds` is answered by the backend
-that `llava_eval run` uses, from encoded JPEG files to texts, and the whole is projected from that.
+that `llava_eval run` uses, from encoded JPEG files to texts, and the whole is projected from that:
+the start, in which the model waits for its first pictures, comes once, the rest in proportion.
 The lengths are means over the benchmark's question file and the answers of LLaVA-1.5, at 3.8
 characters a token. Random weights say nothing, but they cost what trained ones do: an answer ends
 after the number of tokens that was drawn for it.
@@ -30,7 +31,7 @@ from math import ceil
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -110,25 +111,38 @@ class Measured:
     questions: int
     pictures: int
     wall_s: float
+    start_s: float
+    """Seconds before the model had anything to do."""
     busy: float | None
-    """Share of the time in which the GPU ran something, by the driver; None where it cannot say."""
+    """Share of the time behind the start in which the GPU ran something, by the driver; None where
+    it cannot say."""
     waited_s: float
-    """Seconds in which the model had nothing to do: it waited for prompts or pictures."""
+    """Seconds behind the start in which the model had nothing to do: it waited for prompts or
+    pictures."""
     operations: float
     peak_bytes: int
+
+    def whole_s(self, task: Task) -> float:
+        """Seconds that the whole task takes, of which this was a part."""
+        return self.start_s + (self.wall_s - self.start_s) * task.questions / self.questions
 
 
 class Busy:
     """Samples what the driver says of the GPU."""
 
     def __init__(self) -> None:
-        self.samples: list[int] = []
+        self._samples: list[tuple[float, int]] = []
         self._ended = threading.Event()
 
     def watch(self) -> None:
         """Runs in a thread until `stop`."""
         while not self._ended.wait(0.1):
-            self.samples.append(torch.cuda.utilization())
+            self._samples.append((time.perf_counter(), torch.cuda.utilization()))
+
+    def share(self, *, since: float) -> float | None:
+        """Mean from a moment of `time.perf_counter` on; None: nothing was sampled."""
+        shares = [percent / 100 for moment, percent in self._samples if moment >= since]
+        return statistics.mean(shares) if shares else None
 
     def stop(self) -> None:
         """Ends `watch`."""
@@ -149,6 +163,23 @@ def watching() -> Iterator[Busy]:
     finally:
         busy.stop()
         thread.join()
+
+
+@contextmanager
+def noticing(llava: Llava) -> Iterator[list[float]]:
+    """Fills a list with the moments at which the tower or the language model is given something."""
+    moments: list[float] = []
+
+    def notice(*_: Any) -> None:
+        moments.append(time.perf_counter())
+
+    parts = (llava.model.vision_tower, llava.model.language_model.base_model)
+    hooks = [part.register_forward_pre_hook(notice) for part in parts]
+    try:
+        yield moments
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def build(shape: Shape, folder: Path, *, device: torch.device, dtype: torch.dtype) -> Llava:
@@ -322,7 +353,7 @@ def measure(llava: Llava, task: Task, *, operations: float, pool: ProcessPoolExe
     computed = llava.busy_s
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    with watching() as busy:
+    with watching() as busy, noticing(llava) as moments:
         begun = time.perf_counter()
         answers = list(backend.generate(prompts))
         wall = time.perf_counter() - begun
@@ -330,12 +361,14 @@ def measure(llava: Llava, task: Task, *, operations: float, pool: ProcessPoolExe
     faults = [answer.error for answer in answers if answer.error is not None]
     if faults:
         raise RuntimeError(f"{len(faults)} prompts of {task.name} failed: {faults[0]}")
+    start = moments[0] - begun
     return Measured(
         questions=questions,
         pictures=pictures,
         wall_s=wall,
-        busy=statistics.mean(busy.samples) / 100 if busy.samples else None,
-        waited_s=wall - (llava.busy_s - computed),
+        start_s=start,
+        busy=busy.share(since=moments[0]),
+        waited_s=max(wall - start - (llava.busy_s - computed), 0),
         operations=num_operations(
             llava, prompts, [tokens[prompt.sample.sample_id] or 0 for prompt in prompts]
         ),
@@ -387,23 +420,24 @@ def synchronize() -> None:
 def row(task: Task, part: Measured, *, peak: float) -> str:
     """One task's row."""
     busy = "" if part.busy is None else f"{part.busy:.0%}"
-    whole = part.wall_s * task.questions / part.questions
+    seconds = part.wall_s - part.start_s
     return (
-        f"| {task.name} | {part.questions / part.wall_s:.1f} "
-        f"| {part.pictures / part.wall_s:.1f} | {part.operations / part.wall_s / peak:.0%} "
-        f"| {busy} | {part.waited_s / part.wall_s:.0%} | {part.peak_bytes / 2**30:.0f} GiB "
-        f"| {part.wall_s:.1f} s | {whole / 60:.1f} min |"
+        f"| {task.name} | {part.questions / seconds:.1f} | {part.pictures / seconds:.1f} "
+        f"| {part.operations / seconds / peak:.0%} | {busy} | {part.waited_s / seconds:.0%} "
+        f"| {part.peak_bytes / 2**30:.0f} GiB | {part.start_s:.2f} s | {seconds:.1f} s "
+        f"| {part.whole_s(task) / 60:.1f} min |"
     )
 
 
 def last_row(results: dict[Task, Measured], *, peak: float) -> str:
     """What all tasks take, and how well that uses the device."""
-    shares = {task: task.questions / part.questions for task, part in results.items()}
-    seconds = sum(part.wall_s * shares[task] for task, part in results.items())
-    operations = sum(part.operations * shares[task] for task, part in results.items())
+    seconds = sum(part.whole_s(task) for task, part in results.items())
+    operations = sum(
+        part.operations * task.questions / part.questions for task, part in results.items()
+    )
     spent = sum(part.wall_s for part in results.values())
     return (
-        f"| all | | | {operations / seconds / peak:.0%} | | | | {spent:.0f} s "
+        f"| all | | | {operations / seconds / peak:.0%} | | | | | {spent:.0f} s "
         f"| {seconds / 60:.1f} min |"
     )
 
@@ -454,9 +488,9 @@ def main() -> None:
         measure(llava, TASKS[1], operations=rate / 4, pool=pool)
         say(
             "| task | samples/s | pictures/s | FLOP utilisation | GPU busy | waited | peak "
-            "| measured | whole |"
+            "| start | then measured | whole |"
         )
-        say("|---|---|---|---|---|---|---|---|---|")
+        say("|---|---|---|---|---|---|---|---|---|---|")
         results = {}
         for task in TASKS:
             if not flags.tasks or task.name in flags.tasks:
