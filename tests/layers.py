@@ -6,6 +6,7 @@ LLAVA_CORE = {
     "command": "errors",
     "json_files": "errors",
     "memory": "",
+    "threads": "",
     "config": "json_files errors",
     "conversation": "errors",
     "templates": "conversation errors",
@@ -65,7 +66,7 @@ LLAVA_CORE = {
     "generate/feature_store": "model/vision errors",
     "generate/stopwatch": "",
     "generate/encoder": "generate/feature_store generate/features generate/plan "
-    "generate/stopwatch images memory model/llava model/transfer errors",
+    "generate/stopwatch images memory model/llava model/transfer threads errors",
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
     "generate/options": "generate/plan",
@@ -93,7 +94,7 @@ LLAVA_CORE = {
     "checkpoint/extra_tokens checkpoint/fingerprint model/llava model/transfer "
     "conversation templates images tokens config json_files errors",
     "tiny/__main__": "checkpoint/hub checkpoint/open checkpoint/save command images json_files "
-    "tokens tiny/language tiny/samples tiny/tower tiny/vocabulary errors",
+    "threads tokens tiny/language tiny/samples tiny/tower tiny/vocabulary errors",
     "tiny/conversations": "conversation tiny/drawings tiny/questions",
     "tiny/drawings": "",
     "tiny/language": "tiny/vocabulary",
@@ -114,7 +115,7 @@ LLAVA_CORE = {
     "data/trees": "data/dataset tokens",
     "serve/__main__": "command errors predict serve/access serve/batcher serve/chat "
     "serve/controller serve/heartbeat serve/listen serve/original serve/pictures serve/roster "
-    "serve/web serve/web_client serve/worker",
+    "serve/web serve/web_client serve/worker threads",
     "serve/access": "serve/refusal",
     "serve/answering": "errors serve/conversation_log serve/picture_modes serve/pictures "
     "serve/talk serve/web_client",
@@ -147,7 +148,7 @@ LLAVA_CORE = {
     "serve/talk serve/web_client",
     "serve/worker": "errors generate/request stream serve/access serve/batcher serve/metrics "
     "serve/patience serve/pictures serve/presence serve/refusal serve/replies serve/schema",
-    "train/__main__": "command data/check templates train/launch train/recipe train/run",
+    "train/__main__": "command data/check templates threads train/launch train/recipe train/run",
     "train/checkpoints": "checkpoint/adapters checkpoint/files checkpoint/keys checkpoint/lazy "
     "checkpoint/parts checkpoint/save train/stages errors",
     "train/engine": "errors json_files model/llava train/recipe",
@@ -221,7 +222,6 @@ LLAVA_EVAL = {
     "prompts": "extract spec records errors",
     "store": "locks records errors",
     "leases": "records",
-    "threads": "",
     "logs": "",
     "backends/base": "records errors",
     "backends/local": "backends/base leases records errors",
@@ -235,7 +235,7 @@ LLAVA_EVAL = {
     "backends/board": "backends/base records",
     "backends/launched": "backends/base backends/board backends/worker leases records errors",
     "backends/team": "backends/base backends/worker leases records errors",
-    "backends/processes": "backends/worker threads records",
+    "backends/processes": "backends/worker records",
     "backends/ray_crew": "backends/worker records errors",
     "backends/replay": "backends/base store records errors",
     "run": "backends/base pictures store records errors",
@@ -313,7 +313,7 @@ LLAVA_EVAL = {
     "commands/arguments": "errors",
     "commands/backend": "commands/arguments backends/base backends/launched backends/local "
     "backends/openai backends/processes backends/ray_crew backends/team backends/worker "
-    "threads records errors",
+    "records errors",
     "commands/task_judge": "commands/arguments commands/judging errors manifest metrics/__init__ "
     "plan records review/judge review/ledger review/requests review/session review/tasks verdicts",
     "commands/run": "commands/arguments commands/backend commands/task_judge review/tasks "
@@ -358,4 +358,5 @@ ALLOWED["llava_eval"]["backends/local"] |= {
     "llava_core/errors",
     "llava_core/images",
     "llava_core/predict",
+    "llava_core/threads",
 }

@@ -6,7 +6,6 @@ for the pictures that are told by `expect`, and for the next ones of those being
 Letters: T tokens of a picture, D width of the language model.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +24,7 @@ from llava_core.images import Size, parse_pinpoints, preprocess
 from llava_core.memory import is_out_of_memory
 from llava_core.model.llava import TOWER_BATCH, LlavaModel, Picture
 from llava_core.model.transfer import pin
+from llava_core.threads import usable_cores
 
 # Each prepares some hundred pictures a second.
 _MAX_WORKERS = 8
@@ -80,7 +80,7 @@ class PictureEncoder:
         self._processor = processor
         self._stopwatch = stopwatch
         self._store: FeatureStore | None = None
-        num_workers = min(os.cpu_count() or 1, _MAX_WORKERS)
+        num_workers = min(usable_cores(), _MAX_WORKERS)
         self._pool = ThreadPoolExecutor(num_workers, thread_name_prefix="pictures")
         self._fetched: dict[str, Future[Picture | Tensor]] = {}
         """By key: the prepared picture, or what the store has of it."""

@@ -101,7 +101,9 @@ def _add_model(parser: ArgumentParser, *, required: bool) -> None:
 
 def _load(arguments: Namespace) -> "Llava":
     from llava_core.predict import load
+    from llava_core.threads import limit_threads
 
+    limit_threads()
     return load(
         arguments.model,
         base=arguments.model_base,

@@ -32,6 +32,7 @@ from llava_core.command import run_command
 from llava_core.errors import ConfigError, LlavaError
 from llava_core.images import load_processor
 from llava_core.json_files import write_object
+from llava_core.threads import threads_per_process
 from llava_core.tiny.language import LANGUAGE_CONFIG, make_language_model
 from llava_core.tiny.samples import PICTURES, Counts, write_samples
 from llava_core.tiny.tower import ASPECT_RATIO, PROCESSOR_CONFIG, TOWER_CONFIG, train_tower
@@ -146,8 +147,7 @@ def _run(stage: str, data: Path, output: Path, *, start: Mapping[str, str], proc
     command += ["--nproc-per-node", str(processes), "-m", "llava_core.train", stage]
     command += ["--recipe", "tiny", *(f"{key}={value}" for key, value in settings.items())]
     # More threads than cores would wait for each other most of the time.
-    threads = max((os.cpu_count() or 1) // processes, 1)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads_per_process(processes))}
     if subprocess.run(command, check=False, env=environment).returncode:
         raise LlavaError(f"the stage {stage} into {output} failed; what it said stands above")
 

@@ -14,7 +14,8 @@ from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpForm
 from collections.abc import Sequence
 
 from llava_core.command import given_path, run_command
-from llava_core.train.launch import is_first_process
+from llava_core.threads import limit_threads
+from llava_core.train.launch import count_on_this_machine, is_first_process
 from llava_core.train.recipe import STAGES, load_recipe, parse_overrides, recipe_names
 
 _PROGRAM = "llava_core.train"
@@ -106,6 +107,7 @@ def _train(arguments: Namespace) -> int:
 
     told = "done already"
     if not is_done(recipe):
+        limit_threads(count_on_this_machine())
         run_recipe(recipe)
         told = "written"
     if is_first_process():

@@ -19,6 +19,7 @@ import llava_core
 from llava_core.conversation import IMAGE_MARK
 from llava_core.errors import CheckpointError, ConfigError, DataError, LlavaError, one_line
 from llava_core.images import open_image
+from llava_core.threads import limit_threads, threads_per_process
 from llava_eval.backends.base import Answer
 from llava_eval.errors import BackendError, ModelError, SampleError
 from llava_eval.leases import by_picture
@@ -28,27 +29,27 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+__all__ = ["LocalBackend", "load_model", "open_worker", "threads_per_process"]
+
 _WORKERS = 4
 # Groups of prompts whose pictures are opened before the engine asks for them.
 _AHEAD = 16
 
 
-def load_model(
-    model: str, *, num_threads: int | None = None, **settings: Any
-) -> "llava_core.Llava":
+def load_model(model: str, *, is_alone: bool = False, **settings: Any) -> "llava_core.Llava":
     """Loads what `--model` names.
 
     Args:
         model: a folder, a Hub id, or `tiny`.
-        num_threads: most that this process computes with from now on; None: as many as torch takes.
+        is_alone: no other process computes beside this one, which keeps to the machine's cores.
         settings: keyword arguments of `llava_core.load`.
 
     Raises:
         ModelError: there is no such model, or a setting does not fit it.
     """
     _import_engine()
-    if num_threads is not None:
-        _limit_threads(num_threads)
+    if is_alone:
+        limit_threads()
     try:
         return llava_core.load(model, **settings)
     except (CheckpointError, ConfigError) as error:
@@ -68,13 +69,6 @@ def _import_engine() -> None:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def _limit_threads(most: int) -> None:
-    import torch
-
-    # By itself torch takes one for each core, which may be two for the system, or OMP_NUM_THREADS.
-    torch.set_num_threads(min(torch.get_num_threads(), most))
 
 
 def open_worker(

@@ -4,16 +4,17 @@ They share nothing but their parent: no collectives, so the death of one hurts n
 """
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from llava_eval.backends.worker import Died, Factory, Message, work
 from llava_eval.records import Prompt
-from llava_eval.threads import thread_limit
 
+_THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 # A process that is told to end, or whose connection broke, is gone within moments.
 _PATIENCE_S = 10.0
 
@@ -85,7 +86,7 @@ class ProcessCrew:
         # Until the worker ignores it itself, Ctrl-C waits: it inherits what is blocked here.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with thread_limit(self._num_threads):
+            with _thread_limit(self._num_threads):
                 process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -101,3 +102,21 @@ class ProcessCrew:
         if code is not None and code < 0:
             return signal.Signals(-code).name
         return f"exit code {code}"
+
+
+@contextmanager
+def _thread_limit(num_threads: int) -> Iterator[None]:
+    """Makes processes that are started meanwhile compute with so many threads.
+
+    Libraries read the variables once, when they are loaded: this process keeps what it has.
+    """
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, str(num_threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -17,7 +17,12 @@ from llava_eval.backends.launched import (
     connected,
     find_launch,
 )
-from llava_eval.backends.local import LocalBackend, load_model, open_worker
+from llava_eval.backends.local import (
+    LocalBackend,
+    load_model,
+    open_worker,
+    threads_per_process,
+)
 from llava_eval.backends.openai import OpenAIBackend
 from llava_eval.backends.processes import ProcessCrew
 from llava_eval.backends.team import Crew, TeamBackend
@@ -33,7 +38,6 @@ from llava_eval.commands.arguments import (
 )
 from llava_eval.errors import FlagsError
 from llava_eval.records import Prompt
-from llava_eval.threads import threads_per_process
 
 # Flags that decide how the model is loaded, by the names of `llava_core.load`; with defaults.
 _MODEL_SETTINGS = {
@@ -177,7 +181,7 @@ def open_backend(arguments: Namespace) -> Iterator[Backend]:
             yield TeamBackend(processes)
     else:
         settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
-        llava = load_model(arguments.model, num_threads=threads_per_process(1), **settings)
+        llava = load_model(arguments.model, is_alone=True, **settings)
         yield LocalBackend(
             llava, batch_tokens=arguments.batch_tokens, num_beams=arguments.num_beams
         )

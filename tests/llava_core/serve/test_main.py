@@ -1,5 +1,6 @@
 """What the commands refuse before there is a page or a model."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
-from llava_core import predict
+from llava_core import predict, threads
 from llava_core.serve import listen, worker
 from llava_core.serve.__main__ import main
 from tests.llava_core.serve.live import free_port, serving
@@ -120,6 +122,18 @@ def test_pictures_are_opened_before_the_model(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(predict, "load", lambda *_, **__: pytest.fail("it loads"))
     assert main(["chat", "--model", "tiny", "--image", str(tmp_path / "no.png")]) == 2
     assert "no.png is not there" in capsys.readouterr().err
+
+
+def test_a_model_computes_with_the_cores_that_are_granted(capsys, monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 1)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    try:
+        assert main(["chat", "--model", "tiny", "--device", "cpu"]) == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_names_of_trusted_hosts_have_no_case(monkeypatch):

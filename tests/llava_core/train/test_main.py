@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from llava_core import threads
 from llava_core.train.__main__ import main, parse
 from llava_core.train.recipe import load_recipe, parse_overrides
 from tests.llava_core.train.conftest import RECIPE, write_data
@@ -113,6 +115,22 @@ def test_interrupting_says_how_to_go_on(base, captions, tmp_path, monkeypatch, c
     monkeypatch.setattr("llava_core.train.run.run_recipe", interrupt)
     assert main(["pretrain", *words(base, captions, tmp_path)]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_processes_of_one_machine_share_its_cores(base, captions, tmp_path, monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(4)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 6)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(
+        "llava_core.train.run.run_recipe", lambda _: seen.append(torch.get_num_threads())
+    )
+    try:
+        assert main(["pretrain", *words(base, captions, tmp_path)]) == 0
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [2]
 
 
 def test_data_are_checked(tmp_path, capsys):

@@ -64,7 +64,9 @@ def test_several_processes_answer_everything_once() -> None:
             assert sorted(ids, key=int) == [prompt.sample.sample_id for prompt in PROMPTS]
 
 
-def test_each_computes_with_its_share_of_threads() -> None:
+def test_each_computes_with_its_share_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     before = dict(os.environ)
     with closing(ProcessCrew(described, size=1, num_threads=3)) as crew:
         facts = TeamBackend(crew).describe()

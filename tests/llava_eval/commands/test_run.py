@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from llava_eval import cli, threads
+from llava_core import threads
+from llava_eval import cli
 from llava_eval.commands import backend as opening
 from llava_eval.commands import run
 from llava_eval.errors import ModelError

@@ -6,10 +6,8 @@ than cores, a step on the CPU takes up to ten times as long.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _ROOT = Path("/")
 # Of a process about which the system does not tell: the groups that its container shows on top.
 _TOP = "0::/\n0:cpu:/\n"
@@ -59,19 +57,11 @@ def threads_per_process(num_processes: int) -> int:
     return min(fair, int(asked)) if asked.isdigit() and int(asked) else fair
 
 
-@contextmanager
-def thread_limit(num_threads: int) -> Iterator[None]:
-    """Makes processes that are started meanwhile compute with so many threads.
+def limit_threads(num_processes: int = 1) -> None:
+    """Makes torch compute with no more threads from now on than `threads_per_process`.
 
-    Libraries read the variables once, when they are loaded: this process keeps what it has.
+    By itself it takes one for each core, which may be two for the system, whatever the quota.
     """
-    before = {name: os.environ.get(name) for name in _VARIABLES}
-    os.environ.update(dict.fromkeys(_VARIABLES, str(num_threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), threads_per_process(num_processes)))

@@ -2,9 +2,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from llava_eval import threads
-from llava_eval.threads import thread_limit, threads_per_process, usable_cores
+from llava_core import threads
+from llava_core.threads import limit_threads, threads_per_process, usable_cores
 
 
 @pytest.fixture
@@ -71,10 +72,13 @@ def test_fewer_threads_may_be_asked_for(
     assert threads_per_process(2) == each
 
 
-def test_the_limit_ends_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    with thread_limit(2):
-        assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "2"
-    assert os.environ["OMP_NUM_THREADS"] == "5"
-    assert "MKL_NUM_THREADS" not in os.environ
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(("processes", "left"), [(1, 4), (4, 2)])
+def test_torch_takes_a_share_of_the_cores_or_what_it_took(processes: int, left: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        limit_threads(processes)
+        assert torch.get_num_threads() == left
+    finally:
+        torch.set_num_threads(before)
