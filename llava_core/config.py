@@ -38,7 +38,12 @@ _MULTIMODAL = {
 }  # fmt: skip
 _ANYRES_MAX = "anyres_max_N"
 _MLP = "mlpNx_gelu"
-_PROJECTORS = ("linear", "identity", _MLP)
+_VALUES = {
+    "mm_projector_type": ("linear", "identity", _MLP),
+    "mm_patch_merge_type": ("flat", "spatial", "spatial_unpad"),
+    "image_aspect_ratio": (None, "pad", "square", "anyres", _ANYRES_MAX),
+    "mm_vision_select_feature": ("patch", "cls_patch"),
+}
 # Values that hold a number, by the name that errors give them.
 _NUMBERED = {_MLP: r"mlp[1-9]\d*x_gelu", _ANYRES_MAX: r"anyres_max_[1-9]\d*"}
 # Fields whose types no class of transformers looks at; each may be null.
@@ -122,19 +127,14 @@ class LlavaConfig:
         Raises:
             ConfigError: an unknown projector, merge type, picture shape or feature selection.
         """
-        for field, value, expected in (
-            ("mm_projector_type", self.projector_type, _PROJECTORS),
-            ("mm_patch_merge_type", self.patch_merge_type, ("flat", "spatial", "spatial_unpad")),
-            (
-                "image_aspect_ratio",
-                self.image_aspect_ratio,
-                (None, "pad", "square", "anyres", _ANYRES_MAX),
-            ),
-            ("mm_vision_select_feature", self.vision_select_feature, ("patch", "cls_patch")),
+        for field, value in (
+            ("mm_projector_type", self.projector_type),
+            ("mm_patch_merge_type", self.patch_merge_type),
+            ("image_aspect_ratio", self.image_aspect_ratio),
+            ("mm_vision_select_feature", self.vision_select_feature),
         ):
-            if not any(_matches(value, e) for e in expected):
-                known = ", ".join(str(e) for e in expected if e)
-                raise ConfigError(f"{field} is {value!r}, expected {known}")
+            if fault := fault_of(field, value):
+                raise ConfigError(f"{field} {fault}")
         if self.max_length is not None and self.max_length < 1:
             raise ConfigError(
                 f"tokenizer_model_max_length is {self.max_length}, expected a number of tokens"
@@ -317,6 +317,19 @@ def _s2_scales(fields: Mapping[str, Any]) -> tuple[int, ...]:
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
         raise ConfigError(f"s2_scales is {text!r}, expected numbers of pixels such as {_S2_SCALES}")
     return tuple(sorted(map(int, text.split(","))))
+
+
+def fault_of(field: str, value: object) -> str | None:
+    """What is wrong with a field that names one of several ways; None: nothing is.
+
+    Args:
+        field: mm_projector_type, mm_patch_merge_type, image_aspect_ratio or
+            mm_vision_select_feature.
+    """
+    expected = _VALUES[field]
+    if any(_matches(value, each) for each in expected):
+        return None
+    return f"is {value!r}, expected {', '.join(each for each in expected if each)}"
 
 
 def _matches(value: object, expected: str | None) -> bool:

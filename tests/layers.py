@@ -155,7 +155,7 @@ LLAVA_CORE = {
     "train/flops": "config data/collate model/llava model/vision tokens",
     "train/launch": "",
     "train/loss": "images model/llava tokens train/rows",
-    "train/recipe": "errors templates",
+    "train/recipe": "config errors templates",
     "train/run": "checkpoint/extra_tokens checkpoint/parts data/collate data/dataset "
     "data/records errors images model/llava templates tokens train/checkpoints train/engine "
     "train/launch train/loss train/recipe train/stages train/start train/trainer train/watch",

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from llava_core.config import fault_of
 from llava_core.errors import ConfigError
 from llava_core.templates import TEMPLATES
 
@@ -217,6 +218,13 @@ class Recipe:
                 self.projector_lr is not None and "projector" not in self.tune,
                 "projector_lr has no effect: tune does not name projector",
             ),
+            *(
+                (fault is not None, f"{name} {fault}")
+                for name, fault in (
+                    ("projector_type", fault_of("mm_projector_type", self.projector_type)),
+                    ("image_aspect_ratio", fault_of("image_aspect_ratio", self.image_aspect_ratio)),
+                )
+            ),
             (
                 is_anyres and self.grid_pinpoints is None and self.vision_tower is not None,
                 "image_aspect_ratio is anyres for a new model: give grid_pinpoints",
@@ -404,9 +412,12 @@ class _File(NamedTuple):
 
 def _read(stage: str, path: Path, *, is_included: bool = False) -> _File:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content, repeated = yaml.safe_load(text), sorted(_repeated_keys(yaml.compose(text)))
     except (OSError, *_NO_YAML) as error:
         raise ConfigError(f"{path} is no recipe: {error}") from error
+    if repeated:
+        raise ConfigError(f"{path} says {', '.join(repeated)} twice; drop what does not hold")
     if not isinstance(content, dict) or content.pop("version", None) != _VERSION:
         raise ConfigError(f"{path} is no recipe: expected `version: {_VERSION}` and settings")
     parts = {name: content.pop(name) or {} for name in STAGES if name in content}
@@ -422,6 +433,15 @@ def _read(stage: str, path: Path, *, is_included: bool = False) -> _File:
         included = _read(stage, beside if beside.is_file() else _find(other), is_included=True)
     settings = {**included.settings, **content, **parts.get(stage, {})}
     return _File(included.stages | set(parts), settings)
+
+
+def _repeated_keys(file: yaml.Node | None) -> set[str]:
+    """Settings that a file or a stage has twice; YAML's reader keeps the last without a word."""
+    if not isinstance(file, yaml.MappingNode):
+        return set()
+    mappings = [file, *(node for _, node in file.value if isinstance(node, yaml.MappingNode))]
+    named = [[str(key.value) for key, _ in mapping.value] for mapping in mappings]
+    return {key for keys in named for key in keys if keys.count(key) > 1}
 
 
 def _expanded(value: Any) -> Any:

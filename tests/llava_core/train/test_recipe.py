@@ -83,6 +83,14 @@ def test_a_printed_recipe_reads_as_itself(name, tmp_path):
         ({"quantize": "4bit"}, "set lora_rank, or drop language_model from tune"),
         ({"vision_tower_lr": 1e-6}, "vision_tower_lr has no effect"),
         ({"projector_lr": 1e-6, "tune": "language_model"}, "projector_lr has no effect"),
+        (
+            {"image_aspect_ratio": "padd"},
+            "image_aspect_ratio is 'padd', expected pad, square, anyres, anyres_max_N",
+        ),
+        (
+            {"projector_type": "mlp0x_gelu"},
+            "projector_type is 'mlp0x_gelu', expected linear, identity, mlpNx_gelu",
+        ),
         ({"image_aspect_ratio": "anyres"}, "anyres for a new model: give grid_pinpoints"),
         (
             {
@@ -163,6 +171,26 @@ def test_a_date_that_there_is_not_is_told_in_a_file_too(tmp_path):
     (tmp_path / "own.yaml").write_text("version: 1\noutput: 2024-99-99\n")
     with pytest.raises(ConfigError, match="own.yaml is no recipe: month must be in"):
         load_recipe("finetune", tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("epochs: 1\nmodel: m\nepochs: 2\n", "epochs"),
+        ("pretrain: {tune: a, seed: 1, tune: b}\nseed: 2\nseed: 3\n", "seed, tune"),
+    ],
+)
+def test_a_setting_that_stands_there_twice_is_told(text, told, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"version: 1\ninclude: v1_5_7b\n{text}")
+    with pytest.raises(ConfigError, match=f"own.yaml says {told} twice; drop what does not hold"):
+        load_recipe("finetune", path)
+
+
+def test_a_stage_may_have_a_setting_of_the_file(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("version: 1\ninclude: v1_5_7b\nseed: 1\nfinetune: {seed: 2}\n")
+    assert load_recipe("finetune", path).seed == 2
 
 
 def test_an_own_recipe_takes_what_it_does_not_say_from_the_included_one(tmp_path):
