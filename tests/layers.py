@@ -236,7 +236,7 @@ LLAVA_EVAL = {
     "backends/launched": "backends/base backends/board backends/worker leases records errors",
     "backends/team": "backends/base backends/worker leases records errors",
     "backends/processes": "backends/worker records",
-    "backends/ray_crew": "backends/worker records errors",
+    "backends/ray_crew": "backends/worker logs records errors",
     "backends/replay": "backends/base store records errors",
     "run": "backends/base pictures store records errors",
     "extract": "",

@@ -81,8 +81,10 @@ def expanded(name: str | Path) -> Path:
     """The path, beginning with somebody's home folder where it begins with `~` or `~name`.
 
     Raises:
-        CheckpointError: nobody has that name.
+        CheckpointError: nobody has that name, or it is empty, which is the working folder to Path.
     """
+    if not str(name).strip():
+        raise CheckpointError("the name of a folder or model is empty; is a variable not set?")
     try:
         return Path(name).expanduser()
     except RuntimeError as error:

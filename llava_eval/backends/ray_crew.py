@@ -15,6 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from llava_eval.backends.worker import Died, Factory, Finished, Message, describe_backend
 from llava_eval.errors import EvalError, FlagsError
+from llava_eval.logs import show_warnings
 from llava_eval.records import Prompt
 
 # So long nothing is heard before it is told that the cluster may have no room for a worker.
@@ -112,6 +113,7 @@ class _Actor:
     """A worker's process."""
 
     def load(self, factory: Factory, number: int, *, folder: str) -> Message:
+        show_warnings()
         # Else paths would begin where Ray was started. A node that has no such folder is of use
         # where all paths are whole.
         if os.path.isdir(folder):
@@ -131,7 +133,7 @@ class _Actor:
 
 def _connect(address: str) -> None:
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, log_to_driver=True, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise FlagsError(
             f"--ray {address}: no cluster there ({error}); start one with `ray start --head`, or "

@@ -50,6 +50,12 @@ def test_a_home_of_nobody_is_refused():
         resolve_checkpoint("~nobody-here/x")
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_refused(name):
+    with pytest.raises(CheckpointError, match="model is empty; is a variable not set"):
+        resolve_checkpoint(name)
+
+
 def test_an_unreachable_hub_is_said_in_one_line(no_hub):
     with pytest.raises(
         CheckpointError, match="nobody/nothing is no folder here and not in the local Hub cache"

@@ -1,6 +1,7 @@
 """A cluster of three simulated nodes; slow, because every node starts processes of its own."""
 
 import shutil
+import time
 from contextlib import closing
 from functools import partial
 
@@ -12,7 +13,7 @@ from llava_eval.backends.team import TeamBackend
 from llava_eval.backends.worker import Ready
 from llava_eval.errors import BackendError, FlagsError, ModelError
 from llava_eval.mini.write import write_mini
-from tests.llava_eval.backends.test_processes import PROMPTS, broken, missing, slow
+from tests.llava_eval.backends.test_processes import PROMPTS, broken, missing, slow, warning
 from tests.llava_eval.fakes import ScriptedBackend
 
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'llava-eval[cluster]'")
@@ -90,6 +91,17 @@ def test_a_workers_error_is_the_runs(cluster, factory, error, message):
         pytest.raises(error, match=message),
     ):
         list(TeamBackend(crew).generate(PROMPTS))
+
+
+def test_a_workers_warning_is_shown_here(cluster, capfd):
+    with closing(open_team(cluster, warning, size=1)) as crew:
+        assert len(list(TeamBackend(crew).generate(PROMPTS))) == len(PROMPTS)
+        # Ray passes on what is said about once a second.
+        said, deadline = "", time.monotonic() + 30
+        while "llava-eval: WARNING: features cannot be kept by 0" not in said:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+            said += "".join(capfd.readouterr())
 
 
 def test_more_workers_than_nodes_share_them(cluster):
