@@ -25,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from llava_core.errors import CheckpointError, ConfigError, DataError
 from llava_core.json_files import read_object
+from llava_core.pixels import pixel_values
 
 _PROCESSOR_FILE = "preprocessor_config.json"
 # Where transformers 5 puts it, below `image_processor`, when it saves a whole processor.
@@ -184,7 +185,7 @@ def preprocess(
     Raises:
         DataError: it is so long that its square, or itself with its short side resized, is huge.
     """
-    image = image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
     views = [image]
     if aspect_ratio == "pad":
         views = [expand_to_square(image, mean_color(processor.image_mean))]
@@ -196,8 +197,7 @@ def preprocess(
     elif edge := processor.size.get("shortest_edge"):
         scale = edge / min(image.size)
         _refuse_huge(image, Size(*(round(side * scale) for side in image.size)))
-    pixels: NDArray[np.float32] = processor(views, return_tensors="np")["pixel_values"]
-    return pixels
+    return pixel_values(views, processor)
 
 
 def expand_to_square(
