@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llava_core.errors import LlavaError
+from llava_core.threads import leave_cores_to_others
 
 WRONG = 2
 _INTERRUPTED = 130
@@ -28,6 +29,7 @@ def run_command(
     Returns:
         The exit code: that of `execute`, 2 wrong input, 130 interrupted.
     """
+    leave_cores_to_others()
     try:
         return execute()
     except LlavaError as error:

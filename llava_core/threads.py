@@ -1,4 +1,4 @@
-"""How many threads a process may compute with, so that all processes together fit the machine.
+"""How a process's threads share the machine: with its other processes, and with other programs.
 
 Every library sees all cores and would start as many threads in every process; with more threads
 than cores, a step on the CPU takes up to ten times as long.
@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _ROOT = Path("/")
+# How often a thread of GNU's OpenMP, which torch has, looks whether there is more to do before it
+# sleeps; by itself a hundred times as often, or what the standard's variable says.
+_LOOKS, _LOOKS_AROUND = "GOMP_SPINCOUNT", "3000"
+_STANDARD = "OMP_WAIT_POLICY"
 # Of a process about which the system does not tell: the groups that its container shows on top.
 _TOP = "0::/\n0:cpu:/\n"
 
@@ -65,3 +69,13 @@ def limit_threads(num_processes: int = 1) -> None:
     import torch
 
     torch.set_num_threads(min(torch.get_num_threads(), threads_per_process(num_processes)))
+
+
+def leave_cores_to_others() -> None:
+    """Lets threads that wait for each other sleep soon; to be called before torch is imported.
+
+    They wait at the end of every operation for the last one. Where another program has that one's
+    core, they would keep all others for nothing, and a step takes many times as long.
+    """
+    if _STANDARD not in os.environ:
+        os.environ.setdefault(_LOOKS, _LOOKS_AROUND)

@@ -3,7 +3,7 @@
 LLAVA_CORE = {
     "__init__": "predict generate/request",
     "errors": "",
-    "command": "errors",
+    "command": "threads errors",
     "json_files": "errors",
     "memory": "",
     "threads": "",

@@ -19,7 +19,7 @@ import llava_core
 from llava_core.conversation import IMAGE_MARK
 from llava_core.errors import CheckpointError, ConfigError, DataError, LlavaError, one_line
 from llava_core.images import open_image
-from llava_core.threads import limit_threads, threads_per_process
+from llava_core.threads import leave_cores_to_others, limit_threads, threads_per_process
 from llava_eval.backends.base import Answer
 from llava_eval.errors import BackendError, ModelError, SampleError
 from llava_eval.leases import by_picture
@@ -63,6 +63,7 @@ def _import_engine() -> None:
     It would look through all that has come so far again and again, and once more when it ends: a
     third of the time that a run takes besides its answers.
     """
+    leave_cores_to_others()
     gc.disable()
     try:
         import llava_core.predict  # noqa: F401

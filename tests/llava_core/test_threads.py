@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,47 @@ def test_fewer_threads_may_be_asked_for(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert threads_per_process(2) == each
+
+
+PROGRAMS = {
+    "llava_core": """
+from llava_core.command import run_command
+def execute():
+    import torch
+    return 0
+run_command("it", execute, debug=False)
+""",
+    "llava_eval": """
+from llava_eval.backends.local import load_model
+from llava_eval.errors import ModelError
+try:
+    load_model("nowhere")
+except ModelError:
+    pass
+""",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch has another OpenMP elsewhere")
+@pytest.mark.parametrize(
+    ("package", "given", "looks"),
+    [
+        ("llava_core", {}, 3000),
+        ("llava_eval", {}, 3000),
+        ("llava_core", {"GOMP_SPINCOUNT": "7"}, 7),
+        ("llava_core", {"OMP_WAIT_POLICY": "passive"}, 0),
+    ],
+)
+def test_waiting_threads_of_commands_sleep_soon_or_as_they_are_told(
+    package: str, given: dict[str, str], looks: int
+) -> None:
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    # OpenMP itself tells what it goes by.
+    environment = {**inherited, "OMP_DISPLAY_ENV": "verbose", "OMP_NUM_THREADS": "2", **given}
+    command = [sys.executable, "-c", PROGRAMS[package]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert f"GOMP_SPINCOUNT = '{looks}'" in done.stderr
 
 
 @pytest.mark.usefixtures("eight_cores")

@@ -1,0 +1,107 @@
+"""How fast a CPU answers while other programs want its cores.
+
+    python benchmarks/contention.py [--looks 0 1000 3000 300000] [--repeats 3]
+
+GNU's OpenMP lets a thread that waits for others look some times whether there is more to do before
+it sleeps: 300,000 times by itself, and as often as `llava_core.threads` says in this project's
+commands. Every count has a process of its own, with random weights and 16 questions about each of
+two pictures; other programs are as many loops that do nothing. Writes
+benchmarks/results/contention.md.
+"""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from throughput import SHAPES, WORKLOADS, make_pictures, make_questions, this_engine
+from throughput import write_checkpoint as write_random
+
+_RESULTS = Path(__file__).parent / "results" / "contention.md"
+_LOOKS = "GOMP_SPINCOUNT"
+_WORKLOAD = next(workload for workload in WORKLOADS if workload.name == "16 a picture")
+_LOOP = "while True: pass"
+
+
+@contextmanager
+def neighbours(number: int) -> Iterator[None]:
+    """So many other programs want a core each while the block runs."""
+    loops = [subprocess.Popen([sys.executable, "-c", _LOOP]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def measure(folder: Path) -> None:
+    """Prints how many questions a second this process answers."""
+    answer = this_engine(folder)
+    questions = make_questions(_WORKLOAD)
+    answer(questions, make_pictures(_WORKLOAD.pictures, seed=0))
+    pictures = make_pictures(_WORKLOAD.pictures, seed=1)
+    begun = time.perf_counter()
+    answer(questions, pictures)
+    print(len(questions) / (time.perf_counter() - begun))
+
+
+def samples_per_s(folder: Path, looks: int) -> float:
+    """What a new process with so many looks tells."""
+    command = [sys.executable, __file__, "--measure", str(folder)]
+    environment = {**os.environ, _LOOKS: str(looks)}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def main() -> None:
+    """Measures what the flags ask for."""
+    parser = ArgumentParser(description="Measures answers a second beside other programs.")
+    parser.add_argument("--looks", nargs="+", type=int, default=[0, 1000, 3000, 300_000])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--measure", type=Path, help="in this process, a checkpoint's folder")
+    flags = parser.parse_args()
+    if flags.measure is not None:
+        measure(flags.measure)
+        return
+    cores = os.cpu_count() or 1
+    counts = (0, 1, cores)
+    lines = [
+        "# How fast a CPU answers beside other programs",
+        "",
+        "    python benchmarks/contention.py",
+        "",
+        "Samples a second, by how often a waiting thread looks around before it sleeps and by how",
+        "many other programs want a core. OpenMP's own count is 300,000.",
+        "",
+        f"{platform.machine()}, {cores} cores; Python {platform.python_version()}, torch "
+        f"{torch.__version__}; float32, median of {flags.repeats}",
+        "",
+        "| model | looks | " + " | ".join(f"{number} others" for number in counts) + " |",
+        "|---|---|" + "---|" * len(counts),
+    ]
+    for model in ("tiny", "small"):
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            write_random(folder, SHAPES[model])
+            for looks in flags.looks:
+                speeds = []
+                for number in counts:
+                    with neighbours(number):
+                        all_speeds = [samples_per_s(folder, looks) for _ in range(flags.repeats)]
+                    speeds.append(f"{statistics.median(all_speeds):.1f}")
+                lines.append(f"| {model} | {looks:,} | {' | '.join(speeds)} |")
+                print(lines[-1], flush=True)
+    _RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
