@@ -19,6 +19,7 @@ _FACTS = {
     "Quantization": "model.quantize",
     "Attention": "model.attention",
     "Beams": "model.num_beams",
+    "Sampling": "model.sampling",
     "Data": "settings.data",
     "Samples a task at most": "settings.limit",
     "Device": "model.device",

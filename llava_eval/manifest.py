@@ -37,8 +37,8 @@ _PACKAGES = (
 )
 # Of what a backend says of its model, this decides the answers.
 _DECISIVE = ("fingerprint", "conversation", "dtype", "quantize")
-# Runs from before there were beams say nothing of them, and had one.
-_NUM_BEAMS = "1"
+# Runs from before there were beams and sampling say nothing of them, and had one, and none.
+_NUM_BEAMS, _SAMPLING = "1", "none"
 
 
 def describe_task(spec: TaskSpec, origin: Origin) -> dict[str, Any]:
@@ -109,6 +109,7 @@ def _decisive(manifest: Mapping[str, Any]) -> dict[str, str]:
     facts = {f"model {name}": str(model[name]) for name in _DECISIVE if name in model}
     if model:
         facts["number of beams"] = str(model.get("num_beams", _NUM_BEAMS))
+        facts["sampling"] = str(model.get("sampling", _SAMPLING))
     for task, record in manifest.get("tasks", {}).items():
         facts[f"{task} version"] = str(record["version"])
         if "protocol" in record:

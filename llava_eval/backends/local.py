@@ -7,10 +7,11 @@ no others.
 """
 
 import gc
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,40 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-__all__ = ["LocalBackend", "load_model", "open_worker", "threads_per_process"]
+__all__ = ["Decoding", "LocalBackend", "load_model", "open_worker", "threads_per_process"]
 
 _WORKERS = 4
 # Groups of prompts whose pictures are opened before the engine asks for them.
 _AHEAD = 16
+# What transformers draws from where nothing is said, and so LLaVA's scripts.
+_TOP_K = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How tokens are chosen."""
+
+    num_beams: int = 1
+    """Answers to a prompt that are followed at a time; more than 1 are not sampled."""
+    temperature: float = 0.0
+    """0: the likeliest token each time, as the published numbers are of."""
+    top_p: float | None = None
+    """Share of the probability that sampling draws from; None: all of the likeliest 50 tokens."""
+    seed: int = 0
+    """Another draws other answers."""
+
+    @property
+    def sampling(self) -> str:
+        """What people are told of it."""
+        if not self.temperature:
+            return "none"
+        top_p = "" if self.top_p is None else f", top_p {self.top_p:g}"
+        return f"temperature {self.temperature:g}{top_p}, seed {self.seed}"
+
+    def seed_for(self, prompt: Prompt) -> int:
+        """The prompt's own seed, whatever else is asked and by which process."""
+        name = f"{self.seed} {prompt.prompt_hash} {prompt.sample.sample_id}"
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
 
 
 def load_model(model: str, *, is_alone: bool = False, **settings: Any) -> "llava_core.Llava":
@@ -77,7 +107,7 @@ def open_worker(
     *,
     model: str,
     batch_tokens: int | None,
-    num_beams: int,
+    decoding: Decoding,
     device: str,
     **settings: Any,
 ) -> "LocalBackend":
@@ -96,24 +126,28 @@ def open_worker(
     if num_gpus and device in ("auto", "cuda"):
         device = f"cuda:{number % num_gpus}"
     llava = load_model(model, device=device, **settings)
-    return LocalBackend(llava, batch_tokens=batch_tokens, num_beams=num_beams)
+    return LocalBackend(llava, batch_tokens=batch_tokens, decoding=decoding)
 
 
 class LocalBackend:
     """Answers with a model of `llava_core`."""
 
     def __init__(
-        self, llava: "llava_core.Llava", *, batch_tokens: int | None = None, num_beams: int = 1
+        self,
+        llava: "llava_core.Llava",
+        *,
+        batch_tokens: int | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         """Wraps a loaded model.
 
         Args:
             batch_tokens: most tokens computed together; None: by the device's memory.
-            num_beams: answers to a prompt that are followed at a time.
+            decoding: how tokens are chosen; None: greedily.
         """
         self._llava = llava
         self._batch_tokens = batch_tokens
-        self._num_beams = num_beams
+        self._decoding = decoding or Decoding()
         self.model_id = llava.identity.model_id
         self.warning = llava.identity.warning
 
@@ -134,7 +168,8 @@ class LocalBackend:
             "compiled": "yes" if identity.placement.compiled else "no",
             "quantize": identity.placement.quantize or "none",
             "device_map": identity.placement.device_map or "none",
-            "num_beams": str(self._num_beams),
+            "num_beams": str(self._decoding.num_beams),
+            "sampling": self._decoding.sampling,
         }
 
     def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
@@ -148,7 +183,7 @@ class LocalBackend:
         def fail(sample_id: str | int, error: LlavaError) -> None:
             failed.append(Answer(sample_id=str(sample_id), text="", error=one_line(error)))
 
-        requests = _requests(by_picture(prompts), failed, num_beams=self._num_beams)
+        requests = _requests(by_picture(prompts), failed, decoding=self._decoding)
         choices = {prompt.sample.sample_id: prompt.choices for prompt in prompts}
         busy_s = self._llava.busy_s
         try:
@@ -189,7 +224,7 @@ def _missing(images: Sequence[ImageRef]) -> str | None:
 
 
 def _requests(
-    groups: Iterable[list[Prompt]], failed: deque[Answer], *, num_beams: int
+    groups: Iterable[list[Prompt]], failed: deque[Answer], *, decoding: Decoding
 ) -> "Iterator[llava_core.Request]":
     """Makes requests; those that cannot be asked are put into `failed` instead."""
     with ThreadPoolExecutor(_WORKERS) as pool:
@@ -202,14 +237,16 @@ def _requests(
                 continue
             for prompt in prompts:
                 try:
-                    request = _request(prompt, images, num_beams=num_beams)
+                    request = _request(prompt, images, decoding=decoding)
                 except (SampleError, DataError) as error:
                     failed.append(_failure(prompt, str(error)))
                 else:
                     yield request
 
 
-def _request(prompt: Prompt, images: "Sequence[Image]", *, num_beams: int) -> "llava_core.Request":
+def _request(
+    prompt: Prompt, images: "Sequence[Image]", *, decoding: Decoding
+) -> "llava_core.Request":
     # A mark that somebody wrote into a question would ask for one more picture.
     if prompt.text.count(IMAGE_MARK) not in (0, len(images)):
         raise SampleError(f"its text holds {IMAGE_MARK}, which stands for a picture")
@@ -220,7 +257,11 @@ def _request(prompt: Prompt, images: "Sequence[Image]", *, num_beams: int) -> "l
         messages=[{"role": "user", "content": prompt.text}],
         max_new_tokens=prompt.max_new_tokens,
         pad=prompt.pad,
-        num_beams=num_beams,
+        num_beams=decoding.num_beams,
+        temperature=decoding.temperature,
+        top_k=_TOP_K if decoding.temperature else None,
+        top_p=decoding.top_p,
+        seed=decoding.seed_for(prompt),
         options=prompt.choices or (),
         id=prompt.sample.sample_id,
     )

@@ -140,6 +140,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def whole_number(text: str) -> int:
+    """A whole number of at least 0, of 63 bits.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if not (text.isascii() and text.isdigit()) or int(text) >= 2**63:
+        raise ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
 def port(text: str) -> int:
     """The number of a port; 0 is any that is free.
 
@@ -167,6 +178,24 @@ def fraction(text: str) -> float:
         ArgumentTypeError: anything else.
     """
     return _number(text, "a share from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def share_of_probability(text: str) -> float:
+    """A share above 0, at most 1.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    return _number(text, "a share above 0 and at most 1", lambda value: 0 < value <= 1)
+
+
+def temperature(text: str) -> float:
+    """A number of at least 0.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    return _number(text, "a number of at least 0", lambda value: 0 <= value < math.inf)
 
 
 def share_of_scale(text: str) -> float:

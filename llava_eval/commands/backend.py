@@ -18,6 +18,7 @@ from llava_eval.backends.launched import (
     find_launch,
 )
 from llava_eval.backends.local import (
+    Decoding,
     LocalBackend,
     load_model,
     open_worker,
@@ -35,6 +36,9 @@ from llava_eval.commands.arguments import (
     not_empty,
     positive,
     read_key,
+    share_of_probability,
+    temperature,
+    whole_number,
 )
 from llava_eval.errors import FlagsError
 from llava_eval.records import Prompt
@@ -56,6 +60,9 @@ SETTINGS = (
     "model",
     "batch_tokens",
     "num_beams",
+    "temperature",
+    "top_p",
+    "seed",
     "processes",
     "ray",
     "backend",
@@ -66,7 +73,16 @@ SETTINGS = (
 """Flags that go into the manifest as they were given."""
 
 # Flags without meaning for an endpoint.
-_LOCAL = {**_MODEL_SETTINGS, "batch_tokens": None, "num_beams": 1, "processes": 1, "ray": None}
+_LOCAL = {
+    **_MODEL_SETTINGS,
+    "batch_tokens": None,
+    "num_beams": 1,
+    "temperature": 0.0,
+    "top_p": None,
+    "seed": 0,
+    "processes": 1,
+    "ray": None,
+}
 _BACKENDS = ("local", "openai")
 
 
@@ -113,6 +129,14 @@ def add_backend(parser: ArgumentParser) -> None:
     add("--batch-tokens", type=positive, metavar="N", help="most tokens computed together")
     beams = "answers followed at a time; the likeliest is taken (default: 1, as published)"
     add("--num-beams", type=positive, default=1, metavar="K", help=beams)
+    sampled = (
+        "draw each token, as sharply as this is small (default: 0, the likeliest, as published)"
+    )
+    add("--temperature", type=temperature, default=0.0, metavar="T", help=sampled)
+    share = "draw from this share of the probability (default: 1)"
+    add("--top-p", type=share_of_probability, metavar="P", help=share)
+    draws = "of what is drawn: another gives other answers (default: 0)"
+    add("--seed", type=whole_number, default=0, metavar="N", help=draws)
     add(
         "--processes",
         type=positive,
@@ -183,7 +207,7 @@ def open_backend(arguments: Namespace) -> Iterator[Backend]:
         settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
         llava = load_model(arguments.model, is_alone=True, **settings)
         yield LocalBackend(
-            llava, batch_tokens=arguments.batch_tokens, num_beams=arguments.num_beams
+            llava, batch_tokens=arguments.batch_tokens, decoding=_decoding(arguments)
         )
 
 
@@ -248,8 +272,26 @@ def _factory(arguments: Namespace) -> Factory:
         open_worker,
         model=arguments.model,
         batch_tokens=arguments.batch_tokens,
-        num_beams=arguments.num_beams,
+        decoding=_decoding(arguments),
         **settings,
+    )
+
+
+def _decoding(arguments: Namespace) -> Decoding:
+    if arguments.temperature and arguments.num_beams > 1:
+        raise FlagsError(
+            f"--temperature {arguments.temperature:g}: beams are not sampled; drop it, or "
+            f"--num-beams {arguments.num_beams}"
+        )
+    if arguments.top_p is not None and not arguments.temperature:
+        raise FlagsError(
+            f"--top-p {arguments.top_p:g}: nothing is sampled; give --temperature too, or drop it"
+        )
+    return Decoding(
+        num_beams=arguments.num_beams,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
     )
 
 

@@ -132,11 +132,13 @@ def execute(arguments: Namespace) -> int:
 
 def _by_likelihood(arguments: Namespace) -> bool:
     likelihood: bool = arguments.scoring == "likelihood"
-    if likelihood and arguments.num_beams > 1:
-        raise FlagsError(
-            "--scoring likelihood: it writes no answers; drop "
-            f"--num-beams {arguments.num_beams}, or this flag"
-        )
+    useless = {
+        f"--num-beams {arguments.num_beams}": arguments.num_beams > 1,
+        f"--temperature {arguments.temperature:g}": arguments.temperature > 0,
+    }
+    if likelihood and any(useless.values()):
+        flags = " and ".join(flag for flag, given in useless.items() if given)
+        raise FlagsError(f"--scoring likelihood: it writes no answers; drop {flags}, or this flag")
     if likelihood and arguments.backend != "local":
         raise FlagsError(
             "--scoring likelihood: an endpoint does not tell how likely each option is; give "
@@ -164,7 +166,7 @@ def _last_ranks(
 def default_folder(arguments: Namespace) -> Path:
     """`runs/MODEL-DATA[-SUBSET][-limitN][-likelihood][-beamsK]`: the same for the same command.
 
-    It so goes on where it was interrupted.
+    What is sampled has `-tT[-pP]-seedN` behind it. A command so goes on where it was interrupted.
     """
     path = Path(arguments.model)
     parts = (path.resolve() if path.exists() else path).parts
@@ -174,8 +176,12 @@ def default_folder(arguments: Namespace) -> Path:
     limit = f"-limit{arguments.limit}" if arguments.limit else ""
     scoring = "-likelihood" if arguments.scoring == "likelihood" else ""
     beams = f"-beams{arguments.num_beams}" if arguments.num_beams > 1 else ""
+    sampled = ""
+    if arguments.temperature:
+        top_p = "" if arguments.top_p is None else f"-p{arguments.top_p:g}"
+        sampled = f"-t{arguments.temperature:g}{top_p}-seed{arguments.seed}"
     data = Path(arguments.data).resolve().name
-    return Path("runs") / f"{model}-{data}{subset}{limit}{scoring}{beams}"
+    return Path("runs") / f"{model}-{data}{subset}{limit}{scoring}{beams}{sampled}"
 
 
 def _begin(

@@ -13,7 +13,7 @@ from PIL import Image
 import llava_core
 from llava_core.errors import CheckpointError, ConfigError, DataError
 from llava_eval.backends import local
-from llava_eval.backends.local import LocalBackend, load_model
+from llava_eval.backends.local import Decoding, LocalBackend, load_model
 from llava_eval.errors import BackendError, ModelError, SampleError
 from llava_eval.records import ImageRef, Prompt, Sample
 from tests.llava_eval.fakes import make_prompt
@@ -260,15 +260,29 @@ def test_the_model_is_described() -> None:
         "quantize": "none",
         "device_map": "none",
         "num_beams": "1",
+        "sampling": "none",
     }
 
 
 def test_every_prompt_is_answered_with_as_many_beams(pictures: list[Path]) -> None:
     llava = FakeLlava()
-    backend = LocalBackend(llava, num_beams=4)
+    backend = LocalBackend(llava, decoding=Decoding(num_beams=4))
     list(backend.generate([prompt_about(name, pictures[0]) for name in ("0", "1")]))
     assert [request.num_beams for request in llava.requests] == [4, 4]
     assert backend.describe()["num_beams"] == "4"
+
+
+def test_every_sample_is_drawn_by_itself(pictures: list[Path]) -> None:
+    prompts = [prompt_about(name, pictures[0]) for name in ("0", "1")]
+    seeds = []
+    for seed in (7, 7, 8):
+        llava = FakeLlava()
+        decoding = Decoding(temperature=0.2, top_p=0.9, seed=seed)
+        list(LocalBackend(llava, decoding=decoding).generate(prompts[:: 1 if seed == 7 else -1]))
+        assert {(r.temperature, r.top_k, r.top_p) for r in llava.requests} == {(0.2, 50, 0.9)}
+        seeds.append({request.id: request.seed for request in llava.requests})
+    assert seeds[0] == seeds[1]
+    assert len({*seeds[0].values(), *seeds[2].values()}) == 4
 
 
 def test_a_prompt_that_the_model_cannot_be_given_costs_its_own_sample(

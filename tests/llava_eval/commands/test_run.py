@@ -2,6 +2,7 @@ import csv
 import json
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -277,6 +278,7 @@ def test_answers_and_likeliest_options_do_not_stand_in_one_folder(monkeypatch, c
             "an endpoint does not tell how likely each option is",
         ),
         (["--tasks", "pope", "--num-beams", "2"], "it writes no answers; drop --num-beams 2"),
+        (["--tasks", "pope", "--temperature", "1"], "it writes no answers; drop --temperature 1"),
     ],
 )
 def test_where_no_options_can_be_scored_one_line_says_so(flags, reason, capsys) -> None:
@@ -300,6 +302,49 @@ def test_beams_are_told_wherever_a_run_is_told_of(capsys) -> None:
     assert "manifest: settings.num_beams: 1, 3\n" in capsys.readouterr().out
     assert cli.main([*flags, "--num-beams", "2", "--output", str(greedy)]) == 2
     assert f"{greedy} was made with number of beams 1, now 2; " in capsys.readouterr().err
+
+
+def test_what_is_sampled_is_told_and_comes_again_with_its_seed(capsys) -> None:
+    flags = ["run", "--model", "tiny", "--tasks", "llava_bench_wild", "--data", "mini"]
+    sampled = [*flags, "--temperature", "5", "--top-p", "0.9"]
+    answers = []
+    for seed, output in (("1", None), ("1", "again"), ("2", None)):
+        to = [] if output is None else ["--output", output, "--batch-tokens", "700"]
+        assert cli.main([*sampled, "--seed", seed, *to]) == 0
+        folder = Path(output or f"runs/tiny-mini-t5-p0.9-seed{seed}")
+        lines = (folder / "llava_bench_wild/responses.jsonl").read_text().splitlines()
+        answers.append([json.loads(line)["text"] for line in lines])
+    assert answers[0] == answers[1] != answers[2]
+    manifest = json.loads(Path("again/manifest.json").read_bytes())
+    assert manifest["settings"]["seed"] == 1
+    assert manifest["model"]["sampling"] == "temperature 5, top_p 0.9, seed 1"
+    assert cli.main([*flags, "--output", "again"]) == 2
+    told = "again was made with sampling temperature 5, top_p 0.9, seed 1, now none; "
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--top-p", "0.5"], "--top-p 0.5: nothing is sampled; give --temperature too, or drop"),
+        (
+            ["--temperature", "0.2", "--num-beams", "2"],
+            "--temperature 0.2: beams are not sampled; drop it, or --num-beams 2",
+        ),
+        (["--temperature", "-1"], "expected a number of at least 0, got '-1'"),
+        (["--temperature", "nan"], "expected a number of at least 0, got 'nan'"),
+        (["--top-p", "0"], "expected a share above 0 and at most 1, got '0'"),
+        (["--seed", "1.5"], "expected a whole number of at least 0, got '1.5'"),
+        (
+            ["--seed", "1", "--backend", "openai", "--base-url", "http://localhost:1/v1"],
+            "--seed: an endpoint decides that itself; drop it",
+        ),
+    ],
+)
+def test_sampling_that_cannot_be_is_one_line(flags, told, capsys) -> None:
+    with suppress(SystemExit):
+        assert command("--model", "tiny", *flags) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_an_endpoint_is_asked_for_no_beams(capsys) -> None:
@@ -405,7 +450,8 @@ def test_the_models_warning_stands_beside_its_scores(monkeypatch, capsys) -> Non
 
 def flags(**given) -> Namespace:
     usual = {"subset": None, "data": "mini", "limit": None, "scoring": "generation"}
-    return Namespace(**{**usual, "num_beams": 1, **given})
+    greedy = {"num_beams": 1, "temperature": 0.0, "top_p": None, "seed": 0}
+    return Namespace(**{**usual, **greedy, **given})
 
 
 @pytest.mark.parametrize(
@@ -424,6 +470,18 @@ def test_the_default_folder_says_what_was_run(model, data, limit, folder) -> Non
 def test_the_default_folder_says_how_many_beams() -> None:
     folder = run.default_folder(flags(model="tiny", num_beams=5))
     assert folder == Path("runs/tiny-mini-beams5")
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"temperature": 0.2}, "tiny-mini-t0.2-seed0"),
+        ({"temperature": 1.0, "top_p": 0.95, "seed": 7}, "tiny-mini-t1-p0.95-seed7"),
+        ({"seed": 7}, "tiny-mini"),
+    ],
+)
+def test_the_default_folder_says_how_answers_were_sampled(given, name) -> None:
+    assert run.default_folder(flags(model="tiny", **given)) == Path("runs") / name
 
 
 def test_a_model_named_by_a_dot_has_its_folders_name(tmp_path) -> None:
