@@ -32,6 +32,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     fetch.add_argument("--yes", action="store_true", help="download without asking")
     mini.add_argument("folder", type=given_path, metavar="DIR", help="where it is written")
     listing.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: all)")
+    root = "tell also how much of them is below this folder, as `verify` sees it"
+    listing.add_argument("--root", type=given_path, metavar="DIR", help=root)
     for action in (fetch, verify):
         action.add_argument("names", nargs="*", metavar="NAME", help="tasks (default: the paper's)")
         action.add_argument(
@@ -61,7 +63,7 @@ def execute(arguments: Namespace) -> int:
     catalogue = load_catalogue()
     if arguments.action == "list":
         names = arguments.names or list(catalogue.tasks)
-        Output().print(_table(catalogue.select(names)))
+        Output().print(_table(catalogue.select(names), arguments.root))
         return 0
     tasks = catalogue.select(arguments.names)
     if arguments.action == "verify":
@@ -69,13 +71,15 @@ def execute(arguments: Namespace) -> int:
     return _fetch(tasks, catalogue, arguments.root, is_agreed=arguments.yes)
 
 
-def _table(tasks: Sequence[TaskData]) -> Table:
-    table = Table("task", "needs", "known size", "licence", "on the Hub")
+def _table(tasks: Sequence[TaskData], root: Path | None) -> Table:
+    there = [] if root is None else ["there"]
+    table = Table("task", "needs", *there, "known size", "licence", "on the Hub")
     for task in tasks:
         size = sum(file.size or 0 for file in task.files)
         table.add_row(
             task.name,
             _needs(task),
+            *([] if root is None else [_there(task, root)]),
             decimal(size) if size else "",
             task.licence,
             task.hub or "",
@@ -89,6 +93,12 @@ def _needs(task: TaskData) -> str:
         return files
     number = task.pictures.number
     return f"{files}, {f'{number:,} ' if number else ''}pictures"
+
+
+def _there(task: TaskData, root: Path) -> str:
+    """How many of a task's files, its pictures one of them, are the published ones."""
+    states = [finding.state for finding in check_task(task, root)]
+    return "all" if set(states) == {State.OK} else f"{states.count(State.OK)} of {len(states)}"
 
 
 def _verify(tasks: Sequence[TaskData], catalogue: Catalogue, root: Path) -> int:

@@ -98,6 +98,18 @@ def test_the_list_shows_the_named_tasks_alone(capsys) -> None:
     assert "pope" in capsys.readouterr().err
 
 
+def test_the_list_tells_how_much_is_there(capsys, monkeypatch, tmp_path, site) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    use_catalogue(monkeypatch, site)
+    for filled, told in ((False, "0 of "), (True, "all")):
+        if filled:
+            cli.main(["data", "fetch", "toy", "--yes", "--root", str(tmp_path)])
+        capsys.readouterr()
+        assert cli.main(["data", "list", "toy", "--root", str(tmp_path)]) == 0
+        (row,) = [line for line in capsys.readouterr().out.splitlines() if "│ toy" in line]
+        assert row.split("│")[3].strip().startswith(told)
+
+
 def test_nothing_is_downloaded_where_nobody_can_be_asked(capsys, monkeypatch, site) -> None:
     use_catalogue(monkeypatch, site)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
