@@ -339,7 +339,7 @@ class Llava:
         limit = batch_tokens or default_batch_tokens(
             self.model.language_model.config, device=placement.device, dtype=placement.dtype
         )
-        return Schedule(self._engine, batch_tokens=limit)
+        return Schedule(self._engine, batch_tokens=limit, num_processes=placement.num_processes)
 
     def _read(self, numbered: Numbered, batch_tokens: int) -> list[_Read]:
         """Takes the next requests and begins to prepare their pictures."""
@@ -439,8 +439,8 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto, float32, bfloat16 or float16.
         quantize: 4bit or 8bit, for the language model; needs bitsandbytes.
-        device_map: auto spreads the language model over all GPUs, offload also over the CPU's
-            memory and the disk where they are too small; None: all on `device`.
+        device_map: auto spreads the language model over all GPUs, offload also over memory and
+            disk; tensor cuts layers up among torchrun's processes, which all must ask the same.
         attention: auto, sdpa, flash_attention_2 or eager.
         compiled: compile the language model's norms and MLPs: faster by an eighth on a large GPU,
             after a start of some seconds.

@@ -61,6 +61,7 @@ LLAVA_CORE = {
     "checkpoint/spread model/compiled model/llava model/mpt model/packed memory errors",
     "model/compiled": "errors",
     "model/packed": "",
+    "model/together": "",
     "model/transfer": "",
     "generate/request": "errors",
     "generate/features": "images errors",
@@ -82,7 +83,8 @@ LLAVA_CORE = {
     "generate/engine": "generate/beams generate/cache generate/decoding generate/options "
     "generate/plan generate/request generate/sampling generate/shared_cache model/llava "
     "model/transfer",
-    "generate/schedule": "generate/engine generate/options generate/plan memory errors",
+    "generate/schedule": "generate/engine generate/options generate/plan memory model/together "
+    "errors",
     "generate/pipeline": "generate/engine generate/plan generate/schedule generate/stopwatch",
     "generate/session": "generate/cache generate/decoding generate/engine generate/plan "
     "generate/prefixes generate/room generate/schedule generate/shelf memory tokens",
@@ -235,6 +237,7 @@ LLAVA_EVAL = {
     "backends/worker": "backends/base logs records errors",
     "backends/board": "backends/base records",
     "backends/launched": "backends/base backends/board backends/worker leases records errors",
+    "backends/together": "backends/base backends/board backends/launched records errors",
     "backends/team": "backends/base backends/worker leases records errors",
     "backends/processes": "backends/worker records",
     "backends/ray_crew": "backends/worker logs records errors",
@@ -313,8 +316,8 @@ LLAVA_EVAL = {
     "table": "leaderboard spec records",
     "commands/arguments": "errors",
     "commands/backend": "commands/arguments backends/base backends/launched backends/local "
-    "backends/openai backends/processes backends/ray_crew backends/team backends/worker "
-    "records errors",
+    "backends/openai backends/processes backends/ray_crew backends/team backends/together "
+    "backends/worker records errors",
     "commands/task_judge": "commands/arguments commands/judging errors manifest metrics/__init__ "
     "plan records review/judge review/ledger review/requests review/session review/tasks verdicts",
     "commands/run": "commands/arguments commands/backend commands/task_judge review/tasks "

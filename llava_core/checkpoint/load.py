@@ -22,12 +22,13 @@ from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
 )
+from transformers.distributed import DistributedConfig
 from transformers.utils import logging as transformers_logging
 
 from llava_core.checkpoint.keys import HEAD, LANGUAGE, TOWER, to_original
 from llava_core.checkpoint.lazy import outline
 from llava_core.checkpoint.parts import Parts
-from llava_core.checkpoint.placement import Placement
+from llava_core.checkpoint.placement import TENSOR, Placement
 from llava_core.checkpoint.spread import spread
 from llava_core.errors import CheckpointError, one_line
 from llava_core.memory import free_on, in_gib, is_out_of_memory, keep_freed_memory
@@ -56,7 +57,7 @@ def load_model(parts: Parts, placement: Placement, *, packed: bool = False) -> L
     skeleton = build_skeleton(parts)
     needed = _num_bytes(parts.tensors, placement)
     free = free_on(placement.device)
-    if placement.device_map is None and needed > free:
+    if placement.device_map in (None, TENSOR) and needed > free:
         # No error: a system may have more to give than it says. Others end the process without one.
         _logger.warning("%s", _too_large(needed, free, placement))
     try:
@@ -107,9 +108,9 @@ def _fill(skeleton: LlavaModel, parts: Parts, placement: Placement) -> LlavaMode
 
 
 def _num_bytes(tensors: Mapping[str, Tensor], placement: Placement) -> float:
-    """About what the weights take."""
+    """About what the weights take on a device."""
     whole = placement.dtype.itemsize
-    small = {None: whole, "8bit": 1.0, "4bit": 0.5}[placement.quantize]
+    small = {None: whole, "8bit": 1.0, "4bit": 0.5}[placement.quantize] / placement.num_processes
     return sum(
         outline(tensors, name).numel() * (small if name.startswith(LANGUAGE) else whole)
         for name in tensors
@@ -134,6 +135,8 @@ def _destination(language_model: Any, placement: Placement) -> dict[str, Any]:
     """Where transformers puts the weights of the language model."""
     if placement.device_map is None:
         return {"device_map": {"": placement.device}}
+    if placement.device_map == TENSOR:
+        return {"distributed_config": DistributedConfig(tp_size=placement.num_processes)}
     device_map = spread(language_model, placement)
     if "disk" not in device_map.values():
         return {"device_map": device_map}

@@ -1,6 +1,7 @@
 """Where the weights live and in which type: `auto` turned into what this machine has."""
 
 import logging
+import os
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,8 @@ from llava_core.errors import ConfigError
 
 ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 QUANTIZATIONS = ("4bit", "8bit")
-DEVICE_MAPS = ("auto", "offload")
+TENSOR = "tensor"
+DEVICE_MAPS = ("auto", "offload", TENSOR)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _logger = logging.getLogger(__name__)
@@ -30,7 +32,10 @@ class Placement:
     """4bit or 8bit: how the language model's linear layers are kept; the rest is in `dtype`."""
     device_map: str | None = None
     """auto: the language model's layers are spread over all GPUs; offload: also over the CPU's
-    memory and the disk where the GPUs are too small; None: all is on `device`."""
+    memory and the disk where the GPUs are too small; tensor: each layer is cut up among
+    `num_processes`; None: all is on `device`."""
+    num_processes: int = 1
+    """That hold the language model together, each a part of every layer."""
     compiled: bool = False
     """Norms and MLPs of the language model are compiled when many tokens come."""
 
@@ -60,7 +65,10 @@ def choose_placement(  # noqa: PLR0913 - as flat as the settings of `predict.loa
         ConfigError: an unknown name, a device that is not there, or a library that is not.
     """
     _check_device_map(device_map, device=device)
-    chosen = _choose_device(device)
+    num_processes = 1
+    if device_map == TENSOR:
+        num_processes = _count_processes(config)
+    chosen = _choose_device(device, has_own=num_processes > 1)
     if dtype == "auto":
         dtype = "float32" if chosen.type == "cpu" else str(config.torch_dtype or "float16")
         if dtype not in DTYPES:
@@ -71,6 +79,8 @@ def choose_placement(  # noqa: PLR0913 - as flat as the settings of `predict.loa
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown, expected auto, {', '.join(DTYPES)}")
     _check_quantize(quantize)
+    if quantize and device_map == TENSOR:
+        raise ConfigError(f"quantize {quantize} and device map tensor exclude each other; drop one")
     if compiled and (quantize or device_map):
         other = f"quantize {quantize}" if quantize else f"device map {device_map}"
         raise ConfigError(f"compile and {other} exclude each other; drop one")
@@ -80,14 +90,39 @@ def choose_placement(  # noqa: PLR0913 - as flat as the settings of `predict.loa
         attention=_choose_attention(attention, backbone=config.backbone),
         quantize=quantize,
         device_map=device_map,
+        num_processes=num_processes,
         compiled=compiled,
     )
+
+
+def _count_processes(config: LlavaConfig) -> int:
+    """How many processes were started to hold a model together.
+
+    Raises:
+        ConfigError: one only, or the language model cannot be cut into as many parts.
+    """
+    number = int(os.environ.get("WORLD_SIZE", "1"))
+    if number == 1:
+        raise ConfigError(
+            "device map tensor cuts the layers up among processes, and there is one; start them "
+            "with torchrun --nproc-per-node N"
+        )
+    if config.backbone == "mpt":
+        raise ConfigError("device map tensor: transformers has no plan to cut an MPT up; use auto")
+    heads = config.text["num_attention_heads"]
+    key_heads = config.text.get("num_key_value_heads") or heads
+    if key_heads % number:
+        raise ConfigError(
+            f"device map tensor: {number} processes cannot share {key_heads} heads of keys and "
+            "values; start a number of them that divides it"
+        )
+    return number
 
 
 def _check_device_map(device_map: str | None, *, device: str) -> None:
     if device_map not in (None, *DEVICE_MAPS):
         raise ConfigError(
-            f"device map {device_map!r} is unknown, expected {' or '.join(DEVICE_MAPS)}"
+            f"device map {device_map!r} is unknown, expected {', '.join(DEVICE_MAPS)}"
         )
     if device_map is not None and device != "auto":
         raise ConfigError(
@@ -96,10 +131,15 @@ def _check_device_map(device_map: str | None, *, device: str) -> None:
         )
 
 
-def _choose_device(device: str) -> torch.device:
+def _choose_device(device: str, *, has_own: bool) -> torch.device:
+    """The device.
+
+    Args:
+        has_own: each process of a machine takes the GPU with its number.
+    """
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if has_own else "cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)

@@ -107,9 +107,14 @@ class Engine:
         self._branch_attention = "eager" if attention == "eager" else "sdpa"
         self._lock = Lock()
         register_attention()
-        device = model.embedding.weight.device.type
-        self._chunk_tokens = _CHUNK_TOKENS.get(device, _CHUNK_TOKENS_ELSEWHERE)
-        self.batch_cost = _BATCH_COST.get(device, _BATCH_COST_ELSEWHERE)
+        self._chunk_tokens = _CHUNK_TOKENS.get(self.device.type, _CHUNK_TOKENS_ELSEWHERE)
+        self.batch_cost = _BATCH_COST.get(self.device.type, _BATCH_COST_ELSEWHERE)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the embeddings, where every step begins."""
+        device: torch.device = self._model.embedding.weight.device
+        return device
 
     @property
     def shares_prefixes(self) -> bool:
@@ -207,8 +212,7 @@ class Engine:
         # Laid out as lists: of tensors, writing single places would take longest of all.
         tokens = [row + [(0, PADDING, 0)] * (width - len(row)) for row in newest]
         last = [(row, column) for row, own in enumerate(newest) for column in range(len(own))]
-        device = self._model.embedding.weight.device
-        ids, branch, position = send(torch.tensor(tokens), device).unbind(2)
+        ids, branch, position = send(torch.tensor(tokens), self.device).unbind(2)
         embeds = self._model.embedding(ids)
         branch, position = branch.to(embeds.device), position.to(embeds.device)
         cache = decoding.cache
@@ -245,8 +249,7 @@ class Engine:
         """What each member has behind its group's prefix, float[L, D]."""
         # In one lookup: a GPU would start a kernel for every branch.
         parts = [m.ids[len(group.prefix) :] for group in groups for m in group.members]
-        device = self._model.embedding.weight.device
-        ids = send(_ids(list(chain.from_iterable(parts))), device)
+        ids = send(_ids(list(chain.from_iterable(parts))), self.device)
         embeds: Tensor = self._model.embedding(ids)
         return iter(embeds.split(list(map(len, parts))))
 

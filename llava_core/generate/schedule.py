@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llava_core.errors import DataError
+from llava_core.errors import ConfigError, DataError
 from llava_core.generate.engine import Engine, Finished, Progress, finished
 from llava_core.generate.options import OptionTally
 from llava_core.generate.plan import (
@@ -26,6 +26,7 @@ from llava_core.generate.plan import (
     prefix_lengths,
 )
 from llava_core.memory import free_on, is_out_of_memory
+from llava_core.model.together import least
 
 Fail = Callable[[Encoded, DataError], None]
 """Takes a request that cannot be answered, and why."""
@@ -66,15 +67,20 @@ def tokens_in_memory(text_config: Any, *, device: torch.device, dtype: torch.dty
 class Schedule:
     """Plans batches and runs them."""
 
-    def __init__(self, engine: Engine, *, batch_tokens: int) -> None:
+    def __init__(self, engine: Engine, *, batch_tokens: int, num_processes: int = 1) -> None:
         """Wraps an engine.
 
         Args:
             batch_tokens: most tokens computed together, padding included; fewer after memory was
                 out.
+            num_processes: that hold the model together, and all run this; the least of their
+                numbers of tokens holds, and memory that is out ends it.
         """
         self._engine = engine
-        self.batch_tokens = batch_tokens
+        self._is_alone = num_processes == 1
+        self.batch_tokens = (
+            batch_tokens if self._is_alone else least(batch_tokens, device=engine.device)
+        )
 
     def run(
         self, requests: Sequence[Encoded], features: Mapping[str, Tensor], *, fail: Fail
@@ -158,6 +164,8 @@ class Schedule:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            if not self._is_alone:
+                raise ConfigError(_out_together(batch, features)) from error
         return list(unfinished.values())
 
 
@@ -165,6 +173,14 @@ def _choose(whole: Encoded, part: Finished, logprobs: tuple[float, ...]) -> Fini
     """The answer to a request whose options are all known; of equal ones the first is taken."""
     chosen = replace(part, encoded=whole, logprobs=logprobs)
     return replace(chosen, token_ids=whole.options[chosen.best_option])
+
+
+def _out_together(batch: Sequence[Group], features: Mapping[str, Tensor]) -> str:
+    tokens = num_tokens(batch, prefix_lengths(batch, features))
+    return (
+        f"out of memory with {tokens} tokens in a batch, which processes that hold a model "
+        f"together cannot halve one by one; give --batch-tokens {max(tokens // 2, 1)}"
+    )
 
 
 def too_large(tokens: int) -> DataError:

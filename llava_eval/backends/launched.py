@@ -38,7 +38,9 @@ SILENT_S = 30.0
 # Between two looks at what others have written.
 _LOOK_S = 0.2
 
-_MODEL, _STARTS, _ENDED, _LAUNCH = "model", "starts", "ended", "launch"
+LAUNCH = "launch"
+"""Where a part of the store says which launch it is of."""
+_MODEL, _STARTS, _ENDED = "model", "starts", "ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +95,9 @@ def joined(store: Store, rank: int) -> Iterator[Store]:
         yield _part(store, _living(store))
         return
     part = _part(store, store.add(_STARTS, 1))
-    if not store.check([_LAUNCH]):
-        store.set(_LAUNCH, uuid4().hex)
-    part.set(_LAUNCH, store.get(_LAUNCH).decode())
+    if not store.check([LAUNCH]):
+        store.set(LAUNCH, uuid4().hex)
+    part.set(LAUNCH, store.get(LAUNCH).decode())
     with pulse(part, 0):
         yield part
     part.set(_ENDED, "1")
@@ -111,7 +113,7 @@ def _living(store: Store) -> int:
 
     before = heard()
     if not before[2]:
-        _wait(lambda: heard() != before)
+        wait_until(lambda: heard() != before)
     return heard()[0]
 
 
@@ -158,7 +160,7 @@ class LaunchedBackend:
         return {
             **self._backend.describe(),
             "processes": str(self._size),
-            "launch": self._store.get(_LAUNCH).decode(),
+            "launch": self._store.get(LAUNCH).decode(),
         }
 
     def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
@@ -238,25 +240,31 @@ def assist(tasks: Iterable[Sequence[Prompt]], backend: Backend, store: Store, *,
     """
     worker = enlist(store, rank)
     with pulse(store, worker):
-        _wait(lambda: store.check([_MODEL]))
+        wait_until(lambda: store.check([_MODEL]))
         first = Ready(**json.loads(store.get(_MODEL)))
         refuse_another(describe_backend(backend), first, worker=f"rank {rank}")
         for number, prompts in enumerate(tasks):
             board = Board(store, number)
-            _wait(board.is_published)
+            wait_until(board.is_published)
             known = {asked(prompt): prompt for prompt in prompts}
             while (loan := board.claim(worker)) is not None:
                 mine = [known.get(key) for key in board.loan(loan)]
-                board.post(worker, backend.generate(_all_known(mine, rank=rank)))
+                board.post(worker, backend.generate(all_known(mine, rank=rank)))
                 board.finish(loan)
 
 
-def _wait(is_there: Callable[[], bool]) -> None:
+def wait_until(is_there: Callable[[], bool]) -> None:
+    """Looks again and again until it is true."""
     while not is_there():
         time.sleep(_LOOK_S)
 
 
-def _all_known(prompts: Sequence[Prompt | None], *, rank: int) -> list[Prompt]:
+def all_known(prompts: Sequence[Prompt | None], *, rank: int) -> list[Prompt]:
+    """The prompts that rank 0 asks for, where this rank has all of them.
+
+    Raises:
+        BackendError: it has not.
+    """
     found = [prompt for prompt in prompts if prompt is not None]
     if len(found) < len(prompts):
         raise BackendError(

@@ -27,6 +27,7 @@ from llava_eval.backends.local import (
 from llava_eval.backends.openai import OpenAIBackend
 from llava_eval.backends.processes import ProcessCrew
 from llava_eval.backends.team import Crew, TeamBackend
+from llava_eval.backends.together import LeadingBackend, follow, joined_up
 from llava_eval.backends.worker import Factory
 from llava_eval.commands.arguments import (
     KEY_FLAG,
@@ -84,6 +85,8 @@ _LOCAL = {
     "ray": None,
 }
 _BACKENDS = ("local", "openai")
+# The device map of processes that hold one model together.
+_TENSOR = "tensor"
 
 
 def add_backend(parser: ArgumentParser) -> None:
@@ -100,8 +103,9 @@ def add_backend(parser: ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add(
         "--device-map",
-        metavar="auto|offload",
-        help="spread the model over all GPUs; offload: also over memory and disk, slowly",
+        metavar="auto|offload|tensor",
+        help="spread the model over all GPUs; offload: also over memory and disk, slowly; tensor: "
+        "cut every layer up among the processes that torchrun started",
     )
     add("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
     add("--quantize", metavar="4bit|8bit", help="keep the language model in fewer bits")
@@ -192,6 +196,9 @@ def open_backend(arguments: Namespace) -> Iterator[Backend]:
     if arguments.ray is not None:
         with closing(_ray_crew(arguments)) as crew:
             yield TeamBackend(crew)
+    elif launch is not None and arguments.device_map == _TENSOR:
+        with connected(launch.rank) as store, joined_up(store, launch):
+            yield LeadingBackend(_own(arguments), store, size=launch.size)
     elif launch is not None:
         with connected(launch.rank) as store:
             own = _factory(arguments)(launch.local_rank)
@@ -204,11 +211,7 @@ def open_backend(arguments: Namespace) -> Iterator[Backend]:
         with closing(processes):
             yield TeamBackend(processes)
     else:
-        settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
-        llava = load_model(arguments.model, is_alone=True, **settings)
-        yield LocalBackend(
-            llava, batch_tokens=arguments.batch_tokens, decoding=_decoding(arguments)
-        )
+        yield _own(arguments, is_alone=True)
 
 
 def assist_rank_0(arguments: Namespace, tasks: Sequence[Sequence[Prompt]]) -> bool:
@@ -224,8 +227,20 @@ def assist_rank_0(arguments: Namespace, tasks: Sequence[Sequence[Prompt]]) -> bo
     if launch is None or launch.rank == 0:
         return False
     with connected(launch.rank) as store:
-        assist(tasks, _factory(arguments)(launch.local_rank), store, rank=launch.rank)
+        if arguments.device_map == _TENSOR:
+            with joined_up(store, launch):
+                follow(tasks, _own(arguments), store, rank=launch.rank)
+        else:
+            assist(tasks, _factory(arguments)(launch.local_rank), store, rank=launch.rank)
     return True
+
+
+def _own(arguments: Namespace, *, is_alone: bool = False) -> LocalBackend:
+    """The model, or its part, in this process."""
+    settings = {name: getattr(arguments, name) for name in _MODEL_SETTINGS}
+    llava = load_model(arguments.model, is_alone=is_alone, **settings)
+    decoding = _decoding(arguments)
+    return LocalBackend(llava, batch_tokens=arguments.batch_tokens, decoding=decoding)
 
 
 def _find_launch(arguments: Namespace) -> Launch | None:
