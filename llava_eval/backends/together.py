@@ -20,6 +20,7 @@ from llava_eval.records import Prompt
 _PATIENCE = timedelta(minutes=30)
 # By what errors of CPUs' collectives are known, which have no class of their own.
 _OF_CPUS = "gloo"
+_HERE = "here"
 
 
 @contextmanager
@@ -35,6 +36,9 @@ def joined_up(store: Store, launch: Launch) -> Iterator[None]:
     import torch
     from torch import distributed
 
+    store.set(f"{_HERE}/{launch.rank}", "1")
+    # Torch holds up all threads while it waits for the others, and they wait for rank 0's pulse.
+    wait_until(lambda: store.check([f"{_HERE}/{rank}" for rank in range(launch.size)]))
     has_gpus = torch.cuda.is_available()
     device = torch.device("cuda", launch.local_rank) if has_gpus else None
     if has_gpus:
