@@ -26,9 +26,13 @@ class Seen(NamedTuple):
 class _Held(BranchCache):
     """A cache to which no tokens are added."""
 
+    def _resize(self, *, num_rows: int, width: int, num_more: int = 0) -> None:
+        # The next may be a little longer; as rows end at one column, its room is on their left.
+        width = ceil(width / _STEP) * _STEP
+        super()._resize(num_rows=num_rows, width=width, num_more=num_more)
+
     def _grown(self, width: int) -> int:
-        # The next may be a little longer.
-        return ceil(width / _STEP) * _STEP
+        return width
 
 
 class Prefixes:

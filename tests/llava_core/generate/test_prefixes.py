@@ -58,8 +58,33 @@ def test_the_version_changes_when_places_do():
 
 def test_when_none_is_wanted_nothing_is_held():
     prefixes = Prefixes()
-    prefixes.add(read(3), [0])
+    (first,) = prefixes.add(read(2), [0])
+    assert held(prefixes, first) == [0, 1]
     prefixes.keep(())
     assert prefixes.num_held == 0
-    (again,) = prefixes.add(read(2, base=1), [0])
+    again, longer = prefixes.add(read(2, 90, base=1), [0, 1])
     assert held(prefixes, again) == [100, 101]
+    assert held(prefixes, longer) == [200 + column for column in range(90)]
+
+
+def test_views_are_made_once_until_another_prefix_comes():
+    prefixes = Prefixes()
+    prefixes.add(read(3, 2), [0, 1])
+    views = prefixes.columns(0, slice(0, 2), 3)
+    assert prefixes.columns(0, slice(0, 2), 3) is views
+    prefixes.add(read(3), [0])
+    # The memory was too small for a third; views of it would keep it.
+    both = prefixes.columns(0, slice(0, 2), 3), prefixes.columns(0, slice(0, 3), 3)
+    assert len({keys.untyped_storage().data_ptr() for keys, _ in both}) == 1
+
+
+def test_one_that_is_a_little_longer_needs_no_new_memory():
+    prefixes = Prefixes()
+    for length in (3, 70):
+        prefixes.add(read(length), [0])
+    before, _ = prefixes.columns(0, slice(0, 2), 70)
+    assert before.stride(0) == 128
+    (longer,) = prefixes.add(read(128, base=5), [0])
+    after, _ = prefixes.columns(0, slice(0, 2), 70)
+    assert after.data_ptr() == before.data_ptr()
+    assert held(prefixes, longer) == [500 + column for column in range(128)]
