@@ -347,6 +347,17 @@ def test_the_shelf_counts_what_is_held_for_several_once():
     assert shelf.prefixes == frozenset()
 
 
+def test_the_shelf_counts_no_prefix_that_others_need_anyway():
+    prefix = Prefix(6)
+    cache = SharedCache(Prefixes(), [Seen(prefix, 6)], room=2, device=torch.device("cpu"))
+    cache.add_prefix(torch.zeros(1, 2), torch.zeros(1, 2))
+    shelf = Shelf(max_tokens=2)
+    shelf.put(["a"], Kept((1,), cache), running={prefix})
+    assert shelf.pictures == [("a",)]
+    shelf.put(["a"], Kept((1,), cache))
+    assert not shelf.pictures
+
+
 def test_what_is_kept_gives_way_to_those_that_run(model):
     first, second = encode([([1, 5, IMAGE, 9, 10, 11], "a"), ([1, 5, IMAGE, 9, 12, 13], "b")])
     # 32 tokens are kept of the first, 37 are set aside for the second.

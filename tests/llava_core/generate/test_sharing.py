@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from llava_core.generate.cache import Prefix
 from llava_core.generate.prefixes import Prefixes, Seen
-from llava_core.generate.sharing import Order, order_of, plan_shares
+from llava_core.generate.sharing import Order, Share, order_of, plan_shares
 
 
 def plan(owners, lengths=(600,) * 40, *, device="cpu", seen=None):
@@ -48,12 +48,14 @@ def test_prefixes_that_only_the_shelf_wants_are_left_out():
 
 
 def test_a_long_prefix_makes_no_others_long():
-    assert [share.width for share in plan([0, 1], [30, 3000])] == [30, 3000]
+    assert [share.width for share in plan([0, 1, 2], [30, 30, 3000])] == [30, 3000]
 
 
 def test_rows_without_a_prefix_have_a_share_of_their_own():
-    shares = plan([None, 0, None])
-    assert [(share.width, share.slots) for share in shares] == [(600, [[1]]), (0, [[0, 2]])]
+    assert plan([None, 0, None]) == [
+        Share(slice(0, 1), 600, [[1]], is_whole=True),
+        Share(slice(0, 0), 0, [[0, 2]], is_whole=True),
+    ]
 
 
 def test_who_begins_with_a_part_does_not_see_the_whole():
