@@ -160,11 +160,6 @@ class BranchCache(Cache):
         return self._used - min(self._starts)
 
     @property
-    def num_columns(self) -> int:
-        """Columns of the longest row."""
-        return self.num_own_columns
-
-    @property
     def prefixes(self) -> frozenset[Prefix]:
         """Those that rows begin with and that are held elsewhere."""
         return self.prefixes_of(range(self.num_rows))

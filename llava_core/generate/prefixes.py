@@ -54,7 +54,7 @@ class Prefixes:
 
     def add(self, read: BranchCache, rows: Sequence[int]) -> list[Prefix]:
         """Copies the prefixes of a cache's rows."""
-        columns = [read.columns_of(Part(row, PREFIX, read.num_columns)) for row in rows]
+        columns = [read.columns_of(Part(row, PREFIX, read.num_own_columns)) for row in rows]
         added = [Prefix(len(own)) for own in columns]
         taken = _Held(len(rows), room=max(map(len, columns)), device=read.positions.device)
         read.copy(rows, columns, to=taken)

@@ -74,12 +74,6 @@ class SharedCache(BranchCache):
         self._is_all_visible = False
         self._own_masks: dict[int | None, Tensor] = {}
 
-    @property
-    def num_columns(self) -> int:
-        """Columns of the longest row, with the longest prefix."""
-        longest = max((prefix.length for prefix in self.prefixes), default=0)
-        return self.num_own_columns + longest
-
     def prefixes_of(self, rows: Iterable[int]) -> frozenset[Prefix]:
         """Those that some rows begin with."""
         return frozenset(seen.prefix for seen in map(self._seen.__getitem__, rows) if seen)
@@ -298,6 +292,6 @@ class _Layout:
         num_slots = sum(len(share.rows) for share in shares)
         self._order = Order(order_of(shares), num_rows=num_slots, device=device)
 
-    def in_order(self, parts: Sequence[Tensor]) -> Tensor:
+    def in_order(self, parts: list[Tensor]) -> Tensor:
         """Rows float[B, ...] from those of all lanes."""
-        return self._order.of(parts[0] if len(parts) == 1 else torch.cat(list(parts)))
+        return self._order.of(parts[0] if len(parts) == 1 else torch.cat(parts))

@@ -30,7 +30,7 @@ def score(model, encoded, *, batch_tokens=10_000, memory=None):
         forward = engine._forward
 
         def limited(embeds, branch, position, *, last, cache):
-            if len(branch) * cache.num_columns > memory:
+            if len(branch) * cache.num_own_columns > memory:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return forward(embeds, branch, position, last=last, cache=cache)
 

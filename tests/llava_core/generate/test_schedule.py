@@ -50,7 +50,7 @@ def answer(model, features, *, memory=None, error=None, num_beams=1):
         forward = engine._forward
 
         def limited(embeds, branch, position, *, last, cache):
-            if len(branch) * cache.num_columns > memory:
+            if len(branch) * cache.num_own_columns > memory:
                 raise error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
             return forward(embeds, branch, position, last=last, cache=cache)
 

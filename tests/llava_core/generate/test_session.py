@@ -56,7 +56,8 @@ class Visit:
         forward = self.engine._forward
 
         def limited(embeds, branch, position, *, last, cache):
-            if len(branch) * cache.num_columns > memory:
+            shared = max((prefix.length for prefix in cache.prefixes), default=0)
+            if len(branch) * (shared + cache.num_own_columns) > memory:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
             return forward(embeds, branch, position, last=last, cache=cache)
 
@@ -386,7 +387,10 @@ def test_a_session_that_never_rests_grows_no_wider_than_its_longest_request(mode
     visit = Visit(model)
     widths = []
     feed = visit.engine.feed
-    visit.engine.feed = lambda running: (feed(running), widths.append(running.cache.num_columns))
+    visit.engine.feed = lambda running: (
+        feed(running),
+        widths.append(running.cache.num_own_columns),
+    )
     visit.run({4 * i: [item] for i, item in enumerate(encoded)})
     assert len(widths) > 100
     assert max(widths) <= 4 + 12
