@@ -43,7 +43,7 @@ def pixel_values(views: Sequence[Image.Image], processor: Any) -> NDArray[np.flo
 
 def _shaped(view: Image.Image, processor: Any) -> Image.Image:
     view = view.resize(_resized(view, processor.size), processor.resample)
-    if not getattr(processor, "do_center_crop", False):
+    if not processor.do_center_crop:
         return view
     width, height = processor.crop_size.width, processor.crop_size.height
     left, top = (view.width - width) // 2, (view.height - height) // 2

@@ -69,9 +69,11 @@ def test_pixels_of_llava_are_those_of_transformers(size):
     expect_alike([noise(*size)], processor)
 
 
+@pytest.mark.parametrize(
+    "size", [{"shortest_edge": 20, "longest_edge": 30}, {"max_height": 30, "max_width": 20}]
+)
 @pytest.mark.parametrize("is_cropped", [True, False])
-def test_settings_that_are_rare_are_left_to_transformers(is_cropped):
-    size = {"shortest_edge": 20, "longest_edge": 30}
+def test_settings_that_are_rare_are_left_to_transformers(is_cropped, size):
     processor = CLIPImageProcessorPil(
         size=size, crop_size={"height": 20, "width": 20}, do_center_crop=is_cropped
     )
@@ -83,3 +85,10 @@ def test_two_processors_have_their_own_values():
     size = {"height": 8, "width": 8}
     for mean in (MEAN, STD):
         expect_alike([view], SiglipImageProcessorPil(size=size, image_mean=mean, image_std=STD))
+
+
+def test_the_processor_itself_is_asked_once(monkeypatch):
+    processor = CLIPImageProcessorPil()
+    expected = pixel_values([noise(8, 8)], processor)
+    monkeypatch.setattr(CLIPImageProcessorPil, "__call__", None)
+    assert np.array_equal(pixel_values([noise(8, 8)], processor), expected)
