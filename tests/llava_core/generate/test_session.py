@@ -322,7 +322,7 @@ def test_the_shelf_forgets_what_was_not_used_for_longest():
         caches[name].add_prefix(torch.zeros(1, width), torch.zeros(1, width))
         shelf.put([name], Kept((1,), caches[name]))
     assert shelf.pictures == [("a",), ("c",)]
-    shelf.find(["a"])
+    assert shelf.find(["a"]).cache is caches["a"]
     shelf.put(["d"], Kept((1,), caches["c"]))
     assert shelf.pictures == [("a",), ("d",)]
     shelf.shrink(4)

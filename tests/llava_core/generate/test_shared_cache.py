@@ -12,7 +12,7 @@ from llava_core.generate.prefixes import Prefixes, Seen
 from llava_core.generate.shared_cache import SharedCache, _attend
 
 LENGTHS, OWN = [9, 5, 0], 3
-HEADS, QUERIES_A_HEAD, WIDTH = 4, 3, 8
+HEADS, QUERIES_A_HEAD, WIDTH = 3, 2, 8
 
 
 def random(*shape, dtype):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +39,11 @@ def test_a_prefix_with_many_rows_is_done_apart():
     ]
 
 
+@pytest.mark.parametrize(("length", "num_shares"), [(200, 1), (600, 2)])
+def test_a_slot_for_nothing_costs_what_its_prefix_is_long(length, num_shares):
+    assert len(plan([0, 0, 1], [length, length])) == num_shares
+
+
 def test_where_kernels_cost_more_fewer_shares_are_made():
     assert len(plan([0] * 4 + [1, 2])) == 2
     assert len(plan([0] * 4 + [1, 2], device="cuda")) == 1
@@ -48,7 +54,11 @@ def test_prefixes_that_only_the_shelf_wants_are_left_out():
 
 
 def test_a_long_prefix_makes_no_others_long():
-    assert [share.width for share in plan([0, 1, 2], [30, 30, 3000])] == [30, 3000]
+    shares = plan([0, 1, 2], [30, 30, 3000])
+    assert [(share.places, share.width) for share in shares] == [
+        (slice(0, 2), 30),
+        (slice(2, 3), 3000),
+    ]
 
 
 def test_rows_without_a_prefix_have_a_share_of_their_own():
