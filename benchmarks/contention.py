@@ -9,6 +9,7 @@ two pictures; other programs are as many loops that do nothing. Writes
 benchmarks/results/contention.md.
 """
 
+import json
 import os
 import platform
 import statistics
@@ -18,6 +19,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +31,8 @@ _RESULTS = Path(__file__).parent / "results" / "contention.md"
 _LOOKS = "GOMP_SPINCOUNT"
 _WORKLOAD = next(workload for workload in WORKLOADS if workload.name == "16 a picture")
 _LOOP = "while True: pass"
+_CORES = os.cpu_count() or 1
+_OTHERS = (0, 1, _CORES)
 
 
 @contextmanager
@@ -43,23 +47,32 @@ def neighbours(number: int) -> Iterator[None]:
             loop.wait()
 
 
-def measure(folder: Path) -> None:
-    """Prints how many questions a second this process answers."""
+def measure(folder: Path, repeats: int) -> None:
+    """Prints how many questions a second this process answers, by the number of others."""
     answer = this_engine(folder)
     questions = make_questions(_WORKLOAD)
     answer(questions, make_pictures(_WORKLOAD.pictures, seed=0))
-    pictures = make_pictures(_WORKLOAD.pictures, seed=1)
-    begun = time.perf_counter()
-    answer(questions, pictures)
-    print(len(questions) / (time.perf_counter() - begun))
+    seeds = count(1)
+    medians = []
+    for number in _OTHERS:
+        speeds = []
+        with neighbours(number):
+            for _ in range(repeats):
+                pictures = make_pictures(_WORKLOAD.pictures, seed=next(seeds))
+                begun = time.perf_counter()
+                answer(questions, pictures)
+                speeds.append(len(questions) / (time.perf_counter() - begun))
+        medians.append(statistics.median(speeds))
+    print(json.dumps(medians))
 
 
-def samples_per_s(folder: Path, looks: int) -> float:
+def samples_per_s(folder: Path, looks: int, *, repeats: int) -> list[float]:
     """What a new process with so many looks tells."""
-    command = [sys.executable, __file__, "--measure", str(folder)]
+    command = [sys.executable, __file__, "--measure", str(folder), "--repeats", str(repeats)]
     environment = {**os.environ, _LOOKS: str(looks)}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return float(done.stdout)
+    medians: list[float] = json.loads(done.stdout)
+    return medians
 
 
 def main() -> None:
@@ -70,35 +83,31 @@ def main() -> None:
     parser.add_argument("--measure", type=Path, help="in this process, a checkpoint's folder")
     flags = parser.parse_args()
     if flags.measure is not None:
-        measure(flags.measure)
+        measure(flags.measure, flags.repeats)
         return
-    cores = os.cpu_count() or 1
-    counts = (0, 1, cores)
     lines = [
         "# How fast a CPU answers beside other programs",
         "",
         "    python benchmarks/contention.py",
         "",
         "Samples a second, by how often a waiting thread looks around before it sleeps and by how",
-        "many other programs want a core. OpenMP's own count is 300,000.",
+        "many other programs want a core. OpenMP's own count is 300,000; this project's commands",
+        "set 1,000.",
         "",
-        f"{platform.machine()}, {cores} cores; Python {platform.python_version()}, torch "
+        f"{platform.machine()}, {_CORES} cores; Python {platform.python_version()}, torch "
         f"{torch.__version__}; float32, median of {flags.repeats}",
         "",
-        "| model | looks | " + " | ".join(f"{number} others" for number in counts) + " |",
-        "|---|---|" + "---|" * len(counts),
+        "| model | looks | " + " | ".join(f"{number} others" for number in _OTHERS) + " |",
+        "|---|---|" + "---|" * len(_OTHERS),
     ]
     for model in ("tiny", "small"):
         with TemporaryDirectory() as name:
             folder = Path(name)
             write_random(folder, SHAPES[model])
             for looks in flags.looks:
-                speeds = []
-                for number in counts:
-                    with neighbours(number):
-                        all_speeds = [samples_per_s(folder, looks) for _ in range(flags.repeats)]
-                    speeds.append(f"{statistics.median(all_speeds):.1f}")
-                lines.append(f"| {model} | {looks:,} | {' | '.join(speeds)} |")
+                speeds = samples_per_s(folder, looks, repeats=flags.repeats)
+                shown = " | ".join(f"{speed:.1f}" for speed in speeds)
+                lines.append(f"| {model} | {looks:,} | {shown} |")
                 print(lines[-1], flush=True)
     _RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

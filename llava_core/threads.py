@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 _ROOT = Path("/")
 # How often a thread of GNU's OpenMP, which torch has, looks whether there is more to do before it
-# sleeps; by itself a hundred times as often, or what the standard's variable says.
-_LOOKS, _LOOKS_AROUND = "GOMP_SPINCOUNT", "3000"
+# sleeps; by itself 300 times as often, or what the standard's variable says. Fewer would cost small
+# models time on a quiet machine (benchmarks/contention.py).
+_LOOKS, _LOOKS_AROUND = "GOMP_SPINCOUNT", "1000"
 _STANDARD = "OMP_WAIT_POLICY"
 # Of a process about which the system does not tell: the groups that its container shows on top.
 _TOP = "0::/\n0:cpu:/\n"
@@ -75,7 +76,7 @@ def leave_cores_to_others() -> None:
     """Lets threads that wait for each other sleep soon; to be called before torch is imported.
 
     They wait at the end of every operation for the last one. Where another program has that one's
-    core, they would keep all others for nothing, and a step takes many times as long.
+    core, they would keep all others for nothing, and a step takes several times as long.
     """
     if _STANDARD not in os.environ:
         os.environ.setdefault(_LOOKS, _LOOKS_AROUND)

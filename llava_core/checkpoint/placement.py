@@ -65,10 +65,11 @@ def choose_placement(  # noqa: PLR0913 - as flat as the settings of `predict.loa
         ConfigError: an unknown name, a device that is not there, or a library that is not.
     """
     _check_device_map(device_map, device=device)
-    num_processes = 1
+    chosen, num_processes = _choose_device(device), 1
     if device_map == TENSOR:
         num_processes = _count_processes(config)
-    chosen = _choose_device(device, has_own=num_processes > 1)
+        if chosen.type == "cuda":
+            chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     if dtype == "auto":
         dtype = "float32" if chosen.type == "cpu" else str(config.torch_dtype or "float16")
         if dtype not in DTYPES:
@@ -131,15 +132,10 @@ def _check_device_map(device_map: str | None, *, device: str) -> None:
         )
 
 
-def _choose_device(device: str, *, has_own: bool) -> torch.device:
-    """The device.
-
-    Args:
-        has_own: each process of a machine takes the GPU with its number.
-    """
+def _choose_device(device: str) -> torch.device:
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if has_own else "cuda")
+            return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
