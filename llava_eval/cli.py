@@ -1,7 +1,8 @@
 """The command line: finds the command, runs it, and turns what a user can put right into one line.
 
-Each command is a file of `commands` with its help, its flags and what it does. Exit codes: 0 done,
-1 failed, 2 wrong usage or input, 130 interrupted, 141 nobody reads what it prints any more.
+Each command is a file of `commands` with its flags and what it does, which is imported when it is
+called: `--help` waits for nothing. Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130
+interrupted, 141 nobody reads what it prints any more.
 """
 
 import os
@@ -10,29 +11,15 @@ import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Protocol
+from importlib import import_module
+from typing import Protocol, cast
 
-from llava_eval.commands import (
-    check,
-    compare,
-    data,
-    gpt_review,
-    report,
-    run,
-    score,
-    submit,
-    summarize,
-    tasks,
-    view,
-)
 from llava_eval.commands.arguments import way_on
 from llava_eval.errors import EvalError
 
 
 class Command(Protocol):
     """What a file of `commands` offers."""
-
-    HELP: str
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declares the flags."""
@@ -41,19 +28,20 @@ class Command(Protocol):
         """Does the work; gives the exit code."""
 
 
-COMMANDS: dict[str, Command] = {
-    "run": run,
-    "score": score,
-    "report": report,
-    "compare": compare,
-    "check": check,
-    "submit": submit,
-    "tasks": tasks,
-    "data": data,
-    "gpt-review": gpt_review,
-    "summarize": summarize,
-    "view": view,
+COMMANDS = {
+    "run": "ask a model the questions of some tasks, score its answers, write the report",
+    "score": "score answers that were made anywhere, LLaVA's own included",
+    "report": "write the leaderboard of some runs as HTML, Markdown, CSV and LaTeX",
+    "compare": "compare two runs sample by sample: differences, verdicts, changed samples",
+    "check": "decide whether a candidate is worse than a baseline, for a build server",
+    "submit": "write the file that an evaluation server takes",
+    "tasks": "list what can be measured, or show one task in full",
+    "data": "list, fetch and verify benchmark files, or write the mini data",
+    "gpt-review": "let a judge compare a model's answers with reference answers",
+    "summarize": "sum up stored reviews: relative scores, their uncertainty, agreement",
+    "view": "show runs or a report in the browser: samples with their pictures, comparisons",
 }
+"""What each does."""
 
 _INTERRUPTED, _UNREAD = 130, 141
 
@@ -69,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     parsed = parse(arguments)
     try:
-        code = COMMANDS[parsed.command].execute(parsed)
+        code = find_command(parsed.command).execute(parsed)
         # Here rather than at Python's end, which tells of a reader that has left.
         sys.stdout.flush()
         return code
@@ -91,7 +79,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> Namespace:
     """Reads the flags; leaves the process with code 2 where they are wrong."""
-    parser, commands = _parsers()
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    parser, commands = _parsers(named)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         near = get_close_matches(arguments[0], COMMANDS, n=2) or COMMANDS
         parser.error(f"unknown command {arguments[0]!r}; did you mean {' or '.join(near)}?")
@@ -102,12 +91,18 @@ def parse(arguments: Sequence[str]) -> Namespace:
     return parsed
 
 
-def _parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """The whole one, and those of the commands."""
+def find_command(name: str) -> Command:
+    """Imports what a name of `COMMANDS` stands for."""
+    return cast("Command", import_module(f"llava_eval.commands.{name.replace('-', '_')}"))
+
+
+def _parsers(named: str | None) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """The whole one, and those of the commands, of which the named one has its flags."""
     parser = ArgumentParser(prog="llava-eval", description="Measures LLaVA-style models.")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for name, command in COMMANDS.items():
-        subparser = commands.add_parser(name, help=command.HELP, description=command.HELP)
-        subparser.add_argument("--debug", action="store_true", help="show where an error arose")
-        command.add_arguments(subparser)
+    for name, what in COMMANDS.items():
+        subparser = commands.add_parser(name, help=what, description=what)
+        if name == named:
+            subparser.add_argument("--debug", action="store_true", help="show where an error arose")
+            find_command(name).add_arguments(subparser)
     return parser, dict(commands.choices)

@@ -344,9 +344,7 @@ LLAVA_EVAL = {
     "store verdicts",
     "commands/summarize": "commands/arguments errors pages review/ledger review/page "
     "review/summary review/tables sources/files",
-    "cli": "commands/arguments commands/check commands/compare commands/run commands/score "
-    "commands/report commands/submit commands/tasks commands/data commands/gpt_review "
-    "commands/summarize commands/view errors",
+    "cli": "commands/arguments errors",
     "__main__": "cli logs",
 }
 

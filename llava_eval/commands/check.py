@@ -34,8 +34,6 @@ from llava_eval.spec import TaskSpec
 from llava_eval.store import write_atomically
 from llava_eval.table import print_whole
 
-HELP = "decide whether a candidate is worse than a baseline, for a build server"
-
 _OUTCOMES = {
     "failed": "[bold red]failed[/]",
     "passed": "[green]passed[/]",

@@ -14,8 +14,6 @@ from llava_eval.compare_text import compared_lines
 from llava_eval.registry import load_tasks
 from llava_eval.table import print_whole
 
-HELP = "compare two runs sample by sample: differences with intervals, verdicts, changed samples"
-
 _STYLES = {"better": "green", "worse": "red", "equal": "", "unclear": "dim", "too_little": "dim"}
 
 

@@ -19,8 +19,6 @@ from llava_eval.fetch.watch import watching
 from llava_eval.mini.write import write_mini
 from llava_eval.table import Output
 
-HELP = "list, fetch and verify benchmark files, or write the mini data"
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the actions and their flags."""

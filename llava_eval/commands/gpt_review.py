@@ -52,8 +52,6 @@ from llava_eval.review.summary import Series, read_series
 from llava_eval.review.tables import as_text, tell
 from llava_eval.sources.open import HUB, data_root
 
-HELP = "let a judge compare a model's answers with reference answers"
-
 # A review's text is about this long, as GPT-4 writes them; a dry run reckons with it.
 _USUAL_NEW_TOKENS = 150
 _REVIEWS = "reviews"

@@ -16,8 +16,6 @@ from llava_eval.report import read_runs, write_report
 from llava_eval.results import scored_runs
 from llava_eval.spec import TaskSpec
 
-HELP = "write the leaderboard of some runs as HTML, Markdown, CSV and LaTeX"
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""

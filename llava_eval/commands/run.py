@@ -41,8 +41,6 @@ from llava_eval.spec import TaskSpec
 from llava_eval.store import TaskStore, finished_responses, locked, set_aside
 from llava_eval.table import Output, next_steps, summary_table
 
-HELP = "ask a model the questions of some tasks, score its answers, write the report"
-
 # Flags that go into the manifest as they were given.
 _SETTINGS = ("data", "limit", "scoring", *SETTINGS, *JUDGE_SETTINGS)
 _SCORINGS = ("generation", "likelihood")

@@ -33,8 +33,6 @@ from llava_eval.verdicts import (
     read_runs,
 )
 
-HELP = "score answers that were made anywhere, LLaVA's own included"
-
 _IMAGE_LINE = "<image>\n"
 _MME = "mme"
 _SCIENCEQA = "scienceqa"

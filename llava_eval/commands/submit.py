@@ -15,8 +15,6 @@ from llava_eval.sources.open import open_task
 from llava_eval.store import write_atomically
 from llava_eval.submit import FORMS, Answered, check_complete
 
-HELP = "write the file that an evaluation server takes"
-
 _logger = logging.getLogger(__name__)
 
 

@@ -17,8 +17,6 @@ from llava_eval.sources.files import read_json_lines
 
 _logger = logging.getLogger(__name__)
 
-HELP = "sum up stored reviews: relative scores with their uncertainty, agreement, differences"
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""

@@ -16,8 +16,6 @@ from llava_eval.sources.open import load_samples
 from llava_eval.spec import PAPER_TASKS, TaskSpec
 from llava_eval.table import Output
 
-HELP = "list what can be measured, or show one task in full"
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declares the flags."""

@@ -17,8 +17,6 @@ from llava_eval.report import write_report
 from llava_eval.results import is_scored, scored_runs
 from llava_eval.spec import TaskSpec
 
-HELP = "show runs or a report in the browser: samples with their pictures, comparisons"
-
 PORT = 8765
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _FAULTS_OF_A_PORT = (errno.EADDRINUSE, errno.EACCES)
