@@ -336,7 +336,7 @@ def test_what_does_not_fit_is_refused_and_the_conversation_goes_on(site, visit, 
 
 
 def test_an_answer_is_seen_as_it_grows_and_stops(site, visit):
-    script = Script("One ", 0.3, "two ", 60.0, "three", finish=None)
+    script = Script("One ", 2.0, "two ", 60.0, "three", finish=None)
     site.add("slow", script)
     page = visit("?model=slow")
     ask(page, "Count")
