@@ -1,10 +1,12 @@
 """Running out of memory, by an engine that does when a batch is over a size."""
 
+import re
 from itertools import chain
 
 import pytest
 import torch
 
+from llava_core.errors import ConfigError
 from llava_core.generate.engine import Engine
 from llava_core.generate.plan import Encoded
 from llava_core.generate.request import Request
@@ -43,7 +45,7 @@ def requests(num_beams=1):
     ]
 
 
-def answer(model, features, *, memory=None, error=None, num_beams=1):
+def answer(model, features, *, memory=None, error=None, num_beams=1, num_processes=1):
     """Answers and failures, by id; `memory`: most tokens that a forward may have in the cache."""
     engine = Engine(model, eos_ids=EOS, decode=str)
     if memory is not None:
@@ -56,7 +58,7 @@ def answer(model, features, *, memory=None, error=None, num_beams=1):
 
         engine._forward = limited
     failed = {}
-    schedule = Schedule(engine, batch_tokens=10_000)
+    schedule = Schedule(engine, batch_tokens=10_000, num_processes=num_processes)
     steps = schedule.run(
         requests(num_beams), features, fail=lambda item, error: failed.update({item.id: str(error)})
     )
@@ -74,6 +76,20 @@ def test_answers_do_not_change_when_memory_runs_out(model, features, memory, num
     assert answers == expected
     assert not failed
     assert "out of memory with" in caplog.text
+
+
+def test_processes_that_hold_a_model_plan_alike_and_end_where_memory_is_out(
+    model, features, monkeypatch
+):
+    monkeypatch.setattr("llava_core.generate.schedule.least", lambda tokens, device: tokens // 100)
+    expected, _ = answer(model, features)
+    assert answer(model, features, num_processes=2) == (expected, {})
+    told = r"out of memory with (\d+) tokens in a batch, .* give --batch-tokens (\d+)$"
+    with pytest.raises(ConfigError, match=told) as caught:
+        answer(model, features, memory=40, num_processes=2)
+    tokens, fewer = map(int, re.search(told, str(caught.value)).groups())
+    assert fewer == tokens // 2
+    assert tokens <= 100
 
 
 def test_batches_are_planned_smaller_from_then_on(model, features, caplog):
