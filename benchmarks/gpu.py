@@ -53,6 +53,7 @@ from llava_eval.records import ImageRef, Prompt, Sample
 
 _SIDE, _PATCHES = 336, 576
 _PICTURE = (640, 480)
+_HEAD = "| task | samples/s | pictures/s | of peak | busy | waited | peak | start | rest | whole |"
 
 
 class Shape(NamedTuple):
@@ -114,11 +115,9 @@ class Measured:
     start_s: float
     """Seconds before the model had anything to do."""
     busy: float | None
-    """Share of the time behind the start in which the GPU ran something, by the driver; None where
-    it cannot say."""
+    """Share of the time after that in which the GPU ran something, by the driver, if it tells."""
     waited_s: float
-    """Seconds behind the start in which the model had nothing to do: it waited for prompts or
-    pictures."""
+    """Seconds after that in which the model waited for prompts or pictures."""
     operations: float
     peak_bytes: int
 
@@ -140,7 +139,7 @@ class Busy:
             self._samples.append((time.perf_counter(), torch.cuda.utilization()))
 
     def share(self, *, since: float) -> float | None:
-        """Mean from a moment of `time.perf_counter` on; None: nothing was sampled."""
+        """Mean from a moment on; None: nothing was sampled."""
         shares = [percent / 100 for moment, percent in self._samples if moment >= since]
         return statistics.mean(shares) if shares else None
 
@@ -167,7 +166,7 @@ def watching() -> Iterator[Busy]:
 
 @contextmanager
 def noticing(llava: Llava) -> Iterator[list[float]]:
-    """Fills a list with the moments at which the tower or the language model is given something."""
+    """Fills a list with the moments at which the tower or the language model has to work."""
     moments: list[float] = []
 
     def notice(*_: Any) -> None:
@@ -362,6 +361,7 @@ def measure(llava: Llava, task: Task, *, operations: float, pool: ProcessPoolExe
     if faults:
         raise RuntimeError(f"{len(faults)} prompts of {task.name} failed: {faults[0]}")
     start = moments[0] - begun
+    spent = [tokens[prompt.sample.sample_id] or 0 for prompt in prompts]
     return Measured(
         questions=questions,
         pictures=pictures,
@@ -369,9 +369,7 @@ def measure(llava: Llava, task: Task, *, operations: float, pool: ProcessPoolExe
         start_s=start,
         busy=busy.share(since=moments[0]),
         waited_s=max(wall - start - (llava.busy_s - computed), 0),
-        operations=num_operations(
-            llava, prompts, [tokens[prompt.sample.sample_id] or 0 for prompt in prompts]
-        ),
+        operations=num_operations(llava, prompts, spent),
         peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
     )
 
@@ -432,9 +430,8 @@ def row(task: Task, part: Measured, *, peak: float) -> str:
 def last_row(results: dict[Task, Measured], *, peak: float) -> str:
     """What all tasks take, and how well that uses the device."""
     seconds = sum(part.whole_s(task) for task, part in results.items())
-    operations = sum(
-        part.operations * task.questions / part.questions for task, part in results.items()
-    )
+    shares = {task: task.questions / part.questions for task, part in results.items()}
+    operations = sum(part.operations * shares[task] for task, part in results.items())
     spent = sum(part.wall_s for part in results.values())
     return (
         f"| all | | | {operations / seconds / peak:.0%} | | | | | {spent:.0f} s "
@@ -465,17 +462,16 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     name = torch.cuda.get_device_name() if on_gpu else platform.machine()
-    measured = matrix_rate(device, 8192 if on_gpu else 512)
-    known = peak_tflops(name)
+    measured, known = matrix_rate(device, 8192 if on_gpu else 512), peak_tflops(name)
     peak = measured if known is None else known * 1e12
     say(
         f"{name}; Python {platform.python_version()}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}. A matrix product runs at {measured / 1e12:.2f} TFLOP/s; "
         f"utilisation is of {peak / 1e12:.2f}."
     )
+    dtype = torch.bfloat16 if on_gpu else torch.float32
     for shape in flags.shapes:
         with TemporaryDirectory() as folder:
-            dtype = torch.bfloat16 if on_gpu else torch.float32
             llava = build(SHAPES[shape], Path(folder), device=device, dtype=dtype)
         rows = 64 if on_gpu else 2
         rate = prefill_rate(llava, rows=rows, length=640)
@@ -486,10 +482,7 @@ def main() -> None:
             said += f", compiled {rate / peak:.0%}, as in what follows"
         say(f"\n## {shape}\n\n{said}.\n")
         measure(llava, TASKS[1], operations=rate / 4, pool=pool)
-        say(
-            "| task | samples/s | pictures/s | FLOP utilisation | GPU busy | waited | peak "
-            "| start | then measured | whole |"
-        )
+        say(_HEAD)
         say("|---|---|---|---|---|---|---|---|---|---|")
         results = {}
         for task in TASKS:

@@ -38,9 +38,7 @@ SILENT_S = 30.0
 # Between two looks at what others have written.
 _LOOK_S = 0.2
 
-LAUNCH = "launch"
-"""Where a part of the store says which launch it is of."""
-_MODEL, _STARTS, _ENDED = "model", "starts", "ended"
+_MODEL, _STARTS, _ENDED, _LAUNCH = "model", "starts", "ended", "launch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +93,9 @@ def joined(store: Store, rank: int) -> Iterator[Store]:
         yield _part(store, _living(store))
         return
     part = _part(store, store.add(_STARTS, 1))
-    if not store.check([LAUNCH]):
-        store.set(LAUNCH, uuid4().hex)
-    part.set(LAUNCH, store.get(LAUNCH).decode())
+    if not store.check([_LAUNCH]):
+        store.set(_LAUNCH, uuid4().hex)
+    part.set(_LAUNCH, store.get(_LAUNCH).decode())
     with pulse(part, 0):
         yield part
     part.set(_ENDED, "1")
@@ -122,6 +120,15 @@ def _part(store: Store, start: int) -> Store:
 
     part: Store = PrefixStore(f"start/{start}", store)  # type: ignore[arg-type]
     return part
+
+
+def describe_launch(store: Store, *, size: int) -> dict[str, str]:
+    """How many ranks there are, and which launch it is: the same when all are started again.
+
+    Args:
+        store: this start's part of it.
+    """
+    return {"processes": str(size), "launch": store.get(_LAUNCH).decode()}
 
 
 class LaunchedBackend:
@@ -153,15 +160,8 @@ class LaunchedBackend:
         store.set(_MODEL, json.dumps(asdict(describe_backend(backend))))
 
     def describe(self) -> Mapping[str, str]:
-        """What the model of rank 0 is, which all must have, how many ranks there are, which launch.
-
-        The launch stays the same when the launcher starts all again.
-        """
-        return {
-            **self._backend.describe(),
-            "processes": str(self._size),
-            "launch": self._store.get(LAUNCH).decode(),
-        }
+        """What the model of rank 0 is, which all must have, and what `describe_launch` says."""
+        return {**self._backend.describe(), **describe_launch(self._store, size=self._size)}
 
     def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
         """Answers every prompt, each by one rank.

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from llava_eval.backends.base import Answer, Backend
 from llava_eval.backends.board import Board, Store, asked
-from llava_eval.backends.launched import LAUNCH, Launch, all_known, wait_until
+from llava_eval.backends.launched import Launch, all_known, describe_launch, wait_until
 from llava_eval.errors import BackendError
 from llava_eval.records import Prompt
 
@@ -82,12 +82,8 @@ class LeadingBackend:
         self._num_tasks = 0
 
     def describe(self) -> Mapping[str, str]:
-        """What the model is, how many processes hold it, which launch; see `LaunchedBackend`."""
-        return {
-            **self._backend.describe(),
-            "processes": str(self._size),
-            "launch": self._store.get(LAUNCH).decode(),
-        }
+        """What the model is, and what `describe_launch` says of those that hold it."""
+        return {**self._backend.describe(), **describe_launch(self._store, size=self._size)}
 
     def generate(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
         """Answers every prompt, with the devices of all.

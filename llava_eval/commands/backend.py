@@ -131,16 +131,7 @@ def add_backend(parser: ArgumentParser) -> None:
         help="most that it may take, in 10^9 bytes (default: no bound)",
     )
     add("--batch-tokens", type=positive, metavar="N", help="most tokens computed together")
-    beams = "answers followed at a time; the likeliest is taken (default: 1, as published)"
-    add("--num-beams", type=positive, default=1, metavar="K", help=beams)
-    sampled = (
-        "draw each token, as sharply as this is small (default: 0, the likeliest, as published)"
-    )
-    add("--temperature", type=temperature, default=0.0, metavar="T", help=sampled)
-    share = "draw from this share of the probability (default: 1)"
-    add("--top-p", type=share_of_probability, metavar="P", help=share)
-    draws = "of what is drawn: another gives other answers (default: 0)"
-    add("--seed", type=whole_number, default=0, metavar="N", help=draws)
+    _add_decoding(parser)
     add(
         "--processes",
         type=positive,
@@ -170,6 +161,18 @@ def add_backend(parser: ArgumentParser) -> None:
         metavar="N",
         help="most requests at a time that an endpoint is asked (default: 16)",
     )
+
+
+def _add_decoding(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    beams = "answers followed at a time; the likeliest is taken (default: 1, as published)"
+    add("--num-beams", type=positive, default=1, metavar="K", help=beams)
+    sampled = "draw tokens, as sharply as this is small (default: 0, the likeliest, as published)"
+    add("--temperature", type=temperature, default=0.0, metavar="T", help=sampled)
+    share = "draw from this share of the probability (default: 1)"
+    add("--top-p", type=share_of_probability, metavar="P", help=share)
+    draws = "of what is drawn: another gives other answers (default: 0)"
+    add("--seed", type=whole_number, default=0, metavar="N", help=draws)
 
 
 def _absolute(text: str) -> str:

@@ -15,7 +15,7 @@ from torch.distributed import DistBackendError, HashStore
 
 from llava_eval import cli
 from llava_eval.backends.board import Store
-from llava_eval.backends.launched import LAUNCH, Launch
+from llava_eval.backends.launched import Launch
 from llava_eval.backends.together import LeadingBackend, follow, joined_up
 from llava_eval.errors import BackendError
 from llava_eval.records import Prompt
@@ -32,7 +32,7 @@ FLAGS = ["run", "--model", "tiny", "--data", "mini"]
 @pytest.fixture
 def store() -> Store:
     store: Store = HashStore()
-    store.set(LAUNCH, "x")
+    store.set("launch", "x")
     return store
 
 
