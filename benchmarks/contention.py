@@ -24,8 +24,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from throughput import SHAPES, WORKLOADS, make_pictures, make_questions, this_engine
-from throughput import write_checkpoint as write_random
+from throughput import (
+    SHAPES,
+    WORKLOADS,
+    make_pictures,
+    make_questions,
+    this_engine,
+    write_checkpoint,
+)
 
 _RESULTS = Path(__file__).parent / "results" / "contention.md"
 _LOOKS = "GOMP_SPINCOUNT"
@@ -103,7 +109,7 @@ def main() -> None:
     for model in ("tiny", "small"):
         with TemporaryDirectory() as name:
             folder = Path(name)
-            write_random(folder, SHAPES[model])
+            write_checkpoint(folder, SHAPES[model])
             for looks in flags.looks:
                 speeds = samples_per_s(folder, looks, repeats=flags.repeats)
                 shown = " | ".join(f"{speed:.1f}" for speed in speeds)

@@ -183,9 +183,10 @@ def preprocess(
         float32[N, 3, H, W]; under anyres the whole view and then its tiles row by row, else N = 1.
 
     Raises:
-        DataError: it is so long that its square, or itself with its short side resized, is huge.
+        DataError: it cannot be read, or is so long that its square, or itself with its short side
+            resized, is huge.
     """
-    image = image if image.mode == "RGB" else image.convert("RGB")
+    image = as_rgb(image)
     views = [image]
     if aspect_ratio == "pad":
         views = [expand_to_square(image, mean_color(processor.image_mean))]

@@ -237,7 +237,7 @@ LLAVA_EVAL = {
     "backends/worker": "backends/base logs records errors",
     "backends/board": "backends/base records",
     "backends/launched": "backends/base backends/board backends/worker leases records errors",
-    "backends/together": "backends/base backends/board backends/launched records errors",
+    "backends/together": "backends/base backends/board backends/launched records",
     "backends/team": "backends/base backends/worker leases records errors",
     "backends/processes": "backends/worker records",
     "backends/ray_crew": "backends/worker logs records errors",
@@ -340,8 +340,8 @@ LLAVA_EVAL = {
     "commands/gpt_review": "answers commands/arguments commands/judging errors manifest "
     "review/ledger review/price review/questions review/requests review/session "
     "review/summary review/tables sources/open",
-    "commands/judging": "errors progress review/judge review/ledger review/price review/session "
-    "store verdicts",
+    "commands/judging": "commands/arguments errors progress review/judge review/ledger "
+    "review/price review/session store verdicts",
     "commands/summarize": "commands/arguments errors pages review/ledger review/page "
     "review/summary review/tables sources/files",
     "cli": "commands/arguments errors",

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from llava_eval.backends.base import Answer, Backend
 from llava_eval.backends.board import (
+    Asked,
     Board,
     Store,
     Watch,
@@ -68,14 +69,29 @@ def connected(rank: int) -> Iterator[Store]:
     Raises:
         BackendError: it cannot be reached, or went away.
     """
-    from torch.distributed import DistError
     from torch.distributed.rendezvous import rendezvous
 
-    try:
+    with telling_who_is_lost():
         store, _, _ = next(rendezvous("env://"))
         with joined(store, rank) as part:
             yield part
-    except DistError as error:
+
+
+@contextmanager
+def telling_who_is_lost() -> Iterator[None]:
+    """Turns torch's errors about processes that are gone into one line.
+
+    Raises:
+        BackendError: such an error.
+    """
+    from torch.distributed import DistError
+
+    try:
+        yield
+    except RuntimeError as error:
+        # Those of a CPU's collectives have no class of their own.
+        if not isinstance(error, DistError) and "gloo" not in str(error):
+            raise
         line = str(error).strip().partition("\n")[0]
         raise BackendError(
             f"the launched processes lost each other ({line}); the same command goes on from here"
@@ -248,8 +264,8 @@ def assist(tasks: Iterable[Sequence[Prompt]], backend: Backend, store: Store, *,
             wait_until(board.is_published)
             known = {asked(prompt): prompt for prompt in prompts}
             while (loan := board.claim(worker)) is not None:
-                mine = [known.get(key) for key in board.loan(loan)]
-                board.post(worker, backend.generate(all_known(mine, rank=rank)))
+                mine = all_known(board.loan(loan), known, rank=rank)
+                board.post(worker, backend.generate(mine))
                 board.finish(loan)
 
 
@@ -259,16 +275,19 @@ def wait_until(is_there: Callable[[], bool]) -> None:
         time.sleep(_LOOK_S)
 
 
-def all_known(prompts: Sequence[Prompt | None], *, rank: int) -> list[Prompt]:
-    """The prompts that rank 0 asks for, where this rank has all of them.
+def all_known(loan: Sequence[Asked], known: Mapping[Asked, Prompt], *, rank: int) -> list[Prompt]:
+    """The prompts that rank 0 asks for.
+
+    Args:
+        known: those that this rank has.
 
     Raises:
-        BackendError: it has not.
+        BackendError: it has not all of them.
     """
-    found = [prompt for prompt in prompts if prompt is not None]
-    if len(found) < len(prompts):
+    found = [known[key] for key in loan if key in known]
+    if len(found) < len(loan):
         raise BackendError(
-            f"rank {rank} does not have {len(prompts) - len(found)} of the prompts that rank 0 "
+            f"rank {rank} does not have {len(loan) - len(found)} of the prompts that rank 0 "
             "has; give all of them the same --data, --tasks and --limit"
         )
     return found

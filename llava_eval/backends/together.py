@@ -13,13 +13,10 @@ from datetime import timedelta
 from llava_eval.backends.base import Answer, Backend
 from llava_eval.backends.board import Board, Store, asked
 from llava_eval.backends.launched import Launch, all_known, describe_launch, wait_until
-from llava_eval.errors import BackendError
 from llava_eval.records import Prompt
 
 # One may read its weights, or write answers, so much longer than another.
 _PATIENCE = timedelta(minutes=30)
-# By what errors of CPUs' collectives are known, which have no class of their own.
-_OF_CPUS = "gloo"
 _HERE = "here"
 
 
@@ -29,9 +26,6 @@ def joined_up(store: Store, launch: Launch) -> Iterator[None]:
 
     By way of this start's part of the store: what processes wrote that have died since, torch would
     take for the addresses of the living.
-
-    Raises:
-        BackendError: another process is gone.
     """
     import torch
     from torch import distributed
@@ -43,25 +37,16 @@ def joined_up(store: Store, launch: Launch) -> Iterator[None]:
     device = torch.device("cuda", launch.local_rank) if has_gpus else None
     if has_gpus:
         torch.cuda.set_device(launch.local_rank)
-    try:
-        distributed.init_process_group(
-            "nccl" if has_gpus else _OF_CPUS,
-            store=store,  # type: ignore[arg-type]
-            rank=launch.rank,
-            world_size=launch.size,
-            timeout=_PATIENCE,
-            device_id=device,
-        )
-        yield
-        distributed.destroy_process_group()
-    except RuntimeError as error:
-        if not isinstance(error, distributed.DistError) and _OF_CPUS not in str(error):
-            raise
-        line = str(error).strip().partition("\n")[0]
-        raise BackendError(
-            f"the processes that hold the model lost each other ({line}); the same command goes on "
-            "from here"
-        ) from error
+    distributed.init_process_group(
+        "nccl" if has_gpus else "gloo",
+        store=store,  # type: ignore[arg-type]
+        rank=launch.rank,
+        world_size=launch.size,
+        timeout=_PATIENCE,
+        device_id=device,
+    )
+    yield
+    distributed.destroy_process_group()
 
 
 class LeadingBackend:
@@ -111,7 +96,6 @@ def follow(tasks: Iterable[Sequence[Prompt]], backend: Backend, store: Store, *,
         board = Board(store, number)
         wait_until(board.is_published)
         known = {asked(prompt): prompt for prompt in prompts}
-        mine = all_known([known.get(key) for key in board.loan(0)], rank=rank)
-        for _ in backend.generate(mine):
+        for _ in backend.generate(all_known(board.loan(0), known, rank=rank)):
             # Rank 0 has the same answer, and keeps it.
             pass

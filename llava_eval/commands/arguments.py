@@ -168,7 +168,7 @@ def level(text: str) -> float:
     Raises:
         ArgumentTypeError: anything else.
     """
-    return _number(text, "a level above 0 and below 0.5", lambda value: 0 < value < 0.5)
+    return number(text, "a level above 0 and below 0.5", lambda value: 0 < value < 0.5)
 
 
 def fraction(text: str) -> float:
@@ -177,7 +177,7 @@ def fraction(text: str) -> float:
     Raises:
         ArgumentTypeError: anything else.
     """
-    return _number(text, "a share from 0 to 1", lambda value: 0 <= value <= 1)
+    return number(text, "a share from 0 to 1", lambda value: 0 <= value <= 1)
 
 
 def share_of_probability(text: str) -> float:
@@ -186,7 +186,7 @@ def share_of_probability(text: str) -> float:
     Raises:
         ArgumentTypeError: anything else.
     """
-    return _number(text, "a share above 0 and at most 1", lambda value: 0 < value <= 1)
+    return number(text, "a share above 0 and at most 1", lambda value: 0 < value <= 1)
 
 
 def temperature(text: str) -> float:
@@ -195,7 +195,7 @@ def temperature(text: str) -> float:
     Raises:
         ArgumentTypeError: anything else.
     """
-    return _number(text, "a number of at least 0", lambda value: 0 <= value < math.inf)
+    return number(text, "a number of at least 0", lambda value: 0 <= value < math.inf)
 
 
 def share_of_scale(text: str) -> float:
@@ -204,10 +204,18 @@ def share_of_scale(text: str) -> float:
     Raises:
         ArgumentTypeError: anything else.
     """
-    return _number(text, "points from 0 to 100", lambda value: 0 <= value <= 100)
+    return number(text, "points from 0 to 100", lambda value: 0 <= value <= 100)
 
 
-def _number(text: str, expected: str, fits: Callable[[float], bool]) -> float:
+def number(text: str, expected: str, fits: Callable[[float], bool]) -> float:
+    """A number that fits.
+
+    Args:
+        expected: what fits, for the message.
+
+    Raises:
+        ArgumentTypeError: it does not.
+    """
     try:
         value = float(text)
     except ValueError:

@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
+from functools import partial
 
 from rich import box
 from rich.markup import escape
@@ -30,13 +31,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="PTS",
         help="points, out of 100, within which runs count as equal (default: 1)",
     )
-    add(
-        "--html",
-        type=given_path,
-        metavar="FILE",
-        help="also write a page, with the changed samples",
-    )
-    add("--markdown", type=given_path, metavar="FILE", help="also write Markdown")
+    add_file = partial(add, type=given_path, metavar="FILE")
+    add_file("--html", help="also write a page, with the changed samples")
+    add_file("--markdown", help="also write Markdown")
 
 
 def execute(arguments: Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from llava_eval.commands.arguments import number
 from llava_eval.errors import FlagsError
 from llava_eval.progress import Screen
 from llava_eval.review.judge import FLAGS, Judge, JudgeFlags
@@ -37,13 +38,7 @@ def dollars(text: str) -> float:
     Raises:
         ArgumentTypeError: anything else.
     """
-    try:
-        amount = float(text)
-    except ValueError:
-        amount = math.nan
-    if not 0 < amount < math.inf:
-        raise ArgumentTypeError(f"expected US dollars, more than 0, got {text!r}")
-    return amount
+    return number(text, "US dollars, more than 0", lambda amount: 0 < amount < math.inf)
 
 
 def price(text: str) -> Price:
@@ -69,13 +64,7 @@ def temperature(text: str) -> float | None:
     """
     if text == "none":
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 2:
-        raise ArgumentTypeError(f"expected a temperature from 0 to 2 or none, got {text!r}")
-    return value
+    return number(text, "a temperature from 0 to 2 or none", lambda value: 0 <= value <= 2)
 
 
 def add_price(parser: ArgumentParser) -> None:

@@ -213,7 +213,10 @@ def test_a_file_with_code_is_not_run(folder, tmp_path):
         ({"device": "gpu"}, "device 'gpu' is unknown, expected auto, cpu"),
         ({"device": "mps"}, "device 'mps' is not available here; there is cpu"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not available here; there is cpu"),
-        ({"device_map": "balanced"}, "device map 'balanced' is unknown, expected auto, offload, t"),
+        (
+            {"device_map": "balanced"},
+            "device map 'balanced' is unknown, expected auto, offload, tensor$",
+        ),
         ({"device_map": "auto"}, "device cpu and device map auto exclude each other: .*; drop one"),
         ({"dtype": "float8"}, "dtype 'float8' is unknown, expected auto, float32"),
         ({"attention": "fast"}, "attention 'fast' is unknown, expected auto, sdpa"),

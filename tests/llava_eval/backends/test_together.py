@@ -15,7 +15,7 @@ from torch.distributed import DistBackendError, HashStore
 
 from llava_eval import cli
 from llava_eval.backends.board import Store
-from llava_eval.backends.launched import Launch
+from llava_eval.backends.launched import Launch, telling_who_is_lost
 from llava_eval.backends.together import LeadingBackend, follow, joined_up
 from llava_eval.errors import BackendError
 from llava_eval.records import Prompt
@@ -89,12 +89,14 @@ def test_a_process_that_is_gone_is_one_line(
     store: Store, alone: Launch, error: RuntimeError
 ) -> None:
     told = "lost each other .*; the same command goes on from here"
-    with pytest.raises(BackendError, match=told), joined_up(store, alone):
+    lost = pytest.raises(BackendError, match=told)
+    with lost, telling_who_is_lost(), joined_up(store, alone):
         raise error
 
 
 def test_a_fault_of_the_model_is_no_lost_process(store: Store, alone: Launch) -> None:
-    with pytest.raises(RuntimeError, match="shape"), joined_up(store, alone):
+    own = pytest.raises(RuntimeError, match="shape")
+    with own, telling_who_is_lost(), joined_up(store, alone):
         raise RuntimeError("shape mismatch")
 
 
