@@ -23,8 +23,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A worker for each core, up to as many as memory surely suffices for, and one thread in each.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8
 
 # DeepSpeed compiles parts of itself when it is first used, which needs a C++ compiler.
 $(VENV)/.deepspeed: $(VENV)/.installed
