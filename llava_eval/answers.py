@@ -17,19 +17,11 @@ from typing import Any
 from llava_eval.errors import AnswersError
 from llava_eval.extract import textvqa_question
 from llava_eval.faults import shortened, type_fault
-from llava_eval.records import Prompt, Response, Sample
+from llava_eval.json_text import parse_json
+from llava_eval.records import RESPONSE_TYPES, Prompt, Response, Sample
 
 _logger = logging.getLogger(__name__)
 
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "question_id": (int, str),
-    "text": (str,),
-    "sample_id": (str,),
-    "prompt": (str,),
-    "answer_id": (str,),
-    "model_id": (str,),
-    "metadata": (dict,),
-}
 _REQUIRED = ("question_id", "text")
 # A record of Q-Bench's has no id but its picture's name; LLaVA's script adds the response.
 _QBENCH = {"img_path", "response"}
@@ -93,7 +85,7 @@ def _apart(line: bytes) -> list[bytes]:
     while start < len(text):
         try:
             _, end = _DECODER.raw_decode(text, start)
-        except json.JSONDecodeError:
+        except (RecursionError, json.JSONDecodeError):
             end = len(text)
         records.append(text[start:end].encode("utf-8", "surrogateescape"))
         start = end
@@ -108,7 +100,7 @@ def _parse(line: bytes) -> Response:
         record["text"] = record.pop("prediction")
     if faults := [*_missing(record), *_mistyped(record)]:
         raise ValueError("; ".join(faults))
-    known = {name: record.pop(name, None) for name in _TYPES}
+    known = {name: record.pop(name, None) for name in RESPONSE_TYPES}
     return Response(
         sample_id=known["sample_id"] or "",
         question_id=known["question_id"],
@@ -123,7 +115,7 @@ def _parse(line: bytes) -> Response:
 
 def _decode(line: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line.decode("utf-8-sig"))
+        record = parse_json(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:
@@ -141,7 +133,7 @@ def _missing(record: Mapping[str, Any]) -> list[str]:
 def _mistyped(record: Mapping[str, Any]) -> list[str]:
     return [
         fault
-        for name, kinds in _TYPES.items()
+        for name, kinds in RESPONSE_TYPES.items()
         if (value := record.get(name)) is not None and (fault := type_fault(name, value, kinds))
     ]
 

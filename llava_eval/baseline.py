@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from llava_eval.compare import Entry, TaskResult, pair_task
 from llava_eval.errors import RunError
+from llava_eval.json_text import parse_json
 from llava_eval.metrics import FAMILIES
 from llava_eval.records import Score, Summary
 from llava_eval.results import TaskRecord, read_manifest, read_scores, read_summaries
@@ -97,7 +98,7 @@ def _num_unanswered(scores: Iterable[Score], path: Path) -> int:
 
 
 class _Task(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     summary: Summary
     record: TaskRecord
@@ -264,7 +265,7 @@ def open_side(path: Path, tasks: Mapping[str, TaskSpec]) -> Side:
 def _open_stored(path: Path, tasks: Mapping[str, TaskSpec]) -> StoredSide:
     way_out = "expected a run folder, or a file that `check --save-baseline` wrote"
     try:
-        file = _File.model_validate(json.loads(path.read_bytes()))
+        file = _File.model_validate(parse_json(path.read_bytes()))
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValidationError, ValueError) as error:

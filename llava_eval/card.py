@@ -75,15 +75,15 @@ def _commands(manifest: Mapping[str, Any]) -> Iterable[str]:
         yield f"pip install {' '.join(versions)}"
     if commit:
         yield f"# started in a checkout of commit {commit}"
-    yield from dict.fromkeys([*_task_values(manifest, "command").values(), str(command)])
+    yield from dict.fromkeys(map(str, [*_task_values(manifest, "command").values(), command]))
 
 
 def _told(manifest: Mapping[str, Any], place: str) -> Any:
     """What stands there; of a setting that every task has for itself, whatever they have."""
     section, _, key = place.partition(".")
     told = _task_values(manifest, key) if section == "settings" else {}
-    values = list(dict.fromkeys(told.values()))
-    if len(values) > 1:
+    values = list(told.values())
+    if any(value != values[0] for value in values):
         return ", ".join(f"{task}: {'all' if v is None else v}" for task, v in told.items())
     return values[0] if values else _found(manifest, place)
 

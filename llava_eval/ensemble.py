@@ -6,7 +6,6 @@ either; here that is wrong, as in ScienceQA alone.
 Source: haotian-liu/LLaVA at c121f04, llava/eval/eval_science_qa_gpt4{,_requery}.py.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from llava_eval.answers import read_answers
 from llava_eval.errors import AnswersError
 from llava_eval.extract import stated_science_letter
+from llava_eval.json_text import parse_json
 from llava_eval.records import Response
 
 _OUTPUTS = "outputs"
@@ -38,7 +38,7 @@ def read_preferred(path: Path) -> Mapping[str, str]:
         AnswersError: the file cannot be read or holds neither.
     """
     try:
-        given = json.loads(path.read_bytes())
+        given = parse_json(path.read_bytes())
     except OSError as error:
         raise AnswersError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError:

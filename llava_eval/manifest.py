@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_eval.errors import DataError, RunError
+from llava_eval.json_text import parse_json
 from llava_eval.records import Origin
 from llava_eval.results import read_manifest
 from llava_eval.spec import TaskSpec
@@ -164,7 +165,7 @@ def training_step(model: str) -> int | None:
     if found := re.search(r"checkpoint-(\d+)/?$", model):
         return int(found[1])
     try:
-        step = json.loads(Path(model, "trainer_state.json").read_bytes())["global_step"]
+        step = parse_json(Path(model, "trainer_state.json").read_bytes())["global_step"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return step if isinstance(step, int) else None

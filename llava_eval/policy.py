@@ -134,7 +134,7 @@ def _read(path: Path) -> _Policy:
         return _Policy.model_validate(fields or {})
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (RecursionError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RunError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
         faults = [schema_fault(detail, _keys) for detail in error.errors()]

@@ -7,7 +7,10 @@ never positions: they are matched by `sample_id`, and a response to a changed pr
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
+
+# For who reads records from files: their numbers are finite.
+_FINITE = {"allow_inf_nan": False}
 
 Unit = Literal["fraction", "points"]
 Missing = Literal["unscored", "wrong"]
@@ -106,6 +109,18 @@ class Prompt:
     agrees."""
 
 
+RESPONSE_TYPES: Mapping[str, tuple[type, ...]] = {
+    "sample_id": (str,),
+    "question_id": (int, str),
+    "prompt": (str,),
+    "text": (str,),
+    "answer_id": (str,),
+    "model_id": (str,),
+    "metadata": (dict,),
+}
+"""Of the fields that every line of `responses.jsonl` has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """What the model said; one line of `responses.jsonl`, a superset of LLaVA's answer record."""
@@ -149,6 +164,8 @@ Verdict = tuple[float, ...]
 class Score:
     """How one response was judged."""
 
+    __pydantic_config__: ClassVar[dict[str, bool]] = _FINITE
+
     sample_id: str
     metrics: Mapping[str, float | None]
     """Metric -> value; None means not scored, and `reason` says why."""
@@ -170,6 +187,8 @@ class Score:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """A value with its uncertainty."""
+
+    __pydantic_config__: ClassVar[dict[str, bool]] = _FINITE
 
     value: float | None
     """Fraction in [0, 1], or points; None where nothing could be scored."""

@@ -4,7 +4,6 @@ What stands in the files is checked against the records' own types, so a broken 
 line instead of surfacing in the middle of a table.
 """
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from llava_eval.errors import RunError
+from llava_eval.json_text import parse_json
 from llava_eval.records import Score, Summary, Timing
 
 Record = TypeVar("Record")
@@ -55,7 +55,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
         return {}
     way_out = "run the command again to write it"
     try:
-        manifest = json.loads(_read(path))
+        manifest = parse_json(_read(path))
     except ValueError as error:
         raise RunError(f"{path}: not JSON ({error}); {way_out}") from error
     if not isinstance(manifest, dict):
@@ -137,10 +137,17 @@ def read_scores(path: Path) -> list[Score]:
     """Reads a `scores.jsonl`.
 
     Raises:
-        RunError: a line is not a score, named as `file:line`.
+        RunError: a line is not a score, or has other metrics than the first, named as `file:line`.
     """
     name, lines = str(path), _read(path).splitlines()
-    return [_parse(_SCORE, line, f"{name}:{number}") for number, line in enumerate(lines, start=1)]
+    scores = [
+        _parse(_SCORE, line, f"{name}:{number}") for number, line in enumerate(lines, start=1)
+    ]
+    for number, score in enumerate(scores, start=1):
+        if score.metrics.keys() != scores[0].metrics.keys():
+            fault = f"metrics {[*score.metrics]}, expected {[*scores[0].metrics]} as in line 1"
+            raise RunError(f"{name}:{number}: {fault}; {_SCORE_AGAIN}")
+    return scores
 
 
 def read_timing(path: Path) -> Timing | None:
@@ -158,14 +165,14 @@ def read_timing(path: Path) -> Timing | None:
     busy_s = 0.0
     for number, line in enumerate(lines, start=1):
         try:
-            timing = json.loads(line)["metadata"]["timing"]
+            timing = parse_json(line)["metadata"]["timing"]
             end, elapsed = float(timing["finished_s"]), float(timing["elapsed_s"])
             # Endpoints, and runs from before it was kept, have none.
             busy_s += float(timing.get("busy_s", 0.0))
-        except (ValueError, KeyError, TypeError) as error:
+            # To the second: all lines of a process then share their beginning.
+            start = float(round(end - elapsed))
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise RunError(f"{path}:{number}: not a time; delete the line") from error
-        # To the second: all lines of a process then share their beginning.
-        start = float(round(end - elapsed))
         ends[start] = max(end, ends.get(start, end))
     total, reached = 0.0, -math.inf
     for start, end in sorted(ends.items()):
@@ -184,7 +191,7 @@ def _parse(adapter: TypeAdapter[Record], data: bytes, where: str) -> Record:
 
 def _parse_slowly(adapter: TypeAdapter[Record], data: bytes, where: str) -> Record:
     try:
-        record = json.loads(data)
+        record = parse_json(data)
     except ValueError as error:
         raise RunError(f"{where}: not JSON ({error}); {_SCORE_AGAIN}") from error
     return _validated(adapter, record, where, _SCORE_AGAIN)

@@ -228,7 +228,7 @@ def read_fields(text: str) -> dict[str, Any]:
     """
     try:
         fields = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"expected a mapping of keys, got {type(fields).__name__}")

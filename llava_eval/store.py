@@ -20,8 +20,10 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from llava_eval.errors import RunError
+from llava_eval.faults import type_fault
+from llava_eval.json_text import parse_json
 from llava_eval.locks import lock
-from llava_eval.records import Response
+from llava_eval.records import RESPONSE_TYPES, Response
 
 SYNC_INTERVAL_S = 5.0
 """A line reaches the system at once and the disk after this long: a power cut costs seconds."""
@@ -34,7 +36,6 @@ _PARTS = ("responses.part-*.jsonl", "timing.part-*.jsonl")
 _SCORES = ("scores.jsonl", "summary.json")
 _REPORT = ("leaderboard.*", "history.*", "report.json", "samples")
 _ASIDE, _MOVING = "old-", ".old"
-_FIELDS = ("sample_id", "question_id", "prompt", "text", "answer_id", "model_id", "metadata")
 
 
 @contextmanager
@@ -316,7 +317,7 @@ def _lines(path: Path) -> list[bytes]:
 def _is_object(last: bytes) -> bool:
     """Whether a last line lacks its newline only, as an editor leaves it: a part of one is none."""
     try:
-        return isinstance(json.loads(last), dict)
+        return isinstance(parse_json(last), dict)
     except ValueError:
         return False
 
@@ -324,12 +325,15 @@ def _is_object(last: bytes) -> bool:
 def _parse(line: bytes, where: str) -> Response:
     try:
         # Of bytes `json` would guess the encoding, which takes longer than to read them.
-        record = json.loads(line.decode("utf-8", "surrogatepass"))
+        record = parse_json(line.decode("utf-8", "surrogatepass"))
     except ValueError as error:
         raise RunError(f"{where}: not JSON ({error}); delete the line to ask again") from error
     if not isinstance(record, dict):
         raise RunError(f"{where}: expected an object, got {type(record).__name__}; delete the line")
-    if missing := [name for name in _FIELDS if name not in record]:
+    if missing := [name for name in RESPONSE_TYPES if name not in record]:
         raise RunError(f"{where}: no {', '.join(missing)}; delete the line to ask again")
-    known = {name: record.pop(name) for name in _FIELDS}
+    for name, kinds in RESPONSE_TYPES.items():
+        if fault := type_fault(name, record[name], kinds):
+            raise RunError(f"{where}: {fault}; delete the line to ask again")
+    known = {name: record.pop(name) for name in RESPONSE_TYPES}
     return Response(**known, extra=record)

@@ -16,6 +16,7 @@ from typing import Any
 
 from llava_eval.errors import VerdictsError
 from llava_eval.faults import shortened, type_fault
+from llava_eval.json_text import parse_json
 from llava_eval.records import Sample, Verdict
 
 # Under which a review keeps its scores; older ones call them `score`.
@@ -94,7 +95,7 @@ def holds_verdicts(path: Path) -> bool:
 
 def _object(text: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(text)
+        record = parse_json(text)
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

@@ -11,6 +11,8 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from llava_eval.json_text import parse_json
+
 # How servers call an answer that they gave up, whatever text there is of it.
 _GIVEN_UP = ("abort", "error")
 _SHOWN_LENGTH = 80
@@ -82,12 +84,10 @@ def read_completion(data: bytes) -> Completion:
 def _parse(data: bytes) -> _Body:
     try:
         # Not pydantic's own parser: it refuses half a surrogate pair, which a model can put out.
-        return _BODY.validate_python(json.loads(data))
+        return _BODY.validate_python(parse_json(data))
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = ".".join(map(str, fault["loc"])) or "the whole"
         found = json.dumps(fault["input"])[:_SHOWN_LENGTH]
         missing = fault["type"] == "missing"
         raise ValueError(f"no {field} in {found}" if missing else f"{field} is {found}") from error
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error

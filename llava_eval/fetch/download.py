@@ -18,6 +18,7 @@ import httpx2
 from llava_eval.errors import DataError
 from llava_eval.fetch.archives import need_room
 from llava_eval.fetch.verify import sha256_of
+from llava_eval.json_text import parse_json
 
 MAX_TRIES = 5
 """Attempts in a row that bring nothing new; then the next address is tried."""
@@ -200,7 +201,7 @@ class _Part:
 
     def _validators(self) -> dict[str, str]:
         try:
-            found = json.loads(self._note.read_text(encoding="utf-8"))
+            found = parse_json(self._note.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

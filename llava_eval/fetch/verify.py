@@ -96,7 +96,11 @@ def missing_pictures(pictures: Pictures, task: TaskData, root: Path) -> tuple[li
 
 def _has_bytes(path: Path) -> bool:
     # A full disk leaves pictures of no bytes behind.
-    return path.is_file() and path.stat().st_size > 0
+    try:
+        return path.is_file() and path.stat().st_size > 0
+    # No file can have a name so long.
+    except OSError:
+        return False
 
 
 def _check_file(file: DataFile, root: Path) -> Finding:

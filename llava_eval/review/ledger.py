@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_eval.errors import VerdictsError
+from llava_eval.json_text import parse_json
 from llava_eval.locks import lock
 from llava_eval.records import Verdict
 from llava_eval.review.prompt import Messages
@@ -98,7 +99,7 @@ def _scores(request: ReviewRequest, verdict: Verdict | None) -> Any:
 
 def _read_anew(line: bytes, review: Review) -> bytes:
     """A line with the scores that the rule of now reads, and as what the answers now go by."""
-    record, request = json.loads(line), review.request
+    record, request = parse_json(line), review.request
     record |= {**request.record, request.kind: _scores(request, review.verdict)}
     record["metadata"] |= request.metadata
     return json.dumps(record).encode() + b"\n"
@@ -211,7 +212,7 @@ def _read_lines(path: Path, candidate: str) -> Iterator[tuple[str, bytes]]:
 def _is_whole(last: bytes) -> bool:
     """Whether a last line lacks its newline only, as an editor or another tool leaves it."""
     try:
-        json.loads(last)
+        parse_json(last)
     except ValueError:
         return False
     return True
@@ -219,12 +220,12 @@ def _is_whole(last: bytes) -> bool:
 
 def read_content(line: bytes) -> str:
     """What the judge wrote, of a line of ours."""
-    return str(json.loads(line)["content"])
+    return str(parse_json(line)["content"])
 
 
 def _metadata(line: bytes, *, where: str) -> Mapping[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError as error:
         raise VerdictsError(f"{where}: not JSON ({error}); delete the line") from error
     metadata = record.get("metadata") if isinstance(record, dict) else None

@@ -175,12 +175,31 @@ def _first(root: Path, names: Sequence[str]) -> Path | None:
 
 def _read_contexts(path: Path) -> Mapping[str, Mapping[str, Any]]:
     records = read_json_lines(path, _CONTEXT)
-    lacking = [each["image"] for each in records if not ({"caption", "captions"} & each.keys())]
-    if lacking or not records:
+    wrong = next((each["image"] for each in records if not _is_context(each)), None)
+    if wrong is not None or not records:
         raise DataError(
             f"{path}: expected a picture a line, image with caption, or captions and instances"
+            + (f"; {wrong} has neither" if wrong is not None else "")
         )
     return {record["image"]: record for record in records}
+
+
+def _is_context(record: Mapping[str, Any]) -> bool:
+    """Whether a record says its picture in words: by captions and boxes, or a caption or some."""
+    if "captions" not in record:
+        caption = record.get("caption")
+        return isinstance(caption, str) or _are_texts(caption)
+    return _are_texts(record["captions"]) and _are_boxes(record.get("instances") or [])
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _are_boxes(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, dict) and each.keys() >= {"category", "bbox"} for each in value
+    )
 
 
 def _question(
@@ -203,7 +222,7 @@ def _question(
 def context_text(record: Mapping[str, Any]) -> str:
     """A picture in words, as the record of its kind is put to the judge."""
     if "captions" in record:
-        return boxes_context(record["captions"], record.get("instances", ()))
+        return boxes_context(record["captions"], record.get("instances") or ())
     return caption_context(record["caption"])
 
 

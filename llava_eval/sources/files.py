@@ -8,6 +8,7 @@ from typing import Any
 
 from llava_eval.errors import DataError
 from llava_eval.faults import shortened, type_fault
+from llava_eval.json_text import parse_json
 from llava_eval.spec import LayoutSource
 
 Fields = Mapping[str, tuple[type, ...]]
@@ -145,7 +146,7 @@ def _read(path: Path) -> bytes:
 
 def _decode(text: bytes) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from error
     except UnicodeDecodeError as error:

@@ -99,7 +99,7 @@ def _read_problems(path: Path) -> dict[str, _Problem]:
     check_records(
         ((f"{path}: problem {name}", problem) for name, problem in problems.items()),
         _PROBLEM,
-        optional={"subject": (str,), "grade": (str,), "hint": (str,)},
+        optional={"subject": (str,), "grade": (str,), "hint": (str,), "image": (str,)},
     )
     refuse(
         [
@@ -120,7 +120,11 @@ def _read_questions(path: Path, folder: Path) -> list[Sample]:
     document = read_json(path)
     if not isinstance(document, list):
         raise DataError(f"{path}: expected a list of questions")
-    records = check_records(((f"{path}: [{n}]", row) for n, row in enumerate(document)), _QUESTION)
+    records = check_records(
+        ((f"{path}: [{n}]", row) for n, row in enumerate(document)),
+        _QUESTION,
+        optional={"image": (str,)},
+    )
     messages = check_records(
         (
             (f"{path}: question {record['id']}", (record["conversations"] or [None])[0])

@@ -1,6 +1,5 @@
 """The runs that are looked at, and what is told of their samples, kept while it is in use."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from llava_eval.errors import RunError
+from llava_eval.json_text import parse_json
 from llava_eval.leaderboard import Run
 from llava_eval.report import INDEX
 from llava_eval.results import read_manifest, read_summaries, read_summary
@@ -81,7 +81,7 @@ def read_shelf(report: Path) -> dict[str, ViewedRun]:
         return {}
     try:
         # Not pydantic's own parser: it refuses half a surrogate pair, which a name can hold.
-        index = _Index.model_validate(json.loads(path.read_bytes()))
+        index = _Index.model_validate(parse_json(path.read_bytes()))
     except ValueError as error:
         raise RunError(f"{path}: not what a report has; make the report again") from error
     shelf = {}

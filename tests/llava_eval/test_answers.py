@@ -118,6 +118,8 @@ def test_text_wins_over_a_prediction(tmp_path):
         ("[1]", ":2: expected an answer record, got [1]"),
         ('{"question_id": 1}', ":2: no text"),
         ("{}", ":2: no question_id and no text"),
+        ("[" * 100_000, ":2: not JSON: nested too deeply at character 0"),
+        (f'{json.dumps(record(1))}{{"x": {"[" * 100_000}', ":2: not JSON: nested too deeply at"),
         ('{"question_id": 1, "text": 3}', ":2: text: expected a string, got 3"),
         (
             '{"question_id": true, "text": ""}',

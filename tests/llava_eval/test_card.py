@@ -74,6 +74,13 @@ def test_tasks_of_several_commands_have_each_its_own_data():
     assert card({"settings": latest, "tasks": alike}).facts == (("Data", "a"),)
 
 
+def test_values_that_are_lists_are_told_as_any_others():
+    tasks = {name: {"data": [name], "command": [name]} for name in ("gqa", "pope")}
+    made = card({"settings": {"data": None}, "command": ["run"], "tasks": tasks})
+    assert made.facts == (("Data", "gqa: ['gqa'], pope: ['pope']"),)
+    assert made.commands == ("['gqa']", "['pope']", "['run']")
+
+
 @pytest.mark.parametrize("manifest", [{}, {"settings": "odd", "model": [1], "packages": None}])
 def test_what_a_manifest_does_not_tell_is_left_out(manifest):
     assert card(manifest) == Card(facts=(), commands=())

@@ -114,6 +114,21 @@ def test_a_broken_score_is_named_by_its_line(tmp_path):
         read_scores(tmp_path / "scores.jsonl")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN"])
+def test_a_score_that_is_no_number_is_named(tmp_path, value):
+    write_samples(tmp_path, [score("1", 1.0), score("2", value)])
+    with pytest.raises(RunError, match=r"scores.jsonl:2: metrics.*: Input should be a finite num"):
+        read_scores(tmp_path / "scores.jsonl")
+
+
+def test_a_score_of_another_metric_than_the_others_is_named(tmp_path):
+    write_samples(tmp_path, [score("1", 1.0), score("2", 1.0, metrics={"f1": 1.0})])
+    with pytest.raises(
+        RunError, match=r"scores.jsonl:2: metrics \['f1'\], expected \['accuracy'\] as in line 1"
+    ):
+        read_scores(tmp_path / "scores.jsonl")
+
+
 def test_half_a_surrogate_pair_can_be_read(tmp_path):
     write_samples(tmp_path, [score("1", 0.0, extracted="\ud83d")])
     assert read_scores(tmp_path / "scores.jsonl")[0].extracted == "\ud83d"
@@ -165,7 +180,15 @@ def test_without_times_there_is_no_duration_and_half_a_line_is_dropped(tmp_path)
     assert read_timing(path) == (10, 0)
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"metadata": {"timing": {"finished_s": "x"}}}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"metadata": {"timing": {"finished_s": "x"}}}',
+        '{"metadata": {"timing": {"finished_s": Infinity, "elapsed_s": 1}}}',
+    ],
+)
 def test_a_line_that_tells_no_time_is_named(tmp_path, line):
     path = tmp_path / "timing.jsonl"
     path.write_text(f"{line}\n")

@@ -116,6 +116,11 @@ def test_a_broken_file_is_refused():
         read_fields("a: [")
 
 
+def test_a_file_that_is_nested_too_deeply_is_refused():
+    with pytest.raises(ValueError, match="not YAML: maximum recursion depth exceeded"):
+        read_fields("[" * 10_000)
+
+
 @pytest.mark.parametrize("text", [f"{TASK}\nmetric: vqa\n", "a: {b: 1, c: 2, b: 3}"])
 def test_a_key_that_stands_twice_is_refused(text):
     """The last one would win, whatever the task says above."""

@@ -48,6 +48,10 @@ def append(store: TaskStore, *responses: Response) -> None:
             add(response)
 
 
+def changed(**fields: Any) -> bytes:
+    return json.dumps(json.loads(response_line(respond("2"))) | fields).encode()
+
+
 def part_of(folder: Path, name: str = "responses") -> Path:
     """The only part that is there."""
     (part,) = folder.glob(f"{name}.part-*.jsonl")
@@ -129,6 +133,10 @@ def test_a_last_line_that_only_lacks_its_newline_is_kept(tmp_path: Path) -> None
         (b"\xff\xfe", "not JSON"),
         (b"[1]", "expected an object, got list"),
         (b'{"sample_id": "2", "question_id": 2}', "no prompt, text, answer_id, model_id, metadata"),
+        (changed(sample_id={}), "sample_id: expected a string, got {}"),
+        (changed(question_id=1.5), "question_id: expected an integer or a string, got 1.5"),
+        (changed(text=None), "text: expected a string, got null"),
+        (changed(metadata="x"), 'metadata: expected an object, got "x"'),
     ],
 )
 def test_a_broken_line_in_the_middle_is_named(tmp_path: Path, line: bytes, fault: str) -> None:

@@ -184,6 +184,7 @@ def test_the_documented_policy_is_one(small, tmp_path):
         ("strict: true", "strict needs max_drop above 0"),
         ("- 1", "the whole: "),
         ("{", "not YAML"),
+        ("[" * 10_000, "not YAML: maximum recursion depth"),
     ],
 )
 def test_a_faulty_policy_is_refused(small, tmp_path, capsys, text, message):

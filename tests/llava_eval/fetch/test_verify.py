@@ -131,6 +131,13 @@ def test_pictures_are_looked_for_by_name(check, tmp_path):
     assert finding.text == "22 of 24 pictures; the first that is missing is 007.jpg"
 
 
+def test_a_name_that_no_file_can_have_is_missing(check, tmp_path):
+    folder = tmp_path / "llava-bench-in-the-wild"
+    write_records(folder / "questions.jsonl", [{"image": f"{'x' * 300}.jpg"}])
+    (folder / "images").mkdir()
+    assert check("llava_bench_wild")["llava-bench-in-the-wild/images"].state is State.MISSING
+
+
 @pytest.mark.parametrize(
     ("task", "there", "path", "advice"),
     [

@@ -133,9 +133,19 @@ def test_a_picture_that_nothing_is_said_of_is_named(tmp_path):
         open_with_context(tmp_path, {"image": "b.jpg", "caption": "B."})
 
 
-def test_a_context_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"c.jsonl: expected a picture a line"):
-        open_with_context(tmp_path, {"image": "a.jpg", "text": "A."})
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"text": "A."},
+        {"caption": [["A."]]},
+        {"captions": "A."},
+        {"captions": ["A."], "instances": [{"category": "dog"}]},
+        {"captions": ["A."], "instances": {"bbox": []}},
+    ],
+)
+def test_a_context_of_another_kind_is_refused(words, tmp_path):
+    with pytest.raises(DataError, match=r"c.jsonl: expected a picture a line.*; a.jpg has neither"):
+        open_with_context(tmp_path, {"image": "a.jpg", **words})
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_blank_lines_and_windows_line_ends_are_no_records(tmp_path):
         (b"{", "2: not JSON: Expecting property name enclosed in double quotes at character 1"),
         (b'{"id": "\xff"}', "2: not UTF-8: invalid start byte at byte 8"),
         (b"[1]", "2: expected a record, got [1]"),
+        (b"[" * 100_000, "2: not JSON: nested too deeply at character 0"),
         (b"{}", "2: no id and no text"),
         (b'{"id": 1}', "2: no text"),
         (b'{"id": 1.5, "text": ""}', "2: id: expected an integer or a string, got 1.5"),

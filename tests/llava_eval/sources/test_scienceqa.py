@@ -117,9 +117,15 @@ def test_groups_that_the_problems_do_not_tell_are_absent(own_mini):
         (PROBLEMS, {"4": {}}, "problem 4: no question and no choices and no answer"),
         (PROBLEMS, {"4": {**TOY, "answer": 2}}, "problem 4: 2 choices, answer 2"),
         (PROBLEMS, {"4": {**TOY, "grade": 5}}, "problem 4: grade: expected a string, got 5"),
+        (PROBLEMS, {"4": {**TOY, "image": True}}, "problem 4: image: expected a string, got true"),
         (SPLITS, {}, "no test"),
         (LAYOUT.questions, {}, "expected a list of questions"),
         (LAYOUT.questions, [{"id": "4"}], "[0]: no conversations"),
+        (
+            LAYOUT.questions,
+            [{"id": "4", "conversations": [{"value": "?"}], "image": ["4.png"]}],
+            '[0]: image: expected a string, got ["4.png"]',
+        ),
         (
             LAYOUT.questions,
             [{"id": "4", "conversations": []}],
