@@ -46,13 +46,16 @@ _VALUES = {
 }
 # Values that hold a number, by the name that errors give them.
 _NUMBERED = {_MLP: r"mlp[1-9]\d*x_gelu", _ANYRES_MAX: r"anyres_max_[1-9]\d*"}
-# Fields whose types no class of transformers looks at; each may be null.
+# Fields whose types no class of transformers looks at, or later than they are used; each may be
+# null.
 _TYPES = {
     "architectures": (list, "a list"),
     "conversation": (str, "the name of a template"),
     "mm_hidden_size": (int, "an integer"),
     "mm_vision_select_layer": (int, "an integer"),
+    "rope_scaling": (dict, "an object"),
     "tokenizer_model_max_length": (int, "an integer"),
+    "vocab_size": (int, "an integer"),
 }
 # The layer of a config that names none.
 _SELECT_LAYER = -2
@@ -135,9 +138,10 @@ class LlavaConfig:
         ):
             if fault := fault_of(field, value):
                 raise ConfigError(f"{field} {fault}")
-        if self.max_length is not None and self.max_length < 1:
+        length = self.max_length
+        if length is not None and (type(length) is not int or length < 1):
             raise ConfigError(
-                f"tokenizer_model_max_length is {self.max_length}, expected a number of tokens"
+                f"tokenizer_model_max_length is {length!r}, expected a number of tokens"
             )
         if self.uses_tiles and not self.grid_pinpoints:
             raise ConfigError("image_aspect_ratio is anyres, but image_grid_pinpoints is missing")
@@ -268,7 +272,7 @@ def _check_types(fields: Mapping[str, Any], *, path: Path) -> None:
 
 
 def _backbone(fields: Mapping[str, Any], *, path: Path) -> str:
-    names = fields.get("architectures") or []
+    names = list(map(str, fields.get("architectures") or []))
     for name in names:
         if name in BACKBONES:
             return BACKBONES[name]
@@ -280,8 +284,8 @@ def _backbone(fields: Mapping[str, Any], *, path: Path) -> str:
         "llava_qwen": "qwen2",
         "llava_mpt": "mpt",
     }
-    if not names and fields.get("model_type") in by_type:
-        return by_type[fields["model_type"]]
+    if not names and (kind := str(fields.get("model_type"))) in by_type:
+        return by_type[kind]
     raise ConfigError(
         f"{path}: architecture {names or fields.get('model_type')} is not supported; "
         f"known are {', '.join(BACKBONES)}"

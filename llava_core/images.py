@@ -152,6 +152,25 @@ def load_processor(folder: Path, *, side: int | None = None) -> Any:
         raise CheckpointError(f"{path} describes no {name} image processor: {error}") from error
 
 
+def try_processor(processor: Any) -> Size:
+    """Prepares a picture; how large it becomes.
+
+    Raises:
+        ValueError: its pixels are no numbers. A setting of a wrong type is whatever error
+            transformers, NumPy or Pillow have for it.
+    """
+    tried = expand_to_square(Image.new("RGB", (2, 1)), mean_color(processor.image_mean))
+    try:
+        with np.errstate(all="ignore"):
+            pixels = preprocess(tried, processor=processor, aspect_ratio=None, pinpoints=())
+    except Image.DecompressionBombError as error:
+        raise ValueError(error) from error
+    if not np.isfinite(pixels).all():
+        raise ValueError("its pixels would be no numbers")
+    height, width = pixels.shape[2:]
+    return Size(width, height)
+
+
 def read_processor(folder: Path) -> tuple[Path, dict[str, Any]]:
     """Reads the description of an image processor: the file, and its fields.
 

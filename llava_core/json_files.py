@@ -8,6 +8,20 @@ from typing import Any
 from llava_core.errors import CheckpointError
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value that a text holds.
+
+    Raises:
+        json.JSONDecodeError: it is not JSON, or nested deeper than Python follows.
+        UnicodeDecodeError: bytes that are not in the encoding that they begin with.
+        ValueError: a number of more digits than Python converts.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise json.JSONDecodeError("nested too deeply", "", 0) from error
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Reads a file that holds one JSON object.
 
@@ -15,10 +29,10 @@ def read_object(path: Path) -> dict[str, Any]:
         CheckpointError: it is missing, cannot be read, is not JSON or holds something else.
     """
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path} holds a {type(fields).__name__}, expected an object")

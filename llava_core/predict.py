@@ -9,7 +9,7 @@ once, groups requests that share a beginning, and answers groups of like length 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,24 @@ from llava_core.checkpoint.generation import end_ids, end_strings
 from llava_core.checkpoint.load import load_model
 from llava_core.checkpoint.open import open_checkpoint
 from llava_core.checkpoint.placement import Placement, choose_placement
+from llava_core.checkpoint.processor import open_processor
 from llava_core.checkpoint.template import choose_template
-from llava_core.conversation import Message, Template, assistant_spans, place_image_mark, render
 from llava_core.errors import DataError
-from llava_core.generate.encoder import PictureEncoder, PictureKey, pictures_of, remembering
+from llava_core.generate.encoder import PictureEncoder, pictures_of, remembering
 from llava_core.generate.engine import Engine, Finished
 from llava_core.generate.features import FeatureCache
 from llava_core.generate.pipeline import Pipeline
 from llava_core.generate.plan import Encoded, Numbered, next_portion, spliced_length
+from llava_core.generate.prompts import PromptReader
 from llava_core.generate.request import Request, Response
 from llava_core.generate.schedule import Schedule, default_batch_tokens, tokens_in_memory
 from llava_core.generate.session import Session
 from llava_core.generate.stopwatch import Stopwatch
-from llava_core.images import load_processor
 from llava_core.model.llava import LlavaModel, Output, Picture
 from llava_core.model.transfer import work_check
 from llava_core.stream import HasLeft, Partial, Stream, certain, cut_at, partial_of
 from llava_core.templates import get_template
-from llava_core.tokens import IMAGE_MARK, IMAGE_TOKEN_ID, decode, load_tokenizer, tokenize_prompt
+from llava_core.tokens import decode, load_tokenizer
 
 OnError = Callable[[str | int, DataError], None]
 """Takes the id of a request that cannot be answered, and why."""
@@ -90,9 +90,14 @@ class Llava:
         self.config = model.config
         self.tokenizer = tokenizer
         self.identity = identity
-        self._template: Template = get_template(identity.conversation)
-        self._chat_template: Template = get_template(identity.chat_conversation)
-        self._ends = end_strings(self._template, tokenizer)
+        template = get_template(identity.conversation)
+        self._prompts = PromptReader(
+            tokenizer,
+            model.config,
+            template=template,
+            ends=end_strings(template, tokenizer),
+            demo_template=get_template(identity.chat_conversation),
+        )
         self._engine = Engine(model, eos_ids=eos_ids, decode=self._decode)
         self._stopwatch = Stopwatch()
         self._encoder = PictureEncoder(model, processor, self._stopwatch)
@@ -228,7 +233,7 @@ class Llava:
     @torch.inference_mode()
     def logits(self, request: Request) -> Tensor:
         """Logits at every position of the spliced prompt, float32[T, V]; for checks of parity."""
-        encoded = self._encode(request, 0, key=self._encoder.key)
+        encoded = self._prompts.encode(request, "", key=self._encoder.key)
         pictures = [self.picture(image, pad=request.pad) for image in request.images]
         output: Output = self.model([torch.tensor(encoded.ids)], pictures)
         return output.logits[0].float().cpu()
@@ -243,10 +248,7 @@ class Llava:
 
     def render(self, request: Request) -> str:
         """The prompt as the model reads it, with an `<image>` mark for each picture."""
-        if request.prompt is not None:
-            return request.prompt
-        turns = self._turns(request.messages or (), len(request.images))
-        return render(self._template_of(request), turns)
+        return self._prompts.render(request)
 
     def picture(self, image: Image.Image, *, pad: bool = True) -> Picture:
         """Prepares a picture for the tower, as this checkpoint wants it.
@@ -267,73 +269,6 @@ class Llava:
         """
         self._encoder.keep_in(folder, max_bytes=max_bytes)
 
-    def _template_of(self, request: Request) -> Template:
-        return self._chat_template if request.as_demo else self._template
-
-    def _turns(self, messages: Sequence[Mapping[str, str]], num_images: int) -> list[Message]:
-        start_end = self.config.use_im_start_end
-        marked = any(IMAGE_MARK in message["content"] for message in messages)
-        count = 0 if marked else num_images
-        turns = []
-        for message in messages:
-            text = message["content"]
-            if message["role"] == "user":
-                text = place_image_mark(text, start_end=start_end, count=count)
-                count = 0
-            turns.append(Message(role=message["role"], text=text))
-        if turns and turns[-1].role == "user":
-            turns.append(Message(role="assistant", text=None))
-        return turns
-
-    def _ending(self, request: Request) -> Request:
-        """A request that ends with its template, also where that takes a stop string."""
-        ends = () if request.messages is None else self._ends
-        return replace(request, stop=(*request.stop, *ends)) if ends else request
-
-    def _encode(self, request: Request, index: int, *, key: PictureKey) -> Encoded:
-        ids = tuple(tokenize_prompt(self.render(request), self.tokenizer))
-        if not ids:
-            raise DataError("the prompt is empty, and this tokenizer puts nothing in front of it")
-        wanted = ids.count(IMAGE_TOKEN_ID)
-        if wanted != len(request.images):
-            raise DataError(
-                f"the prompt has {wanted} {IMAGE_MARK} marks, "
-                f"{len(request.images)} pictures were given"
-            )
-        return Encoded(
-            request=self._ending(request),
-            id=_name(request, index),
-            ids=ids,
-            pictures=tuple(key(image, pad=request.pad) for image in request.images),
-            options=tuple(self._option_ids(request, option, ids) for option in request.options),
-        )
-
-    def _option_ids(self, request: Request, option: str, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """The tokens that an option adds to those of its prompt."""
-        text = self._with_answer(request, option)
-        whole = tuple(tokenize_prompt(text, self.tokenizer))
-        if len(whole) <= len(ids) or whole[: len(ids)] != ids:
-            raise DataError(
-                f"the option {option!r} adds no tokens of its own to the prompt, which ends in "
-                f"{self.render(request)[-20:]!r}"
-            )
-        added = whole[len(ids) :]
-        if IMAGE_TOKEN_ID in added:
-            raise DataError(f"the option {option!r} holds {IMAGE_MARK}, which stands for a picture")
-        return added
-
-    def _with_answer(self, request: Request, answer: str) -> str:
-        """The prompt and behind it an answer, without the mark that ends it."""
-        if request.prompt is not None:
-            return request.prompt + answer
-        *turns, last = self._turns(request.messages or (), len(request.images))
-        if last.text:
-            raise DataError("the last message is the assistant's; options answer a user's")
-        turns.append(Message(role="assistant", text=answer))
-        template = self._template_of(request)
-        start, _ = assistant_spans(template, turns)[-1]
-        return render(template, turns)[:start] + answer
-
     def _schedule(self, batch_tokens: int | None) -> Schedule:
         placement = self.identity.placement
         limit = batch_tokens or default_batch_tokens(
@@ -348,7 +283,7 @@ class Llava:
         key = remembering(self._encoder.key)
         for index, request in next_portion(numbered, batch_tokens=batch_tokens):
             try:
-                window.append(self._encode(request, index, key=key))
+                window.append(self._prompts.encode(request, _name(request, index), key=key))
             except DataError as error:
                 window.append((_name(request, index), error))
         shown = pictures_of(item for item in window if isinstance(item, Encoded))
@@ -468,7 +403,7 @@ def load(  # noqa: PLR0913 - the settings of a model are flat on purpose
     llava = Llava(
         load_model(parts, placement, packed=True),
         tokenizer=tokenizer,
-        processor=load_processor(parts.processor, side=max(parts.config.s2_scales, default=None)),
+        processor=open_processor(parts),
         identity=Identity(
             model_id=parts.model_id,
             fingerprint=fingerprint(parts),

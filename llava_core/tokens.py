@@ -34,6 +34,8 @@ SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 SETTINGS_FILE = "tokenizer_config.json"
 SENTENCEPIECE_FILE = "tokenizer.model"
 SERIALIZED_FILE = "tokenizer.json"
+# By which transformers reports settings that it cannot take.
+_REFUSALS = (AttributeError, TypeError, ValueError)
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 # Where processors of transformers 4 keep the chat template; later ones' is the tokenizer's too.
 _CHAT_TEMPLATE = "chat_template.json"
@@ -132,11 +134,17 @@ def load_tokenizer(folder: Path) -> Any:
             tokenizer = _load_sentencepiece(folder, settings)
         else:
             tokenizer = _load_serialized(folder, settings, serialized)
-    # By these transformers reports settings that it cannot take.
-    except (AttributeError, TypeError, ValueError) as error:
+    except Exception as error:
+        # The library below transformers has no narrower type for files that it cannot take.
+        if type(error) is not Exception and not isinstance(error, _REFUSALS):
+            raise
         raise CheckpointError(
             f"the tokenizer in {folder} cannot be loaded: {one_line(error)}"
         ) from error
+    if not isinstance(length := tokenizer.model_max_length, int | float):
+        raise CheckpointError(
+            f"model_max_length is {length!r} in {folder / SETTINGS_FILE}, expected a number"
+        )
     if tokenizer.chat_template is None and (folder / _CHAT_TEMPLATE).is_file():
         tokenizer.chat_template = read_object(folder / _CHAT_TEMPLATE).get("chat_template")
     return tokenizer

@@ -25,7 +25,9 @@ LLAVA_CORE = {
     "checkpoint/files": "json_files errors",
     "checkpoint/shards": "checkpoint/files json_files errors",
     "checkpoint/parts": "config",
-    "checkpoint/tower": "checkpoint/keys config json_files errors",
+    "checkpoint/refused": "errors",
+    "checkpoint/processor": "checkpoint/parts checkpoint/refused images errors",
+    "checkpoint/tower": "checkpoint/keys checkpoint/refused config json_files errors",
     "checkpoint/original": "checkpoint/hub checkpoint/keys checkpoint/files checkpoint/parts "
     "checkpoint/tower config errors",
     "checkpoint/lazy": "",
@@ -38,9 +40,9 @@ LLAVA_CORE = {
     "checkpoint/destination": "checkpoint/hub errors",
     "checkpoint/hugging_face_keys": "checkpoint/keys",
     "checkpoint/hugging_face": "checkpoint/files checkpoint/hugging_face_keys checkpoint/keys "
-    "checkpoint/parts checkpoint/tower images config json_files errors",
+    "checkpoint/refused checkpoint/parts checkpoint/tower images config json_files errors",
     "checkpoint/chat_template": "conversation errors",
-    "checkpoint/generation": "checkpoint/parts conversation json_files",
+    "checkpoint/generation": "checkpoint/parts conversation json_files errors",
     "checkpoint/tokenizer_files": "conversation json_files tokens errors",
     "checkpoint/layouts": "checkpoint/hugging_face checkpoint/parts checkpoint/tower config "
     "conversation images errors",
@@ -58,7 +60,8 @@ LLAVA_CORE = {
     "checkpoint/template": "templates config errors",
     "checkpoint/extra_tokens": "config errors",
     "checkpoint/load": "checkpoint/keys checkpoint/lazy checkpoint/parts checkpoint/placement "
-    "checkpoint/spread model/compiled model/llava model/mpt model/packed memory errors",
+    "checkpoint/refused checkpoint/spread model/compiled model/llava model/mpt model/packed "
+    "memory errors",
     "model/compiled": "errors",
     "model/packed": "",
     "model/together": "",
@@ -71,6 +74,8 @@ LLAVA_CORE = {
     "generate/stopwatch images memory model/llava model/transfer threads errors",
     "generate/sampling": "generate/request",
     "generate/plan": "generate/request tokens",
+    "generate/prompts": "generate/encoder generate/plan generate/request config conversation "
+    "tokens errors",
     "generate/options": "generate/plan",
     "generate/beams": "generate/request model/transfer",
     "generate/cache": "model/transfer",
@@ -91,11 +96,11 @@ LLAVA_CORE = {
     "generate/shelf": "generate/cache",
     "stream": "generate/engine generate/plan generate/request generate/session errors",
     "predict": "generate/encoder generate/engine generate/pipeline generate/plan "
-    "generate/request stream generate/features generate/schedule generate/session "
-    "generate/stopwatch checkpoint/generation checkpoint/load "
-    "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/template "
-    "checkpoint/extra_tokens checkpoint/fingerprint model/llava model/transfer "
-    "conversation templates images tokens config json_files errors",
+    "generate/prompts generate/request stream generate/features generate/schedule "
+    "generate/session generate/stopwatch checkpoint/generation checkpoint/load "
+    "checkpoint/open checkpoint/parts checkpoint/placement checkpoint/processor "
+    "checkpoint/template checkpoint/extra_tokens checkpoint/fingerprint model/llava "
+    "model/transfer templates tokens config json_files errors",
     "tiny/__main__": "checkpoint/hub checkpoint/open checkpoint/save command images json_files "
     "threads tokens tiny/language tiny/samples tiny/tower tiny/vocabulary errors",
     "tiny/conversations": "conversation tiny/drawings tiny/questions",
@@ -159,9 +164,10 @@ LLAVA_CORE = {
     "train/launch": "",
     "train/loss": "images model/llava tokens train/rows",
     "train/recipe": "config errors templates",
-    "train/run": "checkpoint/extra_tokens checkpoint/parts data/collate data/dataset "
-    "data/records errors images model/llava templates tokens train/checkpoints train/engine "
-    "train/launch train/loss train/recipe train/stages train/start train/trainer train/watch",
+    "train/run": "checkpoint/extra_tokens checkpoint/parts checkpoint/processor data/collate "
+    "data/dataset data/records errors images model/llava templates tokens "
+    "train/checkpoints train/engine train/launch train/loss train/recipe train/stages "
+    "train/start train/trainer train/watch",
     "train/rows": "model/llava tokens",
     "train/stages": "checkpoint/keys checkpoint/load checkpoint/parts checkpoint/placement "
     "errors model/llava train/recipe",

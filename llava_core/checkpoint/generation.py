@@ -5,6 +5,7 @@ from typing import Any
 
 from llava_core.checkpoint.parts import Parts
 from llava_core.conversation import Template
+from llava_core.errors import CheckpointError
 from llava_core.json_files import read_object
 
 FILE = "generation_config.json"
@@ -19,13 +20,18 @@ def end_ids(parts: Parts, tokenizer: Any, template: Template) -> frozenset[int]:
     A template's end mark is one too where it is a special token: Llama 3's config may name another.
 
     Raises:
-        CheckpointError: the generation config is not JSON.
+        CheckpointError: the generation config is not JSON, or they are no ids.
     """
     places = (_read(parts).get("eos_token_id"), parts.config.text.get("eos_token_id"))
     # A config may say null, and 0 is an id: that of MPT's <|endoftext|>.
-    ids = next((ids for ids in places if ids is not None), tokenizer.eos_token_id)
+    given = next((ids for ids in places if ids is not None), tokenizer.eos_token_id)
+    ids = given if isinstance(given, list) else [given]
+    if not all(isinstance(each, int | None) for each in ids):
+        raise CheckpointError(
+            f"eos_token_id is {given!r} in {parts.tokenizer}, expected the id of a token or a list"
+        )
     end = tokenizer.get_added_vocab().get(template.end.strip())
-    return frozenset(ids if isinstance(ids, list) else [ids]) | ({end} - {None})
+    return frozenset([*ids, end]) - {None}
 
 
 def end_strings(template: Template, tokenizer: Any) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Finds the folder behind a path or a Hugging Face Hub id, downloading what is not there yet."""
 
 import re
+from os.path import isdir
 from pathlib import Path
 
 from llava_core.errors import CheckpointError, ConfigError, first_line
@@ -28,9 +29,9 @@ def resolve_checkpoint(name: str, *, revision: str | None = None) -> Path:
         ConfigError: a revision of what is not on the Hub.
     """
     path = expanded(name)
-    if (path.is_dir() or name == TINY) and revision is not None:
+    if (isdir(path) or name == TINY) and revision is not None:
         raise ConfigError(f"{name} is no Hub id; the revision {revision} has no effect on it")
-    if path.is_dir():
+    if isdir(path):
         return path
     if name == TINY:
         return bundled_tiny()
@@ -74,7 +75,7 @@ def local_tower(name: str, *, checkpoint: Path) -> Path | None:
         CheckpointError: the name begins with the home folder of nobody.
     """
     places = (checkpoint / name, expanded(name), _beside(checkpoint, name))
-    return next((path for path in places if path.is_dir()), None)
+    return next(filter(isdir, places), None)
 
 
 def expanded(name: str | Path) -> Path:

@@ -20,16 +20,16 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from llava_core.checkpoint.files import read_tensors, weight_files
 from llava_core.checkpoint.hugging_face_keys import from_hugging_face, to_hugging_face
 from llava_core.checkpoint.keys import HEAD
 from llava_core.checkpoint.parts import Parts
+from llava_core.checkpoint.refused import refusing
 from llava_core.checkpoint.tower import is_used, published_tower, shorten
 from llava_core.config import SIGLIP, LlavaConfig, has_class_token
-from llava_core.errors import CheckpointError, ConfigError, one_line
+from llava_core.errors import ConfigError
 from llava_core.images import read_processor
 from llava_core.json_files import read_object
 
@@ -135,10 +135,8 @@ def _parse(fields: Mapping[str, Any], *, path: Path) -> Any:
         if found not in known:
             expected = ", ".join(known)
             raise ConfigError(f"{path}: {name} is of model_type {found!r}, expected {expected}")
-    try:
+    with refusing(f"{path} is no {kind} config"):
         theirs = CONFIG_MAPPING[kind].from_dict(dict(fields))
-    except (StrictDataclassError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no {kind} config: {one_line(error)}") from error
     for name, value, supported in (
         ("projector_hidden_act", theirs.projector_hidden_act, "gelu"),
         ("multimodal_projector_bias", theirs.multimodal_projector_bias, True),

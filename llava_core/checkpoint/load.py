@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,
@@ -29,8 +28,9 @@ from llava_core.checkpoint.keys import HEAD, LANGUAGE, TOWER, to_original
 from llava_core.checkpoint.lazy import outline
 from llava_core.checkpoint.parts import Parts
 from llava_core.checkpoint.placement import TENSOR, Placement
+from llava_core.checkpoint.refused import check_sizes, refusing
 from llava_core.checkpoint.spread import spread
-from llava_core.errors import CheckpointError, one_line
+from llava_core.errors import CheckpointError
 from llava_core.memory import free_on, in_gib, is_out_of_memory, keep_freed_memory
 from llava_core.model.compiled import compile_layers
 from llava_core.model.llava import LlavaModel
@@ -152,12 +152,11 @@ def build_skeleton(parts: Parts) -> LlavaModel:
         CheckpointError: weights missing, unexpected or mis-shaped, each named, or a field of the
             language model has a value that its class refuses.
     """
-    text_config = _text_config(parts)
     with torch.device("meta"):
         skeleton = LlavaModel(
             parts.config,
-            clip=AutoModel.from_config(parts.tower_config),
-            language_model=_language_skeleton(text_config),
+            clip=_tower_skeleton(parts),
+            language_model=_language_skeleton(parts),
         )
     _compare(skeleton, parts)
     return skeleton
@@ -165,19 +164,25 @@ def build_skeleton(parts: Parts) -> LlavaModel:
 
 def _text_config(parts: Parts) -> Any:
     kind = parts.config.backbone
-    try:
+    with refusing(f"the config.json of {parts.name} is no {kind}'s"):
         return CONFIG_MAPPING[kind](**parts.config.text)
-    # Of its scaling of positions it reports a missing field by the first.
-    except (KeyError, StrictDataclassError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"the config.json of {parts.name} is no {kind}'s: {one_line(error)}"
-        ) from error
 
 
-def _language_skeleton(config: Any) -> Any:
-    if config.model_type == "mpt":
-        return PlacedMpt(config)
-    return AutoModelForCausalLM.from_config(config)
+def _language_skeleton(parts: Parts) -> Any:
+    config = _text_config(parts)
+    what = f"the config.json of {parts.name} makes no {config.model_type}"
+    check_sizes(config, what)
+    with refusing(what):
+        if config.model_type == "mpt":
+            return PlacedMpt(config)
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _tower_skeleton(parts: Parts) -> Any:
+    what = f"the config of the vision tower of {parts.name} makes no tower"
+    check_sizes(parts.tower_config, what)
+    with refusing(what):
+        return AutoModel.from_config(parts.tower_config)
 
 
 def _quantization(placement: Placement) -> BitsAndBytesConfig | None:

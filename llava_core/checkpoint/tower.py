@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
 from llava_core.checkpoint.keys import TOWER, from_clip
+from llava_core.checkpoint.refused import refusing
 from llava_core.config import CLIP, SIGLIP
-from llava_core.errors import CheckpointError, one_line
+from llava_core.errors import CheckpointError
 from llava_core.json_files import read_object
 
 # Shapes as `published_tower` has them; of a SigLIP, as LLaVA uses it.
@@ -38,14 +38,12 @@ def read_tower_config(folder: Path) -> Any:
     path = folder / "config.json"
     kind = read_object(path).get("model_type")
     # A repository of the whole model nests the vision half; these classes pick it out.
-    try:
+    with refusing(f"{path} is no {kind} config"):
         if kind in CLIP:
             return CLIPVisionConfig.from_pretrained(folder)
         if kind in SIGLIP:
             config = SiglipVisionConfig.from_pretrained(folder)
             return shorten(config, config.num_hidden_layers - 1)
-    except (StrictDataclassError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no {kind} config: {one_line(error)}") from error
     raise CheckpointError(
         f"{path} describes a {kind}, expected a vision tower: {', '.join(CLIP + SIGLIP)}"
     )

@@ -35,7 +35,7 @@ _BY_EPOCHS = -1
 # As many as numpy takes.
 _SEEDS = 2**32
 # A date that there is not is a ValueError, as bytes that are no UTF-8 are.
-_NO_YAML = (yaml.YAMLError, ValueError)
+_NO_YAML = (RecursionError, yaml.YAMLError, ValueError)
 _PATHS = ("output", "data", "validation_data", "image_folder", "projector")
 _ENGINES = ("none", "zero2", "zero3", "zero3_offload", "fsdp")
 
@@ -391,7 +391,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
 def _find(recipe: str | Path) -> Path:
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ConfigError(f"there is no recipe file {path}")
         return path
     if str(recipe) not in recipe_names():
@@ -430,7 +430,9 @@ def _read(stage: str, path: Path, *, is_included: bool = False) -> _File:
         if not isinstance(other, str):
             raise ConfigError(f"{path} includes {other}, expected the name of one recipe")
         beside = path.parent / f"{other}.yaml"
-        included = _read(stage, beside if beside.is_file() else _find(other), is_included=True)
+        included = _read(
+            stage, beside if os.path.isfile(beside) else _find(other), is_included=True
+        )
     settings = {**included.settings, **content, **parts.get(stage, {})}
     return _File(included.stages | set(parts), settings)
 

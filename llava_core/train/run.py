@@ -16,11 +16,11 @@ from transformers.utils import is_torch_tf32_available
 
 from llava_core.checkpoint.extra_tokens import add_extra_tokens
 from llava_core.checkpoint.parts import Parts
+from llava_core.checkpoint.processor import open_processor
 from llava_core.data.collate import Collator
 from llava_core.data.dataset import PictureReader, TrainingData
 from llava_core.data.records import Records
 from llava_core.errors import ConfigError
-from llava_core.images import load_processor
 from llava_core.model.llava import LlavaModel
 from llava_core.templates import get_template
 from llava_core.tokens import load_tokenizer
@@ -230,7 +230,7 @@ def _reader(parts: Parts, recipe: Recipe) -> PictureReader:
     return PictureReader(
         config=parts.config,
         tower_config=parts.tower_config,
-        processor=load_processor(parts.processor, side=max(parts.config.s2_scales, default=None)),
+        processor=open_processor(parts),
         folder=Path(folder),
     )
 

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 from llava_core.errors import CheckpointError, ConfigError
-from llava_core.json_files import read_object
+from llava_core.json_files import parse_json, read_object
 from llava_core.train.checkpoints import writing
 from llava_core.train.launch import is_first_process
 from llava_core.train.recipe import Recipe
@@ -175,7 +175,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 def _parse_line(line: bytes, where: str) -> dict[str, Any]:
     try:
-        fields = json.loads(line)
+        fields = parse_json(line)
     except ValueError as error:
         raise CheckpointError(f"{where} is not JSON; mend it, or move the file away") from error
     if not isinstance(fields, dict) or "step" not in fields:

@@ -175,6 +175,10 @@ def test_a_missing_patch_token_field_means_yes(tmp_path):
         ({"mm_vision_select_layer": 1.5}, ConfigError, "mm_vision_select_layer is 1.5, expected"),
         ({"tokenizer_model_max_length": "2048"}, ConfigError, "is '2048', expected an integer"),
         ({"tokenizer_model_max_length": -1}, ConfigError, "is -1, expected a number of tokens"),
+        ({"rope_scaling": "linear"}, ConfigError, "rope_scaling is 'linear', expected an object"),
+        ({"vocab_size": [32000]}, ConfigError, r"vocab_size is \[32000\], expected an integer"),
+        ({"architectures": [{}]}, ConfigError, r"architecture \['{}'\] is not supported"),
+        ({"architectures": [], "model_type": []}, ConfigError, r"architecture \[\] is not"),
         ({"mm_vision_tower": None}, CheckpointError, "names no mm_vision_tower"),
         (
             {"hidden_size": None, "mm_hidden_size": None},
@@ -191,7 +195,12 @@ def test_what_cannot_be_a_checkpoint_is_refused(tmp_path, changes, error, messag
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "it has no config.json"), ("{", "is not JSON"), ("[]", "holds a list")],
+    [
+        (None, "it has no config.json"),
+        ("{", "is not JSON"),
+        ("[]", "holds a list"),
+        ("[" * 100_000, "is not JSON: nested too deeply"),
+    ],
 )
 def test_a_folder_without_a_readable_config_is_no_checkpoint(tmp_path, text, message):
     if text is not None:

@@ -16,7 +16,7 @@ import llava_core
 from llava_core import Request, predict
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.errors import CheckpointError, ConfigError, DataError
-from llava_core.generate import plan
+from llava_core.generate import plan, prompts
 from llava_core.stream import Partial
 from llava_core.templates import get_template
 from tests.llava_core.toy import toy_image
@@ -41,7 +41,7 @@ def test_chat_answers_one_question(tiny):
 
 
 def test_an_empty_prompt_is_refused_where_nothing_stands_in_front_of_it(tiny, monkeypatch):
-    monkeypatch.setattr(predict, "tokenize_prompt", lambda *_: [])
+    monkeypatch.setattr(prompts, "tokenize_prompt", lambda *_: [])
     with pytest.raises(DataError, match="the prompt is empty"):
         list(tiny.generate([Request(prompt="")]))
 
@@ -146,7 +146,7 @@ def test_a_finished_prompt_does_not_end_there(spelling):
 def test_a_chat_ends_at_an_end_mark_that_is_no_token(tiny, monkeypatch):
     asked = toy_image(0), "Describe this drawing in detail."
     whole = tiny.chat(*asked)
-    monkeypatch.setattr(tiny, "_ends", (whole[1],))
+    monkeypatch.setattr(tiny._prompts, "_ends", (whole[1],))
     assert tiny.chat(*asked) == whole.split(whole[1])[0].strip()
 
 

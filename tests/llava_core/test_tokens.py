@@ -351,6 +351,19 @@ def test_a_broken_serialized_tokenizer_is_named(tmp_path):
         load_tokenizer(tmp_path)
 
 
+def test_a_serialized_tokenizer_of_unknown_parts_is_named(tmp_path):
+    """The library has an error of no type of its own for it."""
+    path = byte_level(tmp_path) / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"decoder": {"type": "x"}}))
+    with pytest.raises(CheckpointError, match="cannot be loaded: data did not match any variant"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_length_that_is_no_number_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match="model_max_length is '2048' in .*, expected a num"):
+        load_tokenizer(write(tmp_path, model_max_length="2048"))
+
+
 @pytest.mark.parametrize(
     "settings", [{"eos_token": 2}, {"padding_side": "x"}, {"added_tokens_decoder": [1]}]
 )

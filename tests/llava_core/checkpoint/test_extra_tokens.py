@@ -70,7 +70,7 @@ def test_a_checkpoint_with_marks_in_its_config_only_reads_them_as_one_id_each(tm
     request = Request(
         images=[toy_image(0)], messages=[{"role": "user", "content": "Red?"}], max_new_tokens=2
     )
-    ids = llava._encode(request, 0, key=llava._encoder.key).ids
+    ids = llava._prompts.encode(request, 0, key=llava._encoder.key).ids
     place = ids.index(-200)
     assert (VOCABULARY in ids[:place], VOCABULARY + 1 in ids[place:]) == (True, True)
     assert len(list(llava.generate([request]))) == 1

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from llava_core.checkpoint.generation import end_ids, end_strings, generation_fields
 from llava_core.checkpoint.hub import bundled_tiny
 from llava_core.checkpoint.open import open_checkpoint
+from llava_core.errors import CheckpointError
 from llava_core.templates import get_template
 
 VICUNA, QWEN = get_template("vicuna_v1"), get_template("qwen_1_5")
@@ -48,6 +49,13 @@ def test_an_answer_ends_where_the_files_and_the_template_say(
     if fields:
         write(parts, **fields)
     assert end_ids(parts, tokenizer, template) == ids
+
+
+@pytest.mark.parametrize("given", ["2", [2, None, "3"], {}])
+def test_what_is_no_id_of_a_token_ends_no_answer(parts, tokenizer, given):
+    write(parts, eos_token_id=given)
+    with pytest.raises(CheckpointError, match="eos_token_id is .* in .*, expected the id of a tok"):
+        end_ids(parts, tokenizer, VICUNA)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,9 @@ def test_what_is_neither_folder_nor_hub_id_is_refused():
         resolve_checkpoint("./no/such/folder")
 
 
-@pytest.mark.parametrize("name", ["runs/my--checkpoint", "owner/name.git", "runs/a..b@v1"])
+@pytest.mark.parametrize(
+    "name", ["runs/my--checkpoint", "owner/name.git", "runs/a..b@v1", "x" * 300]
+)
 def test_what_the_hub_takes_for_no_id_is_refused(name):
     with pytest.raises(CheckpointError, match=f"^{name} is neither a folder, nor a Hub id"):
         resolve_checkpoint(name)

@@ -152,6 +152,9 @@ def test_missing_unexpected_and_mis_shaped_tensors_are_named_together(folder):
         ({"hidden_size": "96"}, "'hidden_size' expected int, got str"),
         ({"rope_scaling": {"type": "linear"}}, "Missing required keys in `rope_parameters`"),
         ({"mm_vision_select_layer": 9}, "mm_vision_select_layer is 9, expected an index into the "),
+        ({"hidden_act": "sillu"}, "makes no llama: 'sillu'"),
+        ({"pad_token_id": 10**6}, "makes no llama: Padding_idx must be within num_embeddings"),
+        ({"rope_theta": "10000"}, "makes no llama: unsupported operand"),
     ],
 )
 def test_a_config_that_describes_no_model_is_told(folder, changes, message):

@@ -137,6 +137,21 @@ def test_a_tower_whose_config_is_broken_is_told(folder):
         open_checkpoint(folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": "float23"}, "tiny-clip/config.json is no clip_vision_model config: .*'float23'"),
+        ({"hidden_act": "gellu"}, "config of the vision tower of .*/tiny makes no tower: 'gellu'"),
+        ({"patch_size": 0}, "makes no tower: patch_size is 0, expected a number above 0"),
+        ({"num_attention_heads": -1}, "makes no tower: num_attention_heads is -1, expected"),
+    ],
+)
+def test_a_config_that_makes_no_tower_is_told(folder, changes, message):
+    change_config(folder.with_name("tiny-clip"), **changes)
+    with pytest.raises(CheckpointError, match=message):
+        llava_core.load(str(folder), device="cpu")
+
+
 def test_a_tower_of_another_width_is_refused(folder):
     change_config(folder.with_name("tiny-clip"), hidden_size=8)
     with pytest.raises(ConfigError, match=r"mm_hidden_size is \d+, but the features of the vision"):

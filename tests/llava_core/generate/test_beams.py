@@ -141,7 +141,7 @@ def test_golden_checkpoints_are_searched_as_by_transformers(reference, name, num
 
 @torch.inference_mode()
 def searched_by_language_model(llava, request):
-    ids = torch.tensor(llava._encode(request, 0, key=llava._encoder.key).ids)
+    ids = torch.tensor(llava._prompts.encode(request, 0, key=llava._encoder.key).ids)
     features = llava.model.encode_pictures([llava.picture(image) for image in request.images])
     embeds = llava.model.splice([ids], features).embeds
     output = llava.model.language_model.generate(

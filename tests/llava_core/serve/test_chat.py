@@ -85,7 +85,7 @@ def test_the_template_is_that_of_the_demo_unless_another_is_asked_for(tiny, tmp_
 def test_an_answer_ends_at_an_end_mark_that_is_no_token(tiny, monkeypatch):
     (text,) = answers(talk(tiny, "Hi")[0])
     mark = text[1]
-    monkeypatch.setattr(tiny, "_ends", (mark,))
+    monkeypatch.setattr(tiny._prompts, "_ends", (mark,))
     shown, chat = talk(tiny, "Hi", "And?")
     assert answers(shown)[0] == text.split(mark)[0].strip() == chat._turns[1]["content"]
 

@@ -158,6 +158,7 @@ def test_an_unknown_recipe_is_told_with_those_that_are_known():
         ({"version": 1, "include": "v1_5_7b", 1: 2}, "unknown setting 1"),
         ({"version": 1, "finetun": {"model": "m"}}, "'finetun'; did you mean finetune"),
         ({"version": 1, "include": "v1_5_7b", "stages": "finetune"}, "unknown setting 'stages'"),
+        ({"version": 1, "include": "x" * 300}, "there is no recipe 'xxx"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_told(content, message, tmp_path):
@@ -165,6 +166,12 @@ def test_a_file_that_is_no_recipe_is_told(content, message, tmp_path):
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match=message):
         load_recipe("finetune", path)
+
+
+def test_a_file_that_is_nested_too_deeply_is_told(tmp_path):
+    (tmp_path / "own.yaml").write_text("[" * 10_000)
+    with pytest.raises(ConfigError, match="own.yaml is no recipe: maximum recursion depth"):
+        load_recipe("finetune", tmp_path / "own.yaml")
 
 
 def test_a_date_that_there_is_not_is_told_in_a_file_too(tmp_path):
