@@ -166,8 +166,9 @@ LLAVA_CORE = {
     "train/recipe": "config errors templates",
     "train/run": "checkpoint/extra_tokens checkpoint/parts checkpoint/processor data/collate "
     "data/dataset data/records errors images model/llava templates tokens "
-    "train/checkpoints train/engine train/launch train/loss train/recipe train/stages "
-    "train/start train/trainer train/watch",
+    "train/checkpoints train/engine train/launch train/loss train/recipe train/resume "
+    "train/stages train/start train/trainer train/watch",
+    "train/resume": "errors json_files",
     "train/rows": "model/llava tokens",
     "train/stages": "checkpoint/keys checkpoint/load checkpoint/parts checkpoint/placement "
     "errors model/llava train/recipe",
@@ -175,7 +176,8 @@ LLAVA_CORE = {
     "checkpoint/open checkpoint/original checkpoint/parts checkpoint/tables checkpoint/tower "
     "config errors json_files model/projector templates train/recipe",
     "train/trainer": "checkpoint/placement data/collate data/dataset data/sampler errors "
-    "json_files memory train/checkpoints train/flops train/loss train/recipe train/stages",
+    "json_files memory train/checkpoints train/flops train/loss train/recipe train/resume "
+    "train/stages",
     "train/watch": "errors json_files train/checkpoints train/launch train/recipe",
 }
 

@@ -29,6 +29,7 @@ from llava_core.train.engine import check_engine, engine_settings
 from llava_core.train.launch import is_first_process
 from llava_core.train.loss import LossModel
 from llava_core.train.recipe import Recipe, load_recipe
+from llava_core.train.resume import check_checkpoint
 from llava_core.train.stages import build_model
 from llava_core.train.start import open_start
 from llava_core.train.trainer import LlavaTrainer
@@ -197,6 +198,7 @@ def _find_resumed(recipe: Recipe, output: Path) -> Path | None:
 
     Raises:
         ConfigError: the output folder belongs to a training that ended, or to another recipe.
+        CheckpointError: the last checkpoint is broken.
     """
     if (output / _RESULT).is_file():
         raise ConfigError(f"output: {output} holds the result of a training; give another folder")
@@ -207,6 +209,7 @@ def _find_resumed(recipe: Recipe, output: Path) -> Path | None:
     if changes := _changes(recipe, folder):
         listed = ", ".join(changes)
         raise ConfigError(f"{folder} is of another recipe: {listed}; give another output")
+    check_checkpoint(folder)
     _logger.info("goes on from %s", folder)
     return folder
 

@@ -43,10 +43,10 @@ from llava_core.train.checkpoints import (
 from llava_core.train.flops import count_work, peak_tflops
 from llava_core.train.loss import LossModel
 from llava_core.train.recipe import Recipe
+from llava_core.train.resume import COUNTS
 from llava_core.train.stages import copy_into, parameter_groups, trained_names
 
 # In a checkpoint: what was left out and cut until then.
-_COUNTS = "counts.json"
 # How state dicts of the wrapped model call what we call without it.
 _WRAPPED = "llava."
 # float32 weights and two moments, which the optimizer keeps.
@@ -306,7 +306,7 @@ class LlavaTrainer(Trainer):
             with writing(partial):
                 super()._save_checkpoint(model, trial)
                 if self.args.should_save:
-                    (partial / name / _COUNTS).write_text(json.dumps(counts), encoding="utf-8")
+                    (partial / name / COUNTS).write_text(json.dumps(counts), encoding="utf-8")
         finally:
             self._is_saving = False
         self.accelerator.wait_for_everyone()
@@ -340,7 +340,7 @@ class LlavaTrainer(Trainer):
         Raises:
             CheckpointError: its file is broken.
         """
-        path = checkpoint / _COUNTS
+        path = checkpoint / COUNTS
         # Checkpoints of earlier versions have none.
         if self.is_world_process_zero() and path.is_file():
             self._counts.update(read_object(path))

@@ -178,8 +178,10 @@ def _parse_line(line: bytes, where: str) -> dict[str, Any]:
         fields = parse_json(line)
     except ValueError as error:
         raise CheckpointError(f"{where} is not JSON; mend it, or move the file away") from error
-    if not isinstance(fields, dict) or "step" not in fields:
+    if not isinstance(fields, dict) or not isinstance(fields.get("step"), int):
         raise CheckpointError(f"{where} has no step; mend it, or move the file away")
+    if not isinstance(fields.get("loss", 0.0), int | float):
+        raise CheckpointError(f"{where} has a loss of no number; mend it, or move the file away")
     return fields
 
 

@@ -161,7 +161,15 @@ def test_a_line_that_was_broken_off_is_left_out(tmp_path, broken):
     assert read_log(tmp_path) == [{"step": 1, "loss": 2.0}]
 
 
-@pytest.mark.parametrize(("line", "fault"), [("garbage", "is not JSON"), ("[1]", "has no step")])
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("garbage", "is not JSON"),
+        ("[1]", "has no step"),
+        ('{"step": "2"}', "has no step"),
+        ('{"step": 2, "loss": "nan"}', "has a loss of no number"),
+    ],
+)
 def test_a_file_that_is_no_log_is_told(tmp_path, line, fault):
     append(tmp_path, {"step": 1, "loss": 2.0})
     with (tmp_path / LOG).open("a") as file:
