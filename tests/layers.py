@@ -261,7 +261,7 @@ LLAVA_EVAL = {
     "metrics/vqa_official": "metrics/base metrics/normalize metrics/vqa records",
     "metrics/gqa": "metrics/base metrics/statistics extract records",
     "metrics/choice": "metrics/base metrics/paired metrics/statistics extract records",
-    "metrics/binary": "metrics/base metrics/paired metrics/statistics extract records",
+    "metrics/binary": "metrics/base metrics/paired metrics/statistics errors extract records",
     "metrics/letter": "metrics/base metrics/paired metrics/statistics extract records",
     "metrics/mme": "metrics/base metrics/paired metrics/statistics extract records",
     "metrics/__init__": "metrics/base metrics/vqa metrics/vqa_official metrics/gqa metrics/choice "

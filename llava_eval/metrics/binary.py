@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from llava_eval.errors import RunError
 from llava_eval.extract import stated_yes_or_no, yes_or_no
 from llava_eval.metrics.base import (
     Breakdown,
@@ -77,15 +78,28 @@ def _split(score: Score) -> str:
 
 
 def _counts(scores: Sequence[Score], splits: Sequence[str]) -> NDArray[np.float64]:
-    """Outcomes of each cluster in each split: float64[C, S, 4]."""
+    """Outcomes of each cluster in each split: float64[C, S, 4].
+
+    Raises:
+        RunError: an answer or a label is neither yes nor no, as only a damaged file has it.
+    """
     scored = [s for s in scores if s.metrics["accuracy"] is not None]
     places = {name: place for place, name in enumerate(dict.fromkeys(s.cluster for s in scored))}
     counts = np.zeros((len(places), len(splits), len(_OUTCOMES)))
     for each in scored:
-        label = each.label or ""
-        outcome = _OUTCOMES[each.extracted or _OPPOSITE[label], label]
-        counts[places[each.cluster], splits.index(_split(each)), outcome] += 1
+        counts[places[each.cluster], splits.index(_split(each)), _outcome(each)] += 1
     return counts
+
+
+def _outcome(score: Score) -> int:
+    label = score.label or ""
+    outcome = _OUTCOMES.get((score.extracted or _OPPOSITE.get(label, ""), label))
+    if outcome is None:
+        raise RunError(
+            f"sample {score.sample_id!r}: {score.extracted!r} where {label!r} is right, expected "
+            "yes or no; run `score` again"
+        )
+    return outcome
 
 
 def _statistic(totals: NDArray[np.float64]) -> NDArray[np.float64]:

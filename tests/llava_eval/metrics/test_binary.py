@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llava_eval.errors import RunError
 from llava_eval.metrics.binary import METRICS, STRICT, score, summarize
 from tests.llava_eval.metrics.builders import sample
 
@@ -106,6 +107,14 @@ def test_scores_without_a_split_form_one():
 def test_nothing_scored_gives_no_values():
     missing = replace(score(sample("yes"), ""), metrics={"accuracy": None})
     assert set(values_of(summarize([missing], 0).metrics).values()) == {None}
+
+
+@pytest.mark.parametrize("changes", [{"label": ""}, {"label": None}, {"extracted": "maybe"}])
+def test_a_score_of_neither_yes_nor_no_is_named(changes):
+    """The files that two runs are compared by may be damaged."""
+    (judged,) = judgements("random", "TP")
+    with pytest.raises(RunError, match="sample .* where .* is right, expected yes or no; run `sco"):
+        summarize([replace(judged, **changes)], 0)
 
 
 def test_error_bars_depend_on_the_seed_alone():
