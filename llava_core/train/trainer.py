@@ -46,7 +46,6 @@ from llava_core.train.recipe import Recipe
 from llava_core.train.resume import COUNTS
 from llava_core.train.stages import copy_into, parameter_groups, trained_names
 
-# In a checkpoint: what was left out and cut until then.
 # How state dicts of the wrapped model call what we call without it.
 _WRAPPED = "llava."
 # float32 weights and two moments, which the optimizer keeps.
